@@ -1,0 +1,92 @@
+package config
+
+// Durability says when a write counts as done.
+type Durability string
+
+// The values of millrace.durability.
+const (
+	DurabilitySync Durability = "sync" // acknowledged means synced to disk
+	DurabilityOS   Durability = "os"   // acknowledged means handed to the kernel, as Kafka does by default
+)
+
+// Listener is one entry of listeners or advertised.listeners.
+type Listener struct {
+	Name     string // e.g. PLAINTEXT, CONTROLLER
+	Protocol string // PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
+	Host     string // empty: all interfaces; IPv6 without brackets
+	Port     int    // 0: the kernel chooses
+}
+
+// Server is the static configuration of this process, parsed and checked. It is immutable after Load.
+type Server struct {
+	NodeID              int32
+	Roles               []string   // broker, controller
+	Listeners           []Listener // of the broker; controller listeners are apart
+	ControllerListeners []Listener
+	Advertised          []Listener // one for each of Listeners, in their order
+	InterBrokerListener string
+	Rack                *string
+	LogDirs             []string
+	MetadataLogDir      string // log.dirs' first unless metadata.log.dir is set
+
+	AutoCreateTopics         bool
+	DeleteTopicEnable        bool
+	NumPartitions            int32
+	DefaultReplicationFactor int16
+
+	SocketRequestMaxBytes        int32
+	SocketListenBacklog          int32
+	SocketSendBufferBytes        int32
+	SocketReceiveBufferBytes     int32
+	QueuedMaxRequestBytes        int64 // -1: unlimited
+	ConnectionsMaxIdleMs         int64
+	MaxConnections               int32
+	MaxConnectionsPerIP          int32
+	MaxConnectionsPerIPOverrides map[string]int32
+	RequestTimeoutMs             int32
+
+	FetchMaxBytes                int32
+	MaxFetchSessions             int32
+	MaxRequestPartitionSizeLimit int32
+	ReplicaLagTimeMaxMs          int64
+
+	LogRetentionCheckMs        int64
+	LogFlushOffsetCheckpointMs int64
+	LogFlushStartOffsetMs      int64
+	RecoveryThreads            int32
+	ProducerExpirationMs       int64
+
+	MetadataSnapshotBytes    int64
+	MetadataSnapshotMs       int64
+	MetadataSegmentBytes     int64
+	MetadataSegmentMs        int64
+	MetadataRetentionBytes   int64
+	MetadataRetentionMs      int64
+	BrokerSessionTimeoutMs   int32
+	BrokerHeartbeatMs        int32
+	TransactionMaxTimeoutMs  int32
+	TransactionalIDExpireMs  int32
+	OffsetsTopicPartitions   int32
+	OffsetsTopicReplication  int16
+	TxnLogPartitions         int32
+	TxnLogReplicationFactor  int16
+	ControlledShutdownEnable bool
+
+	Durability Durability
+
+	// Unknown holds the names of settings that no table has, in the order given, for a warning.
+	Unknown []string
+	static  map[string]string
+}
+
+// Pair is one setting as it was written; Line is 0 when it came from a flag.
+type Pair struct {
+	Key, Value string
+	Line       int
+}
+
+// Static returns the value that the file or a flag gave to a setting under exactly this name.
+func (s *Server) Static(name string) (value string, ok bool) {
+	value, ok = s.static[name]
+	return value, ok
+}
