@@ -1,0 +1,63 @@
+// Command millrace is the broker and its tools in one binary: serve runs the broker, topic,
+// produce and consume speak to any Kafka-compatible one, log looks into data directories
+// offline, and bench loads a broker and checks its answers.
+//
+// It owns flags, terminals and exit codes; what it does with them lives in the packages below.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker from the repository's tag.
+var version = "dev"
+
+// errVerdict ends the process with status 1 after a command has printed its own verdict.
+var errVerdict = errors.New("verdict printed")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, errVerdict):
+		os.Exit(1)
+	default:
+		fmt.Fprintln(os.Stderr, "millrace:", err)
+		os.Exit(1)
+	}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "millrace",
+		Short:         "A Kafka-compatible broker in one binary",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(
+		serveCommand(),
+		topicCommand(),
+		produceCommand(),
+		consumeCommand(),
+		logCommand(),
+		benchCommand(),
+		&cobra.Command{
+			Use:   "version",
+			Short: "Print the version",
+			Args:  cobra.NoArgs,
+			Run: func(cmd *cobra.Command, _ []string) {
+				fmt.Fprintln(cmd.OutOrStdout(), "millrace", version)
+			},
+		},
+	)
+	return root
+}
