@@ -86,10 +86,18 @@ type Key struct {
 	ReadOnly  bool    // a broker setting that only a restart changes
 	Sensitive bool
 	Internal  bool // accepted but never described
-	Scope     Scope
-	Synonym   string // topic setting: the broker setting it falls back to; empty if none
-	check     validator
+	// PerBroker: a dynamic broker setting that has no cluster-wide default.
+	PerBroker bool
+	// PerListener: a dynamic broker setting that is set only with a listener's prefix.
+	PerListener bool
+	Scope       Scope
+	Synonym     string // topic setting: the broker setting it falls back to; empty if none
+	check       validator
 }
+
+// ActedOn says whether this build does something with the setting; the others are read, checked
+// and described, and change nothing.
+func (k *Key) ActedOn() bool { return k.Doc != "" }
 
 // Table is the catalogue of one scope.
 type Table struct {
