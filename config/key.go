@@ -101,8 +101,9 @@ func (k *Key) ActedOn() bool { return k.Doc != "" }
 
 // Table is the catalogue of one scope.
 type Table struct {
-	keys   []*Key // by name
-	byName map[string]*Key
+	keys    []*Key // by name
+	defined []*Key // in the order that Kafka checks them
+	byName  map[string]*Key
 }
 
 // Lookup finds a key by its exact name; nil if the scope has none.
@@ -113,6 +114,17 @@ func (t *Table) All() iter.Seq[*Key] {
 	return func(yield func(*Key) bool) {
 		for _, k := range t.keys {
 			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// Describable yields every key that DescribeConfigs shows without being set, in the order of names.
+func (t *Table) Describable() iter.Seq[*Key] {
+	return func(yield func(*Key) bool) {
+		for _, k := range t.keys {
+			if !k.Internal && !yield(k) {
 				return
 			}
 		}

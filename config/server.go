@@ -23,7 +23,9 @@ type Server struct {
 	Roles               []string   // broker, controller
 	Listeners           []Listener // of the broker; controller listeners are apart
 	ControllerListeners []Listener
-	Advertised          []Listener // one for each of Listeners, in their order
+	// Advertised has one for each of Listeners, in their order: Host "" stands for this machine's own
+	// name and Port 0 for the port listened on. One without a Name is not advertised.
+	Advertised          []Listener
 	InterBrokerListener string
 	Rack                *string
 	LogDirs             []string
@@ -74,9 +76,13 @@ type Server struct {
 
 	Durability Durability
 
-	// Unknown holds the names of settings that no table has, in the order given, for a warning.
+	// Unknown holds the names of settings that no catalogue has, for a warning.
 	Unknown []string
-	static  map[string]string
+	// Ignored holds the names of settings that were given and that this build does not act on, in the order given.
+	Ignored []string
+
+	controllerName string
+	static         map[string]string
 }
 
 // Pair is one setting as it was written; Line is 0 when it came from a flag.

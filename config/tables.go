@@ -88,6 +88,7 @@ func newTable(scope Scope, rows []row, docs map[string]string) *Table {
 		t.keys = append(t.keys, k)
 		t.byName[k.Name] = k
 	}
+	t.defined = slices.Clone(t.keys)
 	slices.SortFunc(t.keys, func(a, b *Key) int { return strings.Compare(a.Name, b.Name) })
 	return t
 }

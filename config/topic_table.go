@@ -1,41 +1,41 @@
 package config
 
-// topicCatalogue holds the settings of a topic by name, those of Kafka 4.2's LogConfig. It is never written to.
+// topicCatalogue holds the settings of a topic, those of Kafka 4.2's LogConfig, in the order that it checks them. It is never written to.
 var topicCatalogue = [...]row{
-	{"cleanup.policy", List, is("delete"), 0, listOf("compact", "delete")},
-	{"compression.gzip.level", Int, is("-1"), 0, gzipLevel{}},
-	{"compression.lz4.level", Int, is("9"), 0, between(1, 17)},
-	{"compression.type", String, is("producer"), 0, oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")},
-	{"compression.zstd.level", Int, is("3"), 0, between(-131072, 22)},
-	{"delete.retention.ms", Long, is("86400000"), 0, atLeast(0)},
-	{"file.delete.delay.ms", Long, is("60000"), 0, atLeast(0)},
+	{"segment.bytes", Int, is("1073741824"), 0, atLeast(1048576)},
+	{"segment.ms", Long, is("604800000"), 0, atLeast(1)},
+	{"segment.jitter.ms", Long, is("0"), 0, atLeast(0)},
+	{"segment.index.bytes", Int, is("10485760"), 0, atLeast(4)},
 	{"flush.messages", Long, is("9223372036854775807"), 0, atLeast(1)},
 	{"flush.ms", Long, is("9223372036854775807"), 0, atLeast(0)},
-	{"follower.replication.throttled.replicas", List, is(""), 0, throttledReplicas{}},
-	{"index.interval.bytes", Int, is("4096"), 0, atLeast(0)},
-	{"internal.segment.bytes", Int, null, internal, nil},
-	{"leader.replication.throttled.replicas", List, is(""), 0, throttledReplicas{}},
-	{"local.retention.bytes", Long, is("-2"), 0, atLeast(-2)},
-	{"local.retention.ms", Long, is("-2"), 0, atLeast(-2)},
-	{"max.compaction.lag.ms", Long, is("9223372036854775807"), 0, atLeast(1)},
-	{"max.message.bytes", Int, is("1048588"), 0, atLeast(0)},
-	{"message.timestamp.after.max.ms", Long, is("3600000"), 0, atLeast(0)},
-	{"message.timestamp.before.max.ms", Long, is("9223372036854775807"), 0, atLeast(0)},
-	{"message.timestamp.type", String, is("CreateTime"), 0, oneOf("CreateTime", "LogAppendTime")},
-	{"min.cleanable.dirty.ratio", Double, is("0.5"), 0, between(0, 1)},
-	{"min.compaction.lag.ms", Long, is("0"), 0, atLeast(0)},
-	{"min.insync.replicas", Int, is("1"), 0, atLeast(1)},
-	{"preallocate", Boolean, is("false"), 0, nil},
-	{"remote.log.copy.disable", Boolean, is("false"), 0, nil},
-	{"remote.log.delete.on.disable", Boolean, is("false"), 0, nil},
-	{"remote.storage.enable", Boolean, is("false"), 0, nil},
 	{"retention.bytes", Long, is("-1"), 0, nil},
 	{"retention.ms", Long, is("604800000"), 0, atLeast(-1)},
-	{"segment.bytes", Int, is("1073741824"), 0, atLeast(1048576)},
-	{"segment.index.bytes", Int, is("10485760"), 0, atLeast(4)},
-	{"segment.jitter.ms", Long, is("0"), 0, atLeast(0)},
-	{"segment.ms", Long, is("604800000"), 0, atLeast(1)},
+	{"max.message.bytes", Int, is("1048588"), 0, atLeast(0)},
+	{"index.interval.bytes", Int, is("4096"), 0, atLeast(0)},
+	{"delete.retention.ms", Long, is("86400000"), 0, atLeast(0)},
+	{"min.compaction.lag.ms", Long, is("0"), 0, atLeast(0)},
+	{"max.compaction.lag.ms", Long, is("9223372036854775807"), 0, atLeast(1)},
+	{"file.delete.delay.ms", Long, is("60000"), 0, atLeast(0)},
+	{"min.cleanable.dirty.ratio", Double, is("0.5"), 0, between(0, 1)},
+	{"cleanup.policy", List, is("delete"), 0, listOf("compact", "delete")},
 	{"unclean.leader.election.enable", Boolean, is("false"), 0, nil},
+	{"min.insync.replicas", Int, is("1"), 0, atLeast(1)},
+	{"compression.type", String, is("producer"), 0, oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")},
+	{"compression.gzip.level", Int, is("-1"), 0, gzipLevel{}},
+	{"compression.lz4.level", Int, is("9"), 0, between(1, 17)},
+	{"compression.zstd.level", Int, is("3"), 0, between(-131072, 22)},
+	{"preallocate", Boolean, is("false"), 0, nil},
+	{"message.timestamp.type", String, is("CreateTime"), 0, oneOf("CreateTime", "LogAppendTime")},
+	{"message.timestamp.before.max.ms", Long, is("9223372036854775807"), 0, atLeast(0)},
+	{"message.timestamp.after.max.ms", Long, is("3600000"), 0, atLeast(0)},
+	{"leader.replication.throttled.replicas", List, is(""), 0, throttledReplicas{}},
+	{"follower.replication.throttled.replicas", List, is(""), 0, throttledReplicas{}},
+	{"remote.storage.enable", Boolean, is("false"), 0, nil},
+	{"local.retention.ms", Long, is("-2"), 0, atLeast(-2)},
+	{"local.retention.bytes", Long, is("-2"), 0, atLeast(-2)},
+	{"remote.log.copy.disable", Boolean, is("false"), 0, nil},
+	{"remote.log.delete.on.disable", Boolean, is("false"), 0, nil},
+	{"internal.segment.bytes", Int, null, internal, nil},
 }
 
 // topicSynonyms is the broker setting that each topic setting falls back to. It is never written to.
@@ -70,24 +70,24 @@ var topicSynonyms = map[string]string{
 	"unclean.leader.election.enable":  "unclean.leader.election.enable",
 }
 
-// groupCatalogue holds the settings of a group by name. It is never written to.
+// groupCatalogue holds the settings of a group, in the order that Kafka checks them. It is never written to.
 var groupCatalogue = [...]row{
-	{"consumer.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
 	{"consumer.session.timeout.ms", Int, is("45000"), 0, atLeast(1)},
-	{"share.auto.offset.reset", String, is("latest"), 0, shareOffsetReset{}},
-	{"share.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
-	{"share.isolation.level", String, is("read_uncommitted"), 0, oneOf("read_committed", "read_uncommitted")},
-	{"share.record.lock.duration.ms", Int, is("30000"), 0, atLeast(1000)},
+	{"consumer.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
 	{"share.session.timeout.ms", Int, is("45000"), 0, atLeast(1)},
-	{"streams.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
-	{"streams.initial.rebalance.delay.ms", Int, is("3000"), 0, atLeast(0)},
-	{"streams.num.standby.replicas", Int, is("0"), 0, atLeast(0)},
+	{"share.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
+	{"share.record.lock.duration.ms", Int, is("30000"), 0, atLeast(1000)},
+	{"share.auto.offset.reset", String, is("latest"), 0, shareOffsetReset{}},
+	{"share.isolation.level", String, is("read_uncommitted"), 0, oneOf("read_committed", "read_uncommitted")},
 	{"streams.session.timeout.ms", Int, is("45000"), 0, atLeast(1)},
+	{"streams.heartbeat.interval.ms", Int, is("5000"), 0, atLeast(1)},
+	{"streams.num.standby.replicas", Int, is("0"), 0, atLeast(0)},
+	{"streams.initial.rebalance.delay.ms", Int, is("3000"), 0, atLeast(0)},
 }
 
-// clientMetricsCatalogue holds the settings of a client metrics subscription by name (KIP-714). It is never written to.
+// clientMetricsCatalogue holds the settings of a client metrics subscription (KIP-714). It is never written to.
 var clientMetricsCatalogue = [...]row{
+	{"metrics", List, is(""), 0, listOf()},
 	{"interval.ms", Int, is("300000"), 0, nil},
 	{"match", List, is(""), 0, listOf()},
-	{"metrics", List, is(""), 0, listOf()},
 }

@@ -19,8 +19,12 @@ type Value struct {
 	List []string
 }
 
-// Error is a value that a setting refuses; its text is Kafka's, word for word (ConfigException).
-type Error struct{ Msg string }
+// Error is a setting that is refused; its text is Kafka's, word for word.
+type Error struct {
+	Msg string
+	// BadRequest: Kafka answers INVALID_REQUEST and not INVALID_CONFIG.
+	BadRequest bool
+}
 
 func (e *Error) Error() string { return e.Msg }
 

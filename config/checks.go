@@ -1,0 +1,62 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// check refuses what Kafka's KafkaConfig refuses for a whole configuration, and what this build
+// cannot enforce.
+func (s *Server) check(in *reader) error {
+	if in.i32("broker.id") != s.NodeID {
+		return fmt.Errorf("config: You must set `node.id` to the same value as `broker.id`.")
+	}
+	if !slices.Contains(s.Roles, "broker") || !slices.Contains(s.Roles, "controller") {
+		return fmt.Errorf("config: process.roles=%s: this build runs a broker and its controller in one node: broker,controller", strings.Join(s.Roles, ","))
+	}
+	l := in.layers
+	bad := func(cond bool, why string) error {
+		if cond {
+			return fmt.Errorf("config: %s", why)
+		}
+		return nil
+	}
+	retention := l.TopicDefault(Topic().byName["retention.ms"]).Int
+	idle, delay := s.ConnectionsMaxIdleMs, in.i64("connection.failed.authentication.delay.ms")
+	for _, err := range []error{
+		bad(l.TopicDefault(Topic().byName["segment.ms"]).Int < 1, "log.roll.ms must be greater than or equal to 1"),
+		bad(l.TopicDefault(Topic().byName["segment.jitter.ms"]).Int < 0, "log.roll.jitter.ms must be greater than or equal to 0"),
+		bad(retention < 1 && retention != -1, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
+		bad(len(s.LogDirs) == 0, "At least one log directory must be defined via log.dirs or log.dir."),
+		bad(in.i64("log.cleaner.dedupe.buffer.size")/in.i64("log.cleaner.threads") <= 1<<20, "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."),
+		bad(in.i32("replica.fetch.wait.max.ms") > in.i32("replica.socket.timeout.ms"), "replica.socket.timeout.ms should always be at least replica.fetch.wait.max.ms to prevent unnecessary socket timeouts"),
+		bad(in.i64("replica.fetch.wait.max.ms") > s.ReplicaLagTimeMaxMs, "replica.fetch.wait.max.ms should always be less than or equal to replica.lag.time.max.ms to prevent frequent changes in ISR"),
+		bad(s.QueuedMaxRequestBytes > 0 && s.QueuedMaxRequestBytes < int64(s.SocketRequestMaxBytes), "queued.max.request.bytes must be larger or equal to socket.request.max.bytes"),
+		bad(s.MaxConnectionsPerIP == 0 && len(s.MaxConnectionsPerIPOverrides) == 0, "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."),
+		bad(idle >= 0 && delay >= idle, fmt.Sprintf("connection.failed.authentication.delay.ms=%d should always be less than connections.max.idle.ms=%d to prevent failed authentication responses from timing out", delay, idle)),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return s.checkEnforceable(in)
+}
+
+// checkEnforceable refuses guards that an operator asked for and that this build would not keep.
+func (s *Server) checkEnforceable(in *reader) error {
+	for _, l := range slices.Concat(s.Listeners, s.ControllerListeners) {
+		if l.Protocol != "PLAINTEXT" {
+			return fmt.Errorf("config: listener %s asks for %s, which this build cannot enforce", l.Name, l.Protocol)
+		}
+	}
+	for _, name := range []string{"authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name", "client.quota.callback.class"} {
+		if v := in.value(name); v.Str != "" {
+			return fmt.Errorf("config: %s=%s: this build cannot enforce it", name, v.Str)
+		}
+	}
+	if in.yes("remote.log.storage.system.enable") {
+		return fmt.Errorf("config: remote.log.storage.system.enable=true: this build cannot read tiered storage")
+	}
+	return nil
+}
