@@ -29,7 +29,7 @@ func (s *Server) check(in *reader) error {
 		bad(l.TopicDefault(Topic().byName["segment.jitter.ms"]).Int < 0, "log.roll.jitter.ms must be greater than or equal to 0"),
 		bad(retention < 1 && retention != -1, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
 		bad(len(s.LogDirs) == 0, "At least one log directory must be defined via log.dirs or log.dir."),
-		bad(in.i64("log.cleaner.dedupe.buffer.size")/in.i64("log.cleaner.threads") <= 1<<20, "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."),
+		bad(in.i64("log.cleaner.dedupe.buffer.size")/max(in.i64("log.cleaner.threads"), 1) <= 1<<20, "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."),
 		bad(in.i32("replica.fetch.wait.max.ms") > in.i32("replica.socket.timeout.ms"), "replica.socket.timeout.ms should always be at least replica.fetch.wait.max.ms to prevent unnecessary socket timeouts"),
 		bad(in.i64("replica.fetch.wait.max.ms") > s.ReplicaLagTimeMaxMs, "replica.fetch.wait.max.ms should always be less than or equal to replica.lag.time.max.ms to prevent frequent changes in ISR"),
 		bad(s.QueuedMaxRequestBytes > 0 && s.QueuedMaxRequestBytes < int64(s.SocketRequestMaxBytes), "queued.max.request.bytes must be larger or equal to socket.request.max.bytes"),

@@ -56,7 +56,7 @@ type lineScanner struct {
 
 // next returns a logical line, still escaped, and the number of the natural line where it starts.
 func (s *lineScanner) next() (logical string, at int, ok bool) {
-	var b strings.Builder
+	var b []byte
 	skipSpace, continued := true, false
 	for s.pos < len(s.text) {
 		c := s.text[s.pos]
@@ -67,42 +67,40 @@ func (s *lineScanner) next() (logical string, at int, ok bool) {
 			}
 			skipSpace, continued = false, false
 		}
-		if b.Len() == 0 && at == 0 {
+		if len(b) == 0 && at == 0 {
 			at = s.line
 		}
-		if b.Len() == 0 && (c == '#' || c == '!') {
+		if len(b) == 0 && (c == '#' || c == '!') {
 			s.skipNatural()
 			skipSpace, at = true, 0
 			continue
 		}
 		if !isEOL(c) {
-			b.WriteByte(c)
+			b = append(b, c)
 			s.advance()
 			if c == '\\' && s.pos < len(s.text) && !isEOL(s.text[s.pos]) {
-				b.WriteByte(s.text[s.pos])
+				b = append(b, s.text[s.pos])
 				s.advance()
 			}
 			continue
 		}
-		if line := b.String(); oddBackslashes(line) {
-			b.Reset()
-			b.WriteString(line[:len(line)-1])
+		if oddBackslashes(b) {
+			b = b[:len(b)-1]
 			s.advance()
 			skipSpace, continued = true, true
 			continue
 		}
 		s.advance()
-		if b.Len() == 0 {
+		if len(b) == 0 {
 			skipSpace, at = true, 0
 			continue
 		}
-		return b.String(), at, true
+		return string(b), at, true
 	}
-	line := b.String()
-	if oddBackslashes(line) {
-		line = line[:len(line)-1]
+	if oddBackslashes(b) {
+		b = b[:len(b)-1]
 	}
-	return line, at, line != ""
+	return string(b), at, len(b) > 0
 }
 
 // advance moves over one byte, or over a whole \r\n, and counts natural lines.
@@ -129,7 +127,7 @@ func (s *lineScanner) skipNatural() {
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\f' }
 func isEOL(c byte) bool   { return c == '\n' || c == '\r' }
 
-func oddBackslashes(s string) bool {
+func oddBackslashes(s []byte) bool {
 	n := 0
 	for i := len(s) - 1; i >= 0 && s[i] == '\\'; i-- {
 		n++

@@ -140,14 +140,14 @@ type throttledReplicas struct{}
 var throttledReplica = regexp.MustCompile(`^([0-9]+:[0-9]+)?$`)
 
 func (throttledReplicas) validate(name string, v *Value) error {
-	joined := ""
 	all := true
+	var joined strings.Builder
 	for _, s := range v.List {
 		s = javaTrim(s)
-		joined += s
+		joined.WriteString(s)
 		all = all && throttledReplica.MatchString(s)
 	}
-	if !all && joined != "*" {
+	if !all && joined.String() != "*" {
 		return invalid(name, v.shown(), name+" must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...")
 	}
 	return nil
@@ -160,13 +160,13 @@ func (quorumVoters) validate(name string, v *Value) error {
 	for _, s := range v.List {
 		id, addr, ok := strings.Cut(s, "@")
 		if !ok {
-			return invalid(name, v.shown(), "Invalid configuration value for controller.quorum.voters. Each entry should be in the form `{id}@{host}:{port}`.")
+			return &Error{Msg: "Invalid configuration value for " + name + ". Each entry should be in the form `{id}@{host}:{port}`."}
 		}
 		if _, ok := javaInt(id, 32); !ok {
-			return invalid(name, v.shown(), "Failed to parse voter ID as an integer from "+s)
+			return &Error{Msg: "Failed to parse voter ID as an integer from " + id}
 		}
-		if !validHostPort(addr) {
-			return invalid(name, v.shown(), "Failed to parse host name from "+s)
+		if !hostPort.MatchString(addr) {
+			return &Error{Msg: "Failed to parse host name from entry " + s + " for the configuration " + name + ". Each entry should be in the form `{id}@{host}:{port}`."}
 		}
 	}
 	return nil
@@ -177,21 +177,15 @@ type bootstrapServers struct{}
 
 func (bootstrapServers) validate(name string, v *Value) error {
 	for _, s := range v.List {
-		if !validHostPort(s) {
-			return invalid(name, v.shown(), "Failed to parse host name from "+s)
+		if !hostPort.MatchString(s) {
+			return &Error{Msg: "Failed to parse host name from " + s + " for the configuration " + name + ". Each entry should be in the form \"{host}:{port}\""}
 		}
 	}
 	return nil
 }
 
-func validHostPort(s string) bool {
-	i := strings.LastIndexByte(s, ':')
-	if i <= 0 {
-		return false
-	}
-	port, ok := javaInt(s[i+1:], 32)
-	return ok && port >= 0 && port <= 65535
-}
+// hostPort is Kafka's form of an address: a host or IPv6 in brackets, and a port.
+var hostPort = regexp.MustCompile(`^(?:[0-9a-zA-Z\-%._]*://)?\[?([0-9a-zA-Z\-%._:]*)\]?:([0-9]+)$`)
 
 // shareOffsetReset allows earliest, latest and by_duration:<ISO 8601 duration>.
 type shareOffsetReset struct{}

@@ -3,7 +3,6 @@ package config
 import (
 	"math"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -101,8 +100,10 @@ func (k *Key) checked(v Value) (Value, error) {
 
 func distinct(list []string) []string {
 	out := list[:0:0]
+	seen := make(map[string]bool, len(list))
 	for _, s := range list {
-		if !slices.Contains(out, s) {
+		if !seen[s] {
+			seen[s] = true
 			out = append(out, s)
 		}
 	}
