@@ -1,0 +1,66 @@
+// Package coordinator runs a state machine whose log is a partition: one loop decides, the records of its decisions go
+// to the log, the machine takes them back by Apply, and the answer is given when they are committed.
+//
+// It owns the loop, the order of operations and who waits for what. It knows no record and no protocol, declares the
+// Log that it needs, and never polls: the loop sleeps until an operation is submitted or the log reports progress.
+package coordinator
+
+import (
+	"errors"
+	"time"
+)
+
+// Log is a partition as a state machine sees it. R is one record.
+type Log[R any] interface {
+	// Append writes each batch atomically, at the leader epoch and time given, and returns the offset of the first
+	// record; the others follow without a gap. On an error nothing was written.
+	Append(epoch int32, timestampMs int64, batches [][]R) (base int64, err error)
+	// Committed is the end of what is committed: records below it never go away.
+	Committed() int64
+	// OnCommitted sets the one function that is called, from any goroutine and without locks held, after Committed has
+	// moved or Err has become non-nil.
+	OnCommitted(fn func())
+	// Err is why the log will commit nothing more, nil while it works.
+	Err() error
+}
+
+// Machine is a state that records alone change. Its methods are called by the loop only.
+type Machine[R any] interface {
+	// Apply takes records that have been written, the first at base.
+	Apply(base int64, timestampMs int64, batches [][]R)
+	// Committed is called when everything below end is committed, before the answers that waited for it are given.
+	Committed(end int64)
+}
+
+// Errors of operations.
+var (
+	ErrClosed = errors.New("coordinator: closed")
+	ErrBusy   = errors.New("coordinator: too many operations wait")
+)
+
+// Op is one operation.
+type Op[R any] struct {
+	// Run reads the machine and decides. The records it returns are written and applied together; with none the
+	// operation only waits until what it may have read is committed.
+	Run func() (batches [][]R, err error)
+	// Done is called once, by the loop or, when the operation was refused, by Submit: after the commit, or with the
+	// error of Run, of the log, ErrBusy or ErrClosed. After an error of the log the records may or may not be there.
+	Done func(err error)
+}
+
+// Options of New.
+type Options struct {
+	Epoch    int32        // leader epoch of every append
+	MaxQueue int          // operations that may wait for their commit; 0 = 10 000
+	NowMs    func() int64 // nil = the wall clock
+}
+
+func (o Options) withDefaults() Options {
+	if o.MaxQueue == 0 {
+		o.MaxQueue = 10_000
+	}
+	if o.NowMs == nil {
+		o.NowMs = func() int64 { return time.Now().UnixMilli() }
+	}
+	return o
+}
