@@ -6,19 +6,25 @@ import (
 	"strings"
 )
 
+// requirement is what a whole configuration must keep; Kafka says "requirement failed: " before it
+// when a dynamic change breaks it.
+type requirement struct{ msg string }
+
+func (r *requirement) Error() string { return r.msg }
+
 // check refuses what Kafka's KafkaConfig refuses for a whole configuration, and what this build
 // cannot enforce.
 func (s *Server) check(in *reader) error {
 	if in.i32("broker.id") != s.NodeID {
-		return fmt.Errorf("config: You must set `node.id` to the same value as `broker.id`.")
+		return &Error{Msg: "You must set `node.id` to the same value as `broker.id`."}
 	}
 	if !slices.Contains(s.Roles, "broker") || !slices.Contains(s.Roles, "controller") {
-		return fmt.Errorf("config: process.roles=%s: this build runs a broker and its controller in one node: broker,controller", strings.Join(s.Roles, ","))
+		return fmt.Errorf("process.roles=%s: this build runs a broker and its controller in one node: broker,controller", strings.Join(s.Roles, ","))
 	}
 	l := in.layers
 	bad := func(cond bool, why string) error {
 		if cond {
-			return fmt.Errorf("config: %s", why)
+			return &requirement{why}
 		}
 		return nil
 	}
@@ -47,16 +53,16 @@ func (s *Server) check(in *reader) error {
 func (s *Server) checkEnforceable(in *reader) error {
 	for _, l := range slices.Concat(s.Listeners, s.ControllerListeners) {
 		if l.Protocol != "PLAINTEXT" {
-			return fmt.Errorf("config: listener %s asks for %s, which this build cannot enforce", l.Name, l.Protocol)
+			return fmt.Errorf("listener %s asks for %s, which this build cannot enforce", l.Name, l.Protocol)
 		}
 	}
 	for _, name := range []string{"authorizer.class.name", "create.topic.policy.class.name", "alter.config.policy.class.name", "client.quota.callback.class"} {
 		if v := in.value(name); v.Str != "" {
-			return fmt.Errorf("config: %s=%s: this build cannot enforce it", name, v.Str)
+			return fmt.Errorf("%s=%s: this build cannot enforce it", name, v.Str)
 		}
 	}
 	if in.yes("remote.log.storage.system.enable") {
-		return fmt.Errorf("config: remote.log.storage.system.enable=true: this build cannot read tiered storage")
+		return fmt.Errorf("remote.log.storage.system.enable=true: this build cannot read tiered storage")
 	}
 	return nil
 }

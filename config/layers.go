@@ -45,6 +45,7 @@ func (s *Server) Layers(cluster, broker map[string]string) *Layers {
 	}
 }
 
+// applicable is what of the given dynamic settings Kafka would apply.
 func applicable(given map[string]string, perBroker bool) map[string]string {
 	out := make(map[string]string, len(given))
 	for name, value := range given {

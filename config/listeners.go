@@ -51,17 +51,17 @@ func (s *Server) matchAdvertised(advertised []Listener, controllers []string) ([
 			continue
 		}
 		if a.Host == "0.0.0.0" {
-			return nil, fmt.Errorf("config: advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address.")
+			return nil, &requirement{"advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address."}
 		}
 		i := slices.IndexFunc(s.Listeners, func(l Listener) bool { return l.Name == a.Name })
 		if i < 0 {
-			return nil, fmt.Errorf("config: advertised.listeners listener names must be equal to or a subset of the ones defined in listeners. Found %s. The valid options based on the current configuration are %s", a.Name, names(s.Listeners))
+			return nil, &requirement{fmt.Sprintf("advertised.listeners listener names must be equal to or a subset of the ones defined in listeners. Found %s. The valid options based on the current configuration are %s", a.Name, names(s.Listeners))}
 		}
 		out[i] = a
 		n++
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("config: There must be at least one broker advertised listener. Perhaps all listeners appear in controller.listener.names?")
+		return nil, &requirement{"There must be at least one broker advertised listener. Perhaps all listeners appear in controller.listener.names?"}
 	}
 	return out, nil
 }
@@ -71,7 +71,7 @@ func (s *Server) pickInterBroker(in *reader, protocols map[string]string) error 
 	if !name.Null {
 		s.InterBrokerListener = strings.ToUpper(name.Str)
 		if !slices.ContainsFunc(s.Advertised, func(l Listener) bool { return l.Name == s.InterBrokerListener }) {
-			return fmt.Errorf("config: inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are %s", names(s.Advertised))
+			return &requirement{fmt.Sprintf("inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are %s", names(s.Advertised))}
 		}
 		return nil
 	}
@@ -132,7 +132,7 @@ func protocolMap(in *reader) (map[string]string, error) {
 			ok = false
 		}
 		if !ok {
-			return nil, fmt.Errorf("config: listener.security.protocol.map: %q is not NAME:PROTOCOL", e)
+			return nil, fmt.Errorf("listener.security.protocol.map: %q is not NAME:PROTOCOL", e)
 		}
 		out[name] = protocol
 	}
@@ -148,7 +148,7 @@ func protocolMap(in *reader) (map[string]string, error) {
 
 func parseListeners(setting string, list []string, protocols map[string]string) ([]Listener, error) {
 	fail := func(why string) error {
-		return fmt.Errorf("config: %s: Error creating broker listeners from '%s': %s", setting, strings.Join(list, ","), why)
+		return fmt.Errorf("%s: Error creating broker listeners from '%s': %s", setting, strings.Join(list, ","), why)
 	}
 	var out []Listener
 	for _, s := range list {

@@ -45,10 +45,10 @@ func Load(pairs []Pair) (*Server, error) {
 		in.vals[k.Name] = v
 	}
 	if err := s.fill(&in); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	if err := s.check(&in); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	return s, nil
 }
@@ -220,7 +220,7 @@ func (s *Server) fillOverrides(in *reader) error {
 			n, ok = javaInt(javaTrim(o[i+1:]), 32)
 		}
 		if !ok {
-			return fmt.Errorf("config: max.connections.per.ip.overrides: %q is not host:count", o)
+			return fmt.Errorf("max.connections.per.ip.overrides: %q is not host:count", o)
 		}
 		s.MaxConnectionsPerIPOverrides[javaTrim(o[:i])] = int32(n)
 	}

@@ -11,7 +11,7 @@ import (
 // ValidateTopic checks the settings that a topic is to have, over this server's defaults for the
 // rest. existing are the topic's settings up to now (nil for a new topic). The error is an *Error.
 func ValidateTopic(settings, existing map[string]string, defaults *Layers) error {
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
+	for _, name := range inPropertiesOrder(slices.Collect(maps.Keys(settings))) {
 		if Topic().Lookup(name) == nil {
 			return &Error{Msg: "Unknown topic config name: " + name}
 		}
@@ -83,7 +83,7 @@ func validateLocal(u string, total, local int64, bounded bool) error {
 
 // ValidateGroup checks the settings that a group is to have. The error is an *Error.
 func ValidateGroup(settings map[string]string, defaults *Layers) error {
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
+	for _, name := range inPropertiesOrder(slices.Collect(maps.Keys(settings))) {
 		if Group().Lookup(name) == nil {
 			return &Error{Msg: "Unknown group config name: " + name}
 		}
@@ -153,7 +153,7 @@ func ValidateClientMetrics(name string, settings map[string]string) error {
 	if name == "" {
 		return &Error{Msg: "Subscription name can't be empty", BadRequest: true}
 	}
-	for _, s := range slices.Sorted(maps.Keys(settings)) {
+	for _, s := range inPropertiesOrder(slices.Collect(maps.Keys(settings))) {
 		if ClientMetrics().Lookup(s) == nil {
 			return &Error{Msg: "Unknown client metrics configuration: " + s, BadRequest: true}
 		}
