@@ -1,0 +1,429 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"sort"
+	"sync"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+const (
+	maxEntrySize = txnEntrySize
+
+	// tailMax and tailKeep bound the entries in memory of an active index: at
+	// tailMax they are written out and the newest tailKeep are kept, which is
+	// where lookups of a log's readers mostly fall.
+	tailMax  = 1024
+	tailKeep = 512
+
+	// blockSize is what one pread of a lookup in an active index's older part
+	// takes from the file.
+	blockSize = 4096
+)
+
+// layout is what tells one kind of index from another.
+type layout struct {
+	size     int                           // bytes of an entry
+	order    func(e []byte) int64          // strictly increasing key
+	offset   func(e []byte, b int64) int64 // absolute offset, for the check against the base offset
+	optional bool                          // a missing file is an empty index
+	zeroLone bool                          // a lone entry of zeros is an entry
+}
+
+// entry is room for one entry of any kind.
+type entry [maxEntrySize]byte
+
+// table is a file of fixed-size entries in increasing order. It is the whole
+// mechanism of the three kinds of index; they add only their fields.
+type table struct {
+	layout
+	fs      vfs.FS
+	handles *vfs.Handles
+	base    int64
+
+	file    vfs.Slot // vfs.File, read and write
+	mapping vfs.Slot // *vfs.Mapping; only while sealed
+
+	// write serialises flushes, loads and truncations, so that mu is never
+	// held over I/O. Taken before mu.
+	write sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		path     string
+		loaded   bool
+		writable bool
+		n        int    // entries
+		tail     []byte // entries [tailFrom, n)
+		tailFrom int
+		flushed  int    // entries [0, flushed) are in the file; tailFrom ≤ flushed
+		trim     bool   // the file is longer than flushed entries
+		pinned   bool   // file is held open: it has bytes that no Sync has covered
+		gen      uint64 // counts changes of the file
+		failed   error  // a sync failed: no other is tried
+	}
+}
+
+func (t *table) init(fs vfs.FS, h *vfs.Handles, path string, base int64, writable bool) {
+	t.fs, t.handles, t.base = fs, h, base
+	t.mu.path, t.mu.writable = path, writable
+	t.file.Open = func() (io.Closer, error) {
+		return t.fs.OpenFile(t.Path(), os.O_RDWR|os.O_CREATE, 0o644)
+	}
+	t.mapping.Open = t.openMapping
+}
+
+func (t *table) openMapping() (io.Closer, error) {
+	f, err := t.fs.OpenFile(t.Path(), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	return f.Map(size)
+}
+
+// Path returns the file's name as it is now.
+func (t *table) Path() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.path
+}
+
+// SetPath tells the index that its file was renamed. Handles that are open
+// stay valid.
+func (t *table) SetPath(path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.path = path
+}
+
+func (t *table) corrupt(pos int64, reason string) error {
+	return &CorruptError{File: t.Path(), Pos: pos, Reason: reason}
+}
+
+// load finds out how many entries the file has.
+func (t *table) load() error {
+	t.mu.Lock()
+	loaded := t.mu.loaded
+	t.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	t.write.Lock()
+	defer t.write.Unlock()
+	return t.loadLocked()
+}
+
+// loadLocked is load for one who holds write.
+func (t *table) loadLocked() error {
+	t.mu.Lock()
+	loaded, sealed := t.mu.loaded, !t.mu.writable
+	t.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	size, err := t.fileSize()
+	if err != nil {
+		return err
+	}
+	if size%int64(t.size) != 0 {
+		return t.corrupt(size-size%int64(t.size), "length is not a multiple of the entry size")
+	}
+	n := 0
+	if size > 0 {
+		if sealed {
+			n, err = t.countMapped(size)
+		} else {
+			n, err = t.countFile(size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.n, t.mu.tailFrom, t.mu.flushed = n, n, n
+	t.mu.tail = nil
+	t.mu.trim = int64(n*t.size) < size
+	t.mu.loaded = true
+	return nil
+}
+
+// LoadUnchecked takes the file for what its length says, zeros and a torn tail
+// included, where Check would refuse it or cut it. It is for recovery, which
+// then asks Valid and calls Keep. A missing file is an empty one, to be created.
+func (t *table) LoadUnchecked() error {
+	t.write.Lock()
+	defer t.write.Unlock()
+	size, err := t.fileSize()
+	if _, missing := err.(*CorruptError); err != nil && !missing {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.n = int(size) / t.size
+	t.mu.tail, t.mu.tailFrom, t.mu.flushed = nil, t.mu.n, t.mu.n
+	t.mu.trim = err != nil || size%int64(t.size) != 0
+	t.mu.loaded, t.mu.writable = true, true
+	return nil
+}
+
+func (t *table) fileSize() (int64, error) {
+	path := t.Path()
+	fi, err := t.fs.Stat(path)
+	switch {
+	case err == nil:
+		return fi.Size(), nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return 0, err
+	case t.optional:
+		return 0, nil
+	}
+	return 0, t.corrupt(0, "file is missing")
+}
+
+func (t *table) countMapped(size int64) (n int, err error) {
+	err = t.withMapping(func(p []byte) error {
+		if int64(len(p)) < size {
+			return t.corrupt(int64(len(p)), "file has shrunk")
+		}
+		n, err = t.count(int(size)/t.size, func(i int, e *entry) error {
+			copy(e[:t.size], p[i*t.size:])
+			return nil
+		})
+		return err
+	})
+	return n, err
+}
+
+func (t *table) countFile(size int64) (int, error) {
+	f, err := t.openFile()
+	if err != nil {
+		return 0, err
+	}
+	defer t.handles.Release(&t.file)
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	return t.count(int(size)/t.size, func(i int, e *entry) error {
+		return t.readEntry(f, block, i, e)
+	})
+}
+
+// count returns how many of total entries are there before the zeros that
+// preallocation leaves, and checks the first and the last.
+func (t *table) count(total int, at func(i int, e *entry) error) (int, error) {
+	var e entry
+	var err error
+	zero := func(i int) bool {
+		if err == nil {
+			err = at(i, &e)
+		}
+		return e == entry{}
+	}
+	n := total
+	if zero(total-1) && !(t.zeroLone && total == 1) {
+		n = sort.Search(total, zero)
+	}
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	var first, last entry
+	if err = at(0, &first); err == nil {
+		err = at(n-1, &last)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if t.offset(last[:], t.base) < t.base {
+		return 0, t.corrupt(int64((n-1)*t.size), "last entry lies below the base offset")
+	}
+	if n > 1 && t.order(first[:]) >= t.order(last[:]) {
+		return 0, t.corrupt(int64((n-1)*t.size), "last entry is not above the first")
+	}
+	return n, nil
+}
+
+// withMapping runs fn over the mapped file and turns a fault into CorruptError.
+func (t *table) withMapping(fn func(p []byte) error) error {
+	val, err := t.handles.Acquire(&t.mapping)
+	if err != nil {
+		return err
+	}
+	err = val.(*vfs.Mapping).Read(fn)
+	t.handles.Release(&t.mapping)
+	var fault *vfs.FaultError
+	if errors.As(err, &fault) {
+		return t.corrupt(0, fault.Error())
+	}
+	return err
+}
+
+// openFile returns the file for reading; the caller releases it.
+func (t *table) openFile() (vfs.File, error) {
+	val, err := t.handles.Acquire(&t.file)
+	if err != nil {
+		return nil, err
+	}
+	return val.(vfs.File), nil
+}
+
+func (t *table) readEntry(f vfs.File, block *[blockSize]byte, i int, e *entry) error {
+	if err := t.readBlock(f, block, i, i+1); err != nil {
+		return err
+	}
+	copy(e[:t.size], block[:t.size])
+	return nil
+}
+
+// readBlock reads entries [lo, hi) into block.
+func (t *table) readBlock(f vfs.File, block *[blockSize]byte, lo, hi int) error {
+	want := (hi - lo) * t.size
+	n, err := f.ReadAt(block[:want], int64(lo*t.size))
+	if n == want {
+		return nil
+	}
+	if err == io.EOF {
+		return t.corrupt(int64(lo*t.size+n), "file has shrunk")
+	}
+	return err
+}
+
+var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// find returns the index i of the first entry whose key is at least target, or
+// n; floor receives entry i-1 and ceil entry i, where there is one.
+func (t *table) find(key func(e []byte) int64, target int64, floor, ceil *entry) (i, n int, err error) {
+	if err := t.load(); err != nil {
+		return 0, 0, err
+	}
+	t.mu.Lock()
+	n = t.mu.n
+	inFile, sealed := t.mu.tailFrom, !t.mu.writable
+	if tail := t.mu.tail; len(tail) > 0 {
+		if inFile == 0 || key(tail) < target {
+			i = t.search(tail, key, target, floor, ceil) + inFile
+			t.mu.Unlock()
+			return i, n, nil
+		}
+		copy(ceil[:t.size], tail)
+	}
+	t.mu.Unlock()
+	switch {
+	case inFile == 0:
+		return 0, n, nil
+	case sealed:
+		err = t.withMapping(func(p []byte) error {
+			if len(p) < inFile*t.size {
+				return t.corrupt(int64(len(p)), "file has shrunk")
+			}
+			i = t.search(p[:inFile*t.size], key, target, floor, ceil)
+			return nil
+		})
+	default:
+		i, err = t.findInFile(inFile, key, target, floor, ceil)
+	}
+	return i, n, err
+}
+
+// search is find over the bytes of whole entries.
+func (t *table) search(p []byte, key func(e []byte) int64, target int64, floor, ceil *entry) int {
+	lo, hi := 0, len(p)/t.size
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		if key(p[mid*t.size:]) < target {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo > 0 {
+		copy(floor[:t.size], p[(lo-1)*t.size:])
+	}
+	if lo < len(p)/t.size {
+		copy(ceil[:t.size], p[lo*t.size:])
+	}
+	return lo
+}
+
+// findInFile is find in the first n entries of the file, by pread.
+func (t *table) findInFile(n int, key func(e []byte) int64, target int64, floor, ceil *entry) (int, error) {
+	f, err := t.openFile()
+	if err != nil {
+		return 0, err
+	}
+	defer t.handles.Release(&t.file)
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	lo, hi := 0, n
+	for hi-lo+2 > blockSize/t.size {
+		mid := int(uint(lo+hi) / 2)
+		if err := t.readBlock(f, block, mid, mid+1); err != nil {
+			return 0, err
+		}
+		if key(block[:]) < target {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	lo, hi = max(lo-1, 0), min(hi+1, n)
+	if err := t.readBlock(f, block, lo, hi); err != nil {
+		return 0, err
+	}
+	return lo + t.search(block[:(hi-lo)*t.size], key, target, floor, ceil), nil
+}
+
+// last copies the last entry to e and returns how many there are.
+func (t *table) last(e *entry) (n int, err error) {
+	var above entry
+	_, n, err = t.find(t.order, math.MaxInt64, e, &above)
+	return n, err
+}
+
+// read calls fn with whole entries from entry from on, in pieces, until fn
+// returns false. The slice is valid during the call only.
+func (t *table) read(from int, fn func(p []byte, i int) bool) error {
+	if err := t.load(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	inFile := t.mu.tailFrom
+	tail := append([]byte(nil), t.mu.tail...)
+	t.mu.Unlock()
+	if from < inFile {
+		f, err := t.openFile()
+		if err != nil {
+			return err
+		}
+		defer t.handles.Release(&t.file)
+		block := blocks.Get().(*[blockSize]byte)
+		defer blocks.Put(block)
+		for from < inFile {
+			hi := min(from+blockSize/t.size, inFile)
+			if err := t.readBlock(f, block, from, hi); err != nil {
+				return err
+			}
+			if !fn(block[:(hi-from)*t.size], from) {
+				return nil
+			}
+			from = hi
+		}
+	}
+	if p := tail[(from-inFile)*t.size:]; len(p) > 0 {
+		fn(p, from)
+	}
+	return nil
+}
+
+func be32(p []byte) int64 { return int64(int32(binary.BigEndian.Uint32(p))) }
+func be64(p []byte) int64 { return int64(binary.BigEndian.Uint64(p)) }

@@ -1,0 +1,259 @@
+package segment
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+const (
+	// maxAhead and minAhead bound what a header scan reads at once.
+	maxAhead = 64 << 10
+	minAhead = 4 << 10
+	// sparseBatch is the batch size from which a scan reads headers alone:
+	// above it the bytes between are not worth their copy.
+	sparseBatch = 8 << 10
+)
+
+// scanner reads batch headers one after another by pread, several small
+// batches per read.
+type scanner struct {
+	buf  [maxAhead]byte
+	f    vfs.File
+	lo   int64 // buf holds file bytes [lo, lo+n)
+	n    int
+	want int // how much the next read takes
+}
+
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
+
+func newScanner(f vfs.File) *scanner {
+	sc := scanners.Get().(*scanner)
+	sc.f, sc.lo, sc.n, sc.want = f, 0, 0, minAhead
+	return sc
+}
+
+func (sc *scanner) free() {
+	sc.f = nil
+	scanners.Put(sc)
+}
+
+// header returns the header of the batch at pos, given that the log ends at
+// end, and checks that the batch lies inside.
+func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error) {
+	if end-pos < batch.HeaderSize {
+		return h, s.corrupt(pos, "log ends inside a batch header")
+	}
+	if pos < sc.lo || pos+batch.HeaderSize > sc.lo+int64(sc.n) {
+		if err := sc.fill(pos, end); err != nil {
+			if err == io.EOF {
+				err = s.corrupt(pos, "log is shorter than it was")
+			}
+			return h, err
+		}
+	}
+	h, err = batch.ParseHeader(sc.buf[pos-sc.lo : sc.n])
+	switch {
+	case err != nil:
+		return h, s.corrupt(pos, err.Error())
+	case int64(h.Size()) > end-pos:
+		return h, s.corrupt(pos, "batch runs past the end of the log")
+	case h.BaseOffset < s.base || h.LastOffset() < h.BaseOffset:
+		return h, s.corrupt(pos, "batch has impossible offsets")
+	}
+	switch size := h.Size(); {
+	case size >= sparseBatch:
+		sc.want = batch.HeaderSize
+	default:
+		sc.want = min(max(16*size, minAhead), maxAhead)
+	}
+	return h, nil
+}
+
+func (sc *scanner) fill(pos, end int64) error {
+	n := int(min(int64(sc.want), end-pos))
+	sc.lo, sc.n = pos, 0
+	got, err := sc.f.ReadAt(sc.buf[:n], pos)
+	sc.n = got
+	if got >= batch.HeaderSize {
+		return nil
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	return err
+}
+
+// Scan calls fn with every batch's header and position, in order. An error of
+// fn ends it and is returned.
+func (s *Segment) Scan(fn func(h batch.Header, pos int64) error) error {
+	return s.scan(0, fn)
+}
+
+// ScanFrom is Scan from the first batch on whose last offset is at least off.
+func (s *Segment) ScanFrom(off int64, fn func(h batch.Header, pos int64) error) error {
+	pos, err := s.PositionOf(off)
+	if err != nil {
+		return err
+	}
+	return s.scan(pos, fn)
+}
+
+func (s *Segment) scan(pos int64, fn func(h batch.Header, pos int64) error) error {
+	if !s.Acquire() {
+		return ErrClosed
+	}
+	defer s.Release()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	f, err := s.openLog()
+	if err != nil {
+		return err
+	}
+	defer s.cfg.Handles.Release(&s.file)
+	return s.scanFile(f, pos, s.size.Load(), fn)
+}
+
+// scanFile is Scan over [pos, end) for one who holds gate.
+func (s *Segment) scanFile(f vfs.File, pos, end int64, fn func(h batch.Header, pos int64) error) error {
+	sc := newScanner(f)
+	defer sc.free()
+	for pos < end {
+		h, err := s.header(sc, pos, end)
+		if err != nil {
+			return err
+		}
+		if err := fn(h, pos); err != nil {
+			return err
+		}
+		pos += int64(h.Size())
+	}
+	return nil
+}
+
+// found is a batch's place.
+type found struct {
+	base, last int64
+	pos, size  int64
+}
+
+// locate returns the first batch that begins below limit and whose last offset
+// is at least off. The caller holds gate and a reference on the log's slot.
+func (s *Segment) locate(f vfs.File, off, limit int64) (b found, ok bool, err error) {
+	s.mu.Lock()
+	p, ok := s.mu.recent.find(off - s.base)
+	next := s.mu.next
+	s.mu.Unlock()
+	if ok {
+		b = found{s.base + int64(p.relBase), s.base + int64(p.relLast), int64(p.pos), int64(p.size)}
+		return b, b.pos < limit, nil
+	}
+	if next >= 0 && off >= next {
+		return found{}, false, nil
+	}
+	e, err := s.offsets.Lookup(off)
+	if err != nil {
+		return found{}, false, err
+	}
+	end := s.size.Load()
+	if e.Pos > end {
+		return found{}, false, s.corrupt(e.Pos, "offset index points beyond the end of the log")
+	}
+	sc := newScanner(f)
+	defer sc.free()
+	for pos := e.Pos; pos < limit && pos < end; {
+		h, err := s.header(sc, pos, end)
+		if err != nil {
+			return found{}, false, err
+		}
+		if last := h.LastOffset(); last >= off {
+			return found{h.BaseOffset, last, pos, int64(h.Size())}, true, nil
+		}
+		pos += int64(h.Size())
+	}
+	return found{}, false, nil
+}
+
+// loadEnd finds the end of an active segment: its last index entry, then the
+// headers behind it. They must fill the log exactly.
+func (s *Segment) loadEnd() error {
+	if err := s.txns.Check(); err != nil {
+		return err
+	}
+	latest, err := s.times.Last()
+	if err != nil {
+		return err
+	}
+	last, ok, err := s.offsets.Last()
+	if err != nil {
+		return err
+	}
+	end := s.size.Load()
+	if ok && last.Pos >= end {
+		return s.corrupt(last.Pos, "offset index points beyond the end of the log")
+	}
+	times := maxTimes{max: latest.Timestamp, maxOff: latest.Offset, maxKnown: true}
+	next := s.base
+	if end > 0 {
+		err = s.withLog(func(f vfs.File) error {
+			return s.scanFile(f, last.Pos, end, func(h batch.Header, pos int64) error {
+				if ok && pos == last.Pos && h.LastOffset() != last.Offset {
+					return s.corrupt(pos, "offset index and log disagree")
+				}
+				if h.BaseOffset < next {
+					return s.corrupt(pos, "offsets do not rise")
+				}
+				next = h.LastOffset() + 1
+				times.see(h.MaxTimestamp, h.LastOffset())
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.next, s.mu.times = next, times
+	return nil
+}
+
+// ReadNextOffset is NextOffset for a sealed segment: where it is not known it
+// is read from the last index entry and the headers behind that.
+func (s *Segment) ReadNextOffset() (int64, error) {
+	if next := s.NextOffset(); next >= 0 {
+		return next, nil
+	}
+	if !s.Acquire() {
+		return 0, ErrClosed
+	}
+	defer s.Release()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	last, _, err := s.offsets.Last()
+	if err != nil {
+		return 0, err
+	}
+	next, end := s.base, s.size.Load()
+	if last.Pos > end {
+		return 0, s.corrupt(last.Pos, "offset index points beyond the end of the log")
+	}
+	err = s.withLog(func(f vfs.File) error {
+		return s.scanFile(f, last.Pos, end, func(h batch.Header, pos int64) error {
+			next = h.LastOffset() + 1
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.next = next
+	return next, nil
+}
+
+var errStop = errors.New("segment: stop")

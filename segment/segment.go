@@ -1,0 +1,406 @@
+// Package segment holds one base offset's files: a run of record batches
+// (".log") and the three indexes beside it. The bytes are Kafka's
+// (docs/format/segment-files.md).
+//
+// It appends by one vectored write at the known end, hands out byte ranges of
+// the file as Views that are read without a copy, finds offsets and
+// timestamps, walks and repairs after a crash, cuts, and lives as long as
+// somebody holds a reference. It owns the .log file's descriptor and when it is
+// synced. It does not decide: when to roll, sync, cut or delete, and which
+// batches are fit to be written, is the log's business.
+//
+// One goroutine at a time may change a segment (Append, Seal, TruncateTo,
+// Recover, AppendAborted, MarkDeleted); reads, Sync and SyncAll may run beside
+// it. A segment at rest holds no descriptor, no mapping and no goroutine:
+// descriptors are re-opened by need and bounded by vfs.Handles.
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-project/millrace/index"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+var (
+	// ErrClosed is returned when the segment has been closed or unlinked.
+	ErrClosed = errors.New("segment: closed")
+	// ErrBroken is returned once a write could not be undone or a sync has
+	// failed: what is on disk is not known any more. It wraps the cause.
+	ErrBroken = errors.New("segment: state on disk unknown")
+	// ErrFull is returned by Append when the segment cannot hold the batches:
+	// positions and relative offsets are 31 bits wide.
+	ErrFull = errors.New("segment: full")
+	// ErrTruncated is returned by a View whose bytes were cut while it was read.
+	ErrTruncated = errors.New("segment: truncated below a view")
+)
+
+// CorruptError names the place where a file is not what it should be.
+type CorruptError = index.CorruptError
+
+// Config is what a segment is told about its files.
+type Config struct {
+	IndexIntervalBytes int // index.interval.bytes; 0 is Kafka's 4096
+	IndexMaxBytes      int // segment.index.bytes; 0 is Kafka's 10 MiB
+	// Handles bounds the open files of all segments that share it; nil gives
+	// the segment one of its own.
+	Handles *vfs.Handles
+	// TruncateWait is how long TruncateTo waits for Views of what it cuts; 0 is 5 s.
+	TruncateWait time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.IndexIntervalBytes <= 0 {
+		c.IndexIntervalBytes = 4096
+	}
+	if c.IndexMaxBytes <= 0 {
+		c.IndexMaxBytes = 10 << 20
+	}
+	if c.Handles == nil {
+		c.Handles = vfs.NewHandles(4, 64)
+	}
+	if c.TruncateWait <= 0 {
+		c.TruncateWait = 5 * time.Second
+	}
+	return c
+}
+
+// Segment is the files of one base offset.
+type Segment struct {
+	fs   vfs.FS
+	dir  string
+	base int64
+	cfg  Config
+
+	offsets *index.Offset
+	times   *index.Time
+	txns    *index.Txn
+
+	file   vfs.Slot     // the .log, read and write
+	create bool         // the slot may create the file; set before the first use
+	size   atomic.Int64 // bytes of whole batches; grows after the write has returned
+	limit  atomic.Int64 // reads stop here: below size while TruncateTo waits for Views
+
+	// life counts references in steps of 2; bit 0 says that no new one is given.
+	life atomic.Int64
+
+	// gate is shared by lookups and exclusive for TruncateTo and Recover: what
+	// a lookup has found in an index stays true until it has read there. It is
+	// the one lock here that is held over reads. Taken before mu.
+	gate sync.RWMutex
+
+	bytesSinceEntry int64 // bytes since the last offset index entry; the writer's own
+
+	mu struct {
+		sync.Mutex
+		suffix string // "" or ".deleted"
+		sealed bool
+		next   int64    // -1: not known
+		times  maxTimes // largest and first timestamp, as far as known
+		recent recent   // newest batches of the active segment
+		damage error    // found by Open: Recover is due
+		failed error    // ErrBroken and its cause
+
+		pinned  bool   // the descriptor is held: it has bytes that no Sync has covered
+		gen     uint64 // counts changes of the file
+		txnFile bool   // the .txnindex has been made since the last SyncAll
+
+		views    View          // ring of live Views
+		viewGone chan struct{} // closed when a View goes; nil if nobody waits
+	}
+}
+
+const (
+	logSuffix       = ".log"
+	indexSuffix     = ".index"
+	timeIndexSuffix = ".timeindex"
+	txnIndexSuffix  = ".txnindex"
+	deletedSuffix   = ".deleted"
+)
+
+// LogName returns the name of a base offset's log file, without directory.
+func LogName(base int64) string { return fmt.Sprintf("%020d%s", base, logSuffix) }
+
+// FileNames returns the names of a base offset's four files, without
+// directory; the transaction index is often not there.
+func FileNames(base int64) [4]string {
+	stem := fmt.Sprintf("%020d", base)
+	return [4]string{stem + logSuffix, stem + indexSuffix, stem + timeIndexSuffix, stem + txnIndexSuffix}
+}
+
+// Create makes an empty active segment. Where an empty log of that base exists
+// it is taken over; one with bytes gives os.ErrExist. The caller syncs the
+// directory before it relies on the files.
+func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
+	s := newSegment(fs, dir, base, cfg, false)
+	s.create = true
+	f, err := s.openLog()
+	if err != nil {
+		return nil, err
+	}
+	defer s.cfg.Handles.Release(&s.file)
+	size, err := f.Size()
+	if err == nil && size > 0 {
+		err = fmt.Errorf("segment: %s: %w", f.Name(), os.ErrExist)
+	}
+	if err == nil {
+		err = errors.Join(s.offsets.Reset(), s.times.Reset(), s.txns.Reset())
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.mu.next = base
+	s.mu.times.reset(base)
+	return s, nil
+}
+
+// Open returns a segment whose files exist. size is the length of its log if
+// the caller knows it, otherwise negative.
+//
+// A sealed segment is not looked at until it is used. For one that is to be
+// appended to, the end is found by its last index entry and the headers behind
+// that; where its files are damaged, Open succeeds, Check says what is wrong,
+// and Recover is due before anything else.
+func Open(fs vfs.FS, dir string, base, size int64, cfg Config, sealed bool) (*Segment, error) {
+	s := newSegment(fs, dir, base, cfg, sealed)
+	if size < 0 {
+		fi, err := fs.Stat(s.Path())
+		if err != nil {
+			return nil, err
+		}
+		size = fi.Size()
+	}
+	s.size.Store(size)
+	if sealed {
+		return s, nil
+	}
+	err := s.loadEnd()
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		s.mu.damage, err = corrupt, nil
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSegment(fs vfs.FS, dir string, base int64, cfg Config, sealed bool) *Segment {
+	cfg = cfg.withDefaults()
+	names := FileNames(base)
+	s := &Segment{
+		fs: fs, dir: dir, base: base, cfg: cfg,
+		offsets: index.OpenOffset(fs, cfg.Handles, filepath.Join(dir, names[1]), base, cfg.IndexMaxBytes, !sealed),
+		times:   index.OpenTime(fs, cfg.Handles, filepath.Join(dir, names[2]), base, cfg.IndexMaxBytes, !sealed),
+		txns:    index.OpenTxn(fs, cfg.Handles, filepath.Join(dir, names[3]), base, !sealed),
+	}
+	s.file.Open = s.openSlot
+	s.life.Store(2)
+	s.limit.Store(maxSize + 1)
+	s.mu.sealed = sealed
+	s.mu.next = -1
+	s.mu.views.prev, s.mu.views.next = &s.mu.views, &s.mu.views
+	return s
+}
+
+func (s *Segment) openSlot() (io.Closer, error) {
+	flag := os.O_RDWR
+	if s.create {
+		flag |= os.O_CREATE
+	}
+	return s.fs.OpenFile(s.Path(), flag, 0o644)
+}
+
+// openLog returns the log file for reading; the caller releases the slot.
+func (s *Segment) openLog() (vfs.File, error) {
+	val, err := s.cfg.Handles.Acquire(&s.file)
+	if err != nil {
+		return nil, err
+	}
+	return val.(vfs.File), nil
+}
+
+// openWriter is openLog for one who writes or syncs: it is not refused.
+func (s *Segment) openWriter() (vfs.File, error) {
+	val, err := s.cfg.Handles.AcquireWriter(&s.file)
+	if err != nil {
+		return nil, err
+	}
+	return val.(vfs.File), nil
+}
+
+// Path returns the log file's name as it is now.
+func (s *Segment) Path() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pathLocked()
+}
+
+func (s *Segment) pathLocked() string {
+	return filepath.Join(s.dir, LogName(s.base)) + s.mu.suffix
+}
+
+func (s *Segment) corrupt(pos int64, reason string) *CorruptError {
+	return &CorruptError{File: s.Path(), Pos: pos, Reason: reason}
+}
+
+// BaseOffset returns the offset that names the files.
+func (s *Segment) BaseOffset() int64 { return s.base }
+
+// Size returns the bytes of the log.
+func (s *Segment) Size() int64 { return s.size.Load() }
+
+// NextOffset returns the offset after the last batch's last; -1 for a segment
+// opened as sealed of which it is not known yet (ReadNextOffset).
+func (s *Segment) NextOffset() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.next
+}
+
+// Sealed reports whether the segment refuses appends.
+func (s *Segment) Sealed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.sealed
+}
+
+// IndexFull reports whether an index has no room, which is a reason to roll.
+func (s *Segment) IndexFull() bool { return s.offsets.Full() || s.times.Full() }
+
+// ModTimeMs returns when the log file was last written, in ms.
+func (s *Segment) ModTimeMs() (int64, error) {
+	fi, err := s.fs.Stat(s.Path())
+	if err != nil {
+		return 0, err
+	}
+	return fi.ModTime().UnixMilli(), nil
+}
+
+// Check says what is wrong with the segment's files as far as their indexes
+// and the batches behind the last index entry show; a *CorruptError calls for
+// Recover.
+func (s *Segment) Check() error {
+	s.mu.Lock()
+	damage := s.mu.damage
+	s.mu.Unlock()
+	if damage != nil {
+		return damage
+	}
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if err := s.txns.Check(); err != nil {
+		return err
+	}
+	if err := s.times.Check(); err != nil {
+		return err
+	}
+	last, ok, err := s.offsets.Last()
+	if err == nil && ok && last.Pos >= s.Size() {
+		err = s.corrupt(last.Pos, "offset index points beyond the end of the log")
+	}
+	return err
+}
+
+// Acquire takes a reference and reports whether it got one: a segment that has
+// been closed gives none.
+func (s *Segment) Acquire() bool {
+	for {
+		n := s.life.Load()
+		if n&1 != 0 {
+			return false
+		}
+		if s.life.CompareAndSwap(n, n+2) {
+			return true
+		}
+	}
+}
+
+// Release gives back a reference of Acquire; the last one after Close gives
+// the files back.
+func (s *Segment) Release() {
+	switch n := s.life.Add(-2); {
+	case n < 0:
+		panic("BUG: segment: released more often than acquired")
+	case n == 1:
+		s.offsets.Close()
+		s.times.Close()
+		s.txns.Close()
+		s.dropPin()
+		s.cfg.Handles.Retire(&s.file)
+	}
+}
+
+// Close gives up the owner's reference and refuses new ones; who has one goes
+// on. It writes nothing: see Seal and SyncAll.
+func (s *Segment) Close() error {
+	if s.life.Or(1)&1 == 0 {
+		s.Release()
+	}
+	return nil
+}
+
+// MarkDeleted renames the files to ".deleted", which the next start removes.
+// Reads go on. The caller syncs the directory.
+func (s *Segment) MarkDeleted() error {
+	s.mu.Lock()
+	done := s.mu.suffix != ""
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	// The log first: indexes without a log are removed by the next start, a
+	// log without indexes would be recovered.
+	for i, name := range FileNames(s.base) {
+		path := filepath.Join(s.dir, name)
+		if err := s.fs.Rename(path, path+deletedSuffix); err != nil && (i == 0 || !errors.Is(err, os.ErrNotExist)) {
+			return err
+		}
+		if i == 0 {
+			s.mu.Lock()
+			s.mu.suffix = deletedSuffix
+			s.mu.Unlock()
+		}
+	}
+	names := FileNames(s.base)
+	s.offsets.SetPath(filepath.Join(s.dir, names[1]) + deletedSuffix)
+	s.times.SetPath(filepath.Join(s.dir, names[2]) + deletedSuffix)
+	s.txns.SetPath(filepath.Join(s.dir, names[3]) + deletedSuffix)
+	return nil
+}
+
+// Unlink removes the files' names and closes the segment. Views that are live
+// read on; the kernel keeps the bytes until the last one is closed.
+func (s *Segment) Unlink() error {
+	s.mu.Lock()
+	suffix := s.mu.suffix
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range FileNames(s.base) {
+		if err := s.fs.Remove(filepath.Join(s.dir, name) + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	s.Close()
+	return errors.Join(errs...)
+}
+
+// Live returns how many Views of the segment are open, and their bytes.
+func (s *Segment) Live() (views int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for v := s.mu.views.next; v != &s.mu.views; v = v.next {
+		views++
+		bytes += v.end - v.pos
+	}
+	return views, bytes
+}

@@ -1,0 +1,126 @@
+package segment
+
+import (
+	"errors"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// Sync makes the log's bytes durable: all that Append had written when Sync
+// was called. It uses the descriptor that wrote. A failure is final: the kernel
+// may count the lost pages as clean, so no other sync is tried, and every later
+// Sync and Append returns it.
+func (s *Segment) Sync() error {
+	s.mu.Lock()
+	pinned, gen, failed := s.mu.pinned, s.mu.gen, s.mu.failed
+	s.mu.Unlock()
+	if failed != nil || !pinned {
+		return failed
+	}
+	f, err := s.openWriter()
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	s.cfg.Handles.Release(&s.file)
+	if err != nil {
+		return s.fail(err)
+	}
+	s.mu.Lock()
+	unpin := s.mu.pinned && s.mu.gen == gen
+	if unpin {
+		s.mu.pinned = false
+	}
+	s.mu.Unlock()
+	if unpin {
+		s.cfg.Handles.Release(&s.file)
+	}
+	return nil
+}
+
+// FlushIndexes writes the index entries that only memory has. It syncs nothing.
+func (s *Segment) FlushIndexes() error {
+	return errors.Join(s.offsets.Flush(), s.times.Flush(), s.flushTxns())
+}
+
+// flushTxns notes that the file has come to be: its directory is to be synced.
+func (s *Segment) flushTxns() error {
+	if n, loaded := s.txns.Known(); !loaded || n == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	s.mu.txnFile = true
+	s.mu.Unlock()
+	return s.txns.Flush()
+}
+
+// SyncAll makes the log and then its indexes durable, each after it is
+// flushed, and the transaction index's name. A failed sync is final, as in Sync.
+func (s *Segment) SyncAll() error {
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	if err := errors.Join(s.offsets.Sync(), s.times.Sync(), s.flushTxns(), s.txns.Sync()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	made := s.mu.txnFile
+	s.mu.txnFile = false
+	s.mu.Unlock()
+	if !made {
+		return nil
+	}
+	return s.fs.SyncDir(s.dir)
+}
+
+// Seal ends appending: the largest timestamp is forced into the time index, as
+// Kafka does at the roll and at a clean close, and the indexes are flushed to
+// exactly their entries. Nothing is synced. It may be repeated after an error.
+func (s *Segment) Seal() error {
+	s.mu.Lock()
+	sealed, damage, latest := s.mu.sealed, s.mu.damage, s.mu.times
+	s.mu.Unlock()
+	if sealed || damage != nil {
+		return damage
+	}
+	if latest.maxKnown {
+		if err := s.times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(s.offsets.Seal(), s.times.Seal(), s.flushTxns(), s.txns.Seal()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.sealed = true
+	s.mu.recent.drop()
+	return nil
+}
+
+// Trim gives back the memory of a segment that is not appended to for a while.
+func (s *Segment) Trim() error {
+	s.mu.Lock()
+	s.mu.recent.drop()
+	s.mu.Unlock()
+	return errors.Join(s.offsets.Trim(), s.times.Trim(), s.flushTxns(), s.txns.Trim())
+}
+
+// StartWriteback starts writing dirty bytes of [pos, pos+n) without waiting.
+func (s *Segment) StartWriteback(pos, n int64) error {
+	return s.withLog(func(f vfs.File) error { return f.StartWriteback(pos, n) })
+}
+
+// DropCache drops clean bytes of [pos, pos+n) from the page cache.
+func (s *Segment) DropCache(pos, n int64) error {
+	return s.withLog(func(f vfs.File) error { return f.DropCache(pos, n) })
+}
+
+func (s *Segment) withLog(fn func(f vfs.File) error) error {
+	f, err := s.openLog()
+	if err != nil {
+		return err
+	}
+	defer s.cfg.Handles.Release(&s.file)
+	return fn(f)
+}

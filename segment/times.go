@@ -1,0 +1,219 @@
+package segment
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/index"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// maxTimes is what a segment knows of its timestamps, in ms.
+type maxTimes struct {
+	max, maxOff int64 // the largest, and the last offset of the first batch that has it
+	maxKnown    bool
+	first       int64 // the first batch's max timestamp
+	firstKnown  bool
+}
+
+// reset is for a segment without batches.
+func (t *maxTimes) reset(base int64) {
+	*t = maxTimes{max: index.NoTimestamp, maxOff: base, maxKnown: true}
+}
+
+// see counts a batch in.
+func (t *maxTimes) see(ts, lastOff int64) {
+	if ts > t.max {
+		t.max, t.maxOff = ts, lastOff
+	}
+}
+
+func (t *maxTimes) setFirst(ts int64) { t.first, t.firstKnown = ts, true }
+
+// MaxTimestamp returns the largest timestamp in ms and the last offset of the
+// first batch that has it; -1 and the base offset where there is none, or where
+// it could not be read (LargestTimestamp says so).
+func (s *Segment) MaxTimestamp() (ts, off int64) {
+	ts, off, err := s.LargestTimestamp()
+	if err != nil {
+		return index.NoTimestamp, s.base
+	}
+	return ts, off
+}
+
+// LargestTimestamp is MaxTimestamp with the error. A sealed segment's is read
+// from its time index once.
+func (s *Segment) LargestTimestamp() (ts, off int64, err error) {
+	s.mu.Lock()
+	t := s.mu.times
+	s.mu.Unlock()
+	if t.maxKnown {
+		return t.max, t.maxOff, nil
+	}
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	last, err := s.times.Last()
+	if err != nil {
+		return index.NoTimestamp, s.base, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mu.times.maxKnown {
+		s.mu.times.max, s.mu.times.maxOff, s.mu.times.maxKnown = last.Timestamp, last.Offset, true
+	}
+	return last.Timestamp, last.Offset, nil
+}
+
+// FirstTimestamp returns the first batch's max timestamp in ms, from which
+// the segment's age counts; ok is false where there is none.
+func (s *Segment) FirstTimestamp() (ts int64, ok bool) {
+	if s.size.Load() == 0 {
+		return 0, false
+	}
+	s.mu.Lock()
+	t := s.mu.times
+	s.mu.Unlock()
+	if t.firstKnown {
+		return t.first, t.first >= 0
+	}
+	err := s.scan(0, func(h batch.Header, _ int64) error {
+		t.setFirst(h.MaxTimestamp)
+		return errStop
+	})
+	if !errors.Is(err, errStop) {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.size.Load() > 0 {
+		s.mu.times.setFirst(t.first)
+	}
+	return t.first, t.first >= 0
+}
+
+// OffsetForTime returns the first record at or after offset startOff whose
+// timestamp is at least ts (ms). It decodes the batches in question.
+func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, err error) {
+	if !s.Acquire() {
+		return false, 0, 0, ErrClosed
+	}
+	defer s.Release()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	t, err := s.times.Lookup(ts)
+	if err != nil {
+		return false, 0, 0, err
+	}
+	e, err := s.offsets.Lookup(max(t.Offset, startOff))
+	if err != nil {
+		return false, 0, 0, err
+	}
+	hit := hit{}
+	err = s.withLog(func(f vfs.File) error {
+		return s.scanFile(f, e.Pos, s.size.Load(), func(h batch.Header, pos int64) error {
+			if h.MaxTimestamp < ts || h.LastOffset() < startOff {
+				return nil
+			}
+			return s.firstRecord(f, h, pos, &hit, func(rec *batch.Record) bool {
+				return rec.Timestamp >= ts && rec.Offset >= startOff
+			})
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return false, 0, 0, err
+	}
+	return hit.ok, hit.off, hit.ts, nil
+}
+
+// OffsetOfMaxTimestamp returns the segment's largest timestamp in ms, the
+// offset of the first record that has it, and its batch's leader epoch; -1, -1,
+// -1 where there is none.
+func (s *Segment) OffsetOfMaxTimestamp() (ts, off int64, leaderEpoch int32, err error) {
+	ts, lastOff, err := s.LargestTimestamp()
+	if err != nil || ts == index.NoTimestamp {
+		return -1, -1, -1, err
+	}
+	if !s.Acquire() {
+		return -1, -1, -1, ErrClosed
+	}
+	defer s.Release()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	hit := hit{}
+	err = s.withLog(func(f vfs.File) error {
+		b, ok, err := s.locate(f, lastOff, s.size.Load())
+		if err != nil || !ok {
+			return err
+		}
+		return s.scanFile(f, b.pos, s.size.Load(), func(h batch.Header, pos int64) error {
+			if h.MaxTimestamp < ts {
+				return nil
+			}
+			return s.firstRecord(f, h, pos, &hit, func(rec *batch.Record) bool { return rec.Timestamp == h.MaxTimestamp })
+		})
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return -1, -1, -1, err
+	}
+	if !hit.ok {
+		return -1, -1, -1, nil
+	}
+	return hit.ts, hit.off, hit.leaderEpoch, nil
+}
+
+// hit is the record that a search has found.
+type hit struct {
+	ok          bool
+	off, ts     int64
+	leaderEpoch int32
+}
+
+// firstRecord decodes the batch at pos and returns errStop at the first record
+// that want accepts, which is in hit then.
+func (s *Segment) firstRecord(f vfs.File, h batch.Header, pos int64, hit *hit, want func(rec *batch.Record) bool) error {
+	buf := chunks.Get().(*[]byte)
+	defer putChunk(buf)
+	b, err := s.readBatch(f, buf, h, pos)
+	if err != nil {
+		return err
+	}
+	err = b.Each(0, func(rec *batch.Record) error {
+		if !want(rec) {
+			return nil
+		}
+		hit.ok, hit.off, hit.ts, hit.leaderEpoch = true, rec.Offset, rec.Timestamp, h.LeaderEpoch
+		return errStop
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return s.corrupt(pos, err.Error())
+	}
+	return err
+}
+
+// readBatch reads the whole batch at pos into buf, which grows by need.
+func (s *Segment) readBatch(f vfs.File, buf *[]byte, h batch.Header, pos int64) (batch.Batch, error) {
+	size := h.Size()
+	if cap(*buf) < size {
+		*buf = make([]byte, size)
+	}
+	p := (*buf)[:size]
+	if n, err := f.ReadAt(p, pos); n < size {
+		if err == nil || isEOF(err) {
+			err = s.corrupt(pos+int64(n), "log is shorter than it was")
+		}
+		return nil, err
+	}
+	return batch.Batch(p), nil
+}
+
+// chunkSize is what recovery reads at once, and the largest buffer that is kept.
+const chunkSize = 1 << 20
+
+var chunks = sync.Pool{New: func() any { p := make([]byte, chunkSize); return &p }}
+
+func putChunk(p *[]byte) {
+	if cap(*p) <= chunkSize {
+		chunks.Put(p)
+	}
+}
