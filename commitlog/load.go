@@ -1,0 +1,389 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/compaction"
+	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// Directories that are no partition's and may stand in a data directory.
+var otherDirs = []string{"lost+found", "remote-log-index-cache"}
+
+// loadLogs loads every log of the directory, several at a time.
+func (s *Store) loadLogs() error {
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("commitlog: list %s: %w", s.dir, err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		switch _, kind := parseDirName(e.Name()); {
+		case kind == dirLog:
+			names = append(names, e.Name())
+		case kind == dirDeleted:
+			s.janitor.removeDir(s.path(e.Name()), 0)
+		case kind == dirOther && !slices.Contains(otherDirs, e.Name()) && !strings.HasPrefix(e.Name(), "."):
+			return fmt.Errorf("commitlog: %s is no partition's directory (topic-N)", s.path(e.Name()))
+		}
+	}
+	logs := make([]*Log, len(names))
+	errs := make([]error, len(names))
+	var done atomic.Int64
+	parallel(len(names), s.opts.RecoveryWorkers, func(i int) {
+		logs[i], errs[i] = s.load(names[i])
+		if fn := s.opts.Listener.Progress; fn != nil {
+			fn(int(done.Add(1)), len(names))
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		for _, l := range logs {
+			if l != nil {
+				l.closeSegments()
+			}
+		}
+		return err
+	}
+	for _, l := range logs {
+		s.points.found(l.name)
+		s.mu.logs[l.name] = l
+		if l.failure.Load() == nil {
+			s.janitor.checkRetention(l, firstRetentionMs)
+		}
+	}
+	return nil
+}
+
+// load loads one log. A disk that fails takes the log offline; what cannot be
+// understood is an error.
+func (s *Store) load(name string) (*Log, error) {
+	id, err := readPartitionMetadata(s.fs, s.path(name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("commitlog: load %s: %w", name, err)
+	}
+	var cfg *Config
+	if s.opts.Configure != nil {
+		cfg = s.opts.Configure(name)
+	}
+	if cfg == nil {
+		cfg = DefaultConfig()
+	}
+	l, err := newLog(s, name, id, cfg)
+	if err != nil {
+		return nil, err
+	}
+	ld := &loader{l: l, fs: s.fs, clean: s.clean, report: RecoveryReport{Log: name}}
+	if err := ld.run(); err != nil {
+		if l.segs.Load() == nil {
+			l.segs.Store(&segmentList{})
+		}
+		l.closeSegments()
+		l.fail(fmt.Errorf("load: %w", err))
+		return l, nil
+	}
+	if fn := s.opts.Listener.Recovered; fn != nil && (ld.report.Segments > 0 || ld.report.Cause != nil) {
+		fn(ld.report)
+	}
+	return l, nil
+}
+
+func (l *Log) closeSegments() {
+	for _, seg := range *l.segs.Load() {
+		seg.Close()
+	}
+}
+
+// loader loads one log's directory, by Kafka's steps (LogLoader).
+type loader struct {
+	l     *Log
+	fs    vfs.FS
+	clean bool
+
+	names   []string // of the directory
+	bases   []int64  // of the segments, ascending
+	start   int64    // the log start offset of the checkpoint, 0 if none
+	indexed map[int64]bool
+
+	walked     segmentList // what recovery read, less what it dropped
+	walkedFrom int64       // offset from which records were read and checked
+	changed    bool  // files were removed, renamed or cut
+	report     RecoveryReport
+}
+
+func (ld *loader) run() error {
+	l := ld.l
+	s := l.store
+	ld.walkedFrom = maxOffset
+	ld.start = s.points.start[l.name]
+	if err := ld.clearLeftovers(); err != nil {
+		return err
+	}
+	if err := ld.sortNames(); err != nil {
+		return err
+	}
+	if err := ld.loadEpochs(); err != nil {
+		return err
+	}
+	if err := ld.openSegments(); err != nil {
+		return err
+	}
+	if err := ld.recover(); err != nil {
+		return err
+	}
+	if err := ld.settle(); err != nil {
+		return err
+	}
+	list := *l.segs.Load()
+	end := list.active().NextOffset()
+	hw := min(max(s.points.watermark[l.name], l.start.Load()), end)
+	l.hw.Store(hw)
+	l.end.Store(end)
+	l.synced.Store(end)
+	l.recovery.Store(end)
+	ld.report.End = end
+	l.newActiveLocked(s.opts.NowMs())
+	if err := ld.loadProducers(end); err != nil {
+		return err
+	}
+	return ld.sync()
+}
+
+// clearLeftovers ends what an earlier run left half done: deleted, cleaned and
+// swapped segment files.
+func (ld *loader) clearLeftovers() error {
+	names, err := ld.list()
+	if err != nil {
+		return err
+	}
+	plan, err := compaction.PlanRecovery(names, ld.swapEnd)
+	if err != nil {
+		return err
+	}
+	for _, name := range plan.Delete {
+		if err := ld.remove(name); err != nil {
+			return err
+		}
+	}
+	for _, r := range plan.Rename {
+		if err := ld.fs.Rename(ld.path(r.From), ld.path(r.To)); err != nil {
+			return err
+		}
+		ld.changed = true
+	}
+	if ld.changed {
+		if names, err = ld.list(); err != nil {
+			return err
+		}
+	}
+	ld.names = names
+	return nil
+}
+
+// swapEnd returns one past the last offset of a swapped segment's log, by its
+// batch headers.
+func (ld *loader) swapEnd(name string) (next int64, err error) {
+	f, err := ld.fs.OpenFile(ld.path(name), os.O_RDONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
+	var p [batch.HeaderSize]byte
+	for pos := int64(0); pos < size; {
+		n, err := f.ReadAt(p[:], pos)
+		if err != nil && err != io.EOF {
+			return 0, err
+		}
+		h, err := batch.ParseHeader(p[:n])
+		if err != nil {
+			return 0, &CorruptError{File: ld.path(name), Pos: pos, Reason: err.Error()}
+		}
+		next = h.NextOffset()
+		pos += int64(h.Size())
+	}
+	return next, nil
+}
+
+func (ld *loader) list() ([]string, error) {
+	entries, err := ld.fs.ReadDir(ld.l.dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (ld *loader) path(name string) string { return filepath.Join(ld.l.dir, name) }
+
+func (ld *loader) remove(name string) error {
+	ld.changed = true
+	if err := ld.fs.Remove(ld.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sortNames finds the segments and producer snapshots; an index without a log
+// is removed.
+func (ld *loader) sortNames() error {
+	ld.indexed = make(map[int64]bool)
+	set := &ld.l.mu.snapshots
+	isLog := make(map[string]bool)
+	for _, name := range ld.names {
+		digits, ext, _ := strings.Cut(name, ".")
+		base, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || len(digits) != 20 || base < 0 {
+			continue
+		}
+		switch ext {
+		case "log":
+			ld.bases = append(ld.bases, base)
+			isLog[digits] = true
+		case "index":
+			ld.indexed[base] = true
+		case "snapshot":
+			set.offs = append(set.offs, base)
+		}
+	}
+	slices.Sort(ld.bases)
+	slices.Sort(set.offs)
+	for _, name := range ld.names {
+		digits, ext, _ := strings.Cut(name, ".")
+		if (ext == "index" || ext == "timeindex" || ext == "txnindex") && len(digits) == 20 && !isLog[digits] {
+			if err := ld.remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (ld *loader) loadEpochs() error {
+	l := ld.l
+	p, err := vfs.ReadFile(ld.fs, ld.path(epochFile))
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(p) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cache, err := decodeEpochs(ld.path(epochFile), p)
+	if err != nil {
+		return err
+	}
+	l.epoch.cache = cache
+	return nil
+}
+
+// openSegments opens what is there; nothing at all becomes an empty segment at
+// the log start offset.
+func (ld *loader) openSegments() error {
+	l := ld.l
+	if len(ld.bases) == 0 {
+		set := l.mu.snapshots
+		err := l.startAt(ld.start)
+		l.mu.snapshots.offs = set.offs
+		ld.changed = true
+		return err
+	}
+	list := make(segmentList, 0, len(ld.bases))
+	l.segs.Store(&list)
+	for i, base := range ld.bases {
+		seg, err := segment.Open(ld.fs, l.dir, base, -1, l.segmentConfig(), i+1 < len(ld.bases))
+		if err != nil {
+			return err
+		}
+		list = append(list, seg)
+	}
+	return nil
+}
+
+// settle makes the log start offset hold and cuts leader epochs and snapshots to
+// what is there.
+func (ld *loader) settle() error {
+	l := ld.l
+	list := *l.segs.Load()
+	end := list.active().NextOffset()
+	if end < ld.start {
+		// Records below the start offset are gone for good: go on from there.
+		if err := ld.restart(); err != nil {
+			return err
+		}
+		list, end = *l.segs.Load(), ld.start
+	}
+	start := max(ld.start, list[0].BaseOffset())
+	l.start.Store(start)
+	l.starting.Store(start)
+	if l.epoch.cache.truncateFromEnd(end) {
+		l.epoch.dirty = true
+	}
+	if l.epoch.cache.truncateFromStart(start) {
+		l.epoch.dirty = true
+	}
+	gone := l.dropSnapshotsLocked(end+1, maxOffset)
+	if len(gone) > 0 {
+		ld.changed = true
+	}
+	return l.removeSnapshots(gone)
+}
+
+func (ld *loader) restart() error {
+	l := ld.l
+	list := *l.segs.Load()
+	for i := len(list) - 1; i >= 0; i-- {
+		if err := list[i].Unlink(); err != nil {
+			return err
+		}
+	}
+	gone := l.dropSnapshotsLocked(0, maxOffset)
+	if err := l.removeSnapshots(gone); err != nil {
+		return err
+	}
+	if err := ld.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	ld.changed = true
+	l.epoch.cache = newEpochCache()
+	l.epoch.dirty = true
+	return l.startAt(ld.start)
+}
+
+// sync makes what loading changed durable, before anything is served.
+func (ld *loader) sync() error {
+	l := ld.l
+	wrote, err := l.writeSnapshots()
+	if err != nil {
+		return err
+	}
+	if err := l.writeEpochs(); err != nil {
+		return err
+	}
+	for _, seg := range ld.walked {
+		if err := seg.SyncAll(); err != nil {
+			return err
+		}
+	}
+	if ld.changed || wrote {
+		return ld.fs.SyncDir(l.dir)
+	}
+	return nil
+}

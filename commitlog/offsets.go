@@ -1,0 +1,199 @@
+package commitlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// The offset checkpoint files of a data directory, Kafka's names.
+const (
+	recoveryPointFile = "recovery-point-offset-checkpoint"
+	startOffsetFile   = "log-start-offset-checkpoint"
+	watermarkFile     = "replication-offset-checkpoint"
+	// ownPointsFile says which contents of recoveryPointFile were written here:
+	// line 1 the version, 0; line 2 the CRC-32C of what is about to be written and
+	// of what was there before, in hex. Kafka overlooks the file. When the content
+	// is another's, Kafka wrote last, and its recovery points do not promise that
+	// index entries below them are durable.
+	ownPointsFile = "millrace.recovery-point"
+)
+
+// checkpointFiles reads and writes the offset checkpoint files of a store.
+type checkpointFiles struct {
+	// What the files said when the store was opened; read-only after load.
+	recovery, start, watermark map[string]int64
+	ours                       bool // the recovery points were written here
+
+	mu struct {
+		sync.Mutex
+		recoverySum uint32          // of the content of recoveryPointFile
+		starts      []byte          // the content of startOffsetFile
+		stale       map[string]bool // names in the files whose logs are gone
+	}
+}
+
+func (c *checkpointFiles) load(s *Store) error {
+	var err error
+	var recovery []byte
+	if c.recovery, recovery, err = readOffsets(s, recoveryPointFile); err != nil {
+		return err
+	}
+	if c.start, c.mu.starts, err = readOffsets(s, startOffsetFile); err != nil {
+		return err
+	}
+	if c.watermark, _, err = readOffsets(s, watermarkFile); err != nil {
+		return err
+	}
+	c.mu.stale = make(map[string]bool)
+	for _, m := range []map[string]int64{c.recovery, c.start, c.watermark} {
+		for name := range m {
+			c.mu.stale[name] = true // until its log is found
+		}
+	}
+	c.mu.recoverySum = checksum(recovery)
+	c.ours = s.ownPoints(c.mu.recoverySum)
+	return nil
+}
+
+func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }
+
+// readOffsets reads an offset checkpoint file into a map from log name to offset.
+// No file, and an empty one as Kafka leaves before its first write, are empty.
+func readOffsets(s *Store, file string) (map[string]int64, []byte, error) {
+	p, err := vfs.ReadFile(s.fs, s.path(file))
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(p) == 0 {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("commitlog: %w", err)
+	}
+	entries, err := decodeOffsets(s.path(file), p)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := make(map[string]int64, len(entries))
+	for _, e := range entries {
+		m[formatLogName(e.Topic, e.Partition)] = e.Offset
+	}
+	return m, p, nil
+}
+
+// ownPoints reports whether the recovery point file with that checksum was
+// written here.
+func (s *Store) ownPoints(sum uint32) bool {
+	p, err := vfs.ReadFile(s.fs, s.path(ownPointsFile))
+	if err != nil {
+		return false
+	}
+	lines := strings.Split(string(p), "\n")
+	if len(lines) < 2 || lines[0] != "0" {
+		return false
+	}
+	for _, f := range strings.Fields(lines[1]) {
+		if v, err := strconv.ParseUint(f, 16, 32); err == nil && uint32(v) == sum {
+			return true
+		}
+	}
+	return false
+}
+
+// found notes that the files' entries of that name belong to a log.
+func (c *checkpointFiles) found(name string) {
+	c.mu.Lock()
+	delete(c.mu.stale, name)
+	c.mu.Unlock()
+}
+
+// dropped notes that the files' entries of that name belong to a log that is gone.
+func (c *checkpointFiles) dropped(name string) {
+	c.mu.Lock()
+	c.mu.stale[name] = true
+	c.mu.Unlock()
+}
+
+// forget makes sure that no file holds an entry of an earlier log of that name,
+// which a new one would inherit after a crash.
+func (c *checkpointFiles) forget(s *Store, name string) error {
+	c.mu.Lock()
+	stale := c.mu.stale[name]
+	c.mu.Unlock()
+	if !stale {
+		return nil
+	}
+	if err := errors.Join(c.writeRecovery(s), c.writeStarts(s), c.writeWatermarks(s)); err != nil {
+		return err
+	}
+	c.found(name)
+	return nil
+}
+
+// entries collects what offset says of each log that the files cover.
+func (s *Store) entries(offset func(l *Log) (off int64, ok bool)) []OffsetEntry {
+	var entries []OffsetEntry
+	for _, l := range s.Logs() {
+		if !l.keep {
+			continue
+		}
+		if off, ok := offset(l); ok {
+			entries = append(entries, OffsetEntry{Topic: l.topic, Partition: l.partition, Offset: off})
+		}
+	}
+	return entries
+}
+
+// writeRecovery writes the recovery points. Only what is durable may be in them.
+func (c *checkpointFiles) writeRecovery(s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) { return l.recovery.Load(), true }))
+	sum := checksum(data)
+	own := fmt.Sprintf("0\n%08x %08x\n", sum, c.mu.recoverySum)
+	if !c.ours {
+		own = fmt.Sprintf("0\n%08x\n", sum)
+	}
+	if err := vfs.WriteFileAtomic(s.fs, s.path(ownPointsFile), []byte(own)); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	if err := vfs.WriteFileAtomic(s.fs, s.path(recoveryPointFile), data); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	c.mu.recoverySum, c.ours = sum, true
+	return nil
+}
+
+// writeStarts writes the log start offsets that no segment's base offset says.
+func (c *checkpointFiles) writeStarts(s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) {
+		start, segs := l.starting.Load(), l.segs.Load()
+		return start, segs != nil && start > (*segs)[0].BaseOffset()
+	}))
+	if bytes.Equal(data, c.mu.starts) {
+		return nil
+	}
+	if err := vfs.WriteFileAtomic(s.fs, s.path(startOffsetFile), data); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	c.mu.starts = data
+	return nil
+}
+
+// writeWatermarks writes the high watermarks.
+func (c *checkpointFiles) writeWatermarks(s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) { return l.HighWatermark(), true }))
+	if err := vfs.WriteFileAtomic(s.fs, s.path(watermarkFile), data); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	return nil
+}

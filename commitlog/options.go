@@ -1,0 +1,127 @@
+package commitlog
+
+import (
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// Durability says when an append counts as acknowledged.
+type Durability uint8
+
+const (
+	// Sync acknowledges what is on disk: the acknowledged offset is the synced one.
+	Sync Durability = iota
+	// OS acknowledges what the operating system has: the acknowledged offset is
+	// the end. A power cut may lose what the background write-back had not
+	// reached (at most CheckpointBytes or CheckpointIntervalMs).
+	OS
+)
+
+// String returns the name used in settings: "sync" or "os".
+func (d Durability) String() string {
+	if d == OS {
+		return "os"
+	}
+	return "sync"
+}
+
+// Options are the settings of a Store that live as long as the process. The
+// zero value of each field is its default.
+type Options struct {
+	// FS is the door to files; nil is the operating system's.
+	FS vfs.FS
+	// Durability is Sync unless told otherwise.
+	Durability Durability
+	// NowMs is the wall clock in milliseconds; nil is time.Now.
+	NowMs func() int64
+	// Listener is told of events; nil functions are left out.
+	Listener EventListener
+	// NoCheckpoint names the logs that stand in no checkpoint file of the
+	// directory and are recovered from their start after an unclean stop, such
+	// as "__cluster_metadata-0".
+	NoCheckpoint []string
+	// RetentionCheckMs is log.retention.check.interval.ms (300 000).
+	RetentionCheckMs int64
+	// CheckpointIntervalMs is how long synced bytes may wait for the recovery
+	// point (60 000).
+	CheckpointIntervalMs int64
+	// CheckpointBytes is how many bytes, summed over all logs, may lie between
+	// recovery points and ends (256 MiB).
+	CheckpointBytes int64
+	// HighWatermarkMs is how often high watermarks are written (5 000).
+	HighWatermarkMs int64
+	// MaxSyncs bounds the fdatasyncs that run at once (16).
+	MaxSyncs int
+	// RecoveryWorkers bounds the logs that load at once (2 for each CPU).
+	RecoveryWorkers int
+	// ProducerExpirationMs is producer.id.expiration.ms (86 400 000).
+	ProducerExpirationMs int64
+	// Configure returns a log's settings while it loads; nil, or a nil result,
+	// is DefaultConfig.
+	Configure func(name string) *Config
+}
+
+// EventListener is told what the engine did by itself. Its functions are called
+// without locks held, from several goroutines, and must not block for long.
+type EventListener struct {
+	// LogOffline: the log failed and takes no more work; err is the cause.
+	LogOffline func(name string, err error)
+	// Recovered: a log was repaired while it loaded.
+	Recovered func(RecoveryReport)
+	// RetentionDeleted: segments left the log.
+	RetentionDeleted func(RetentionReport)
+	// Progress of loading: done of total logs.
+	Progress func(done, total int)
+	// JanitorError: background upkeep (checkpoint files, unlinking) failed; it
+	// is tried again. name may be empty.
+	JanitorError func(name string, err error)
+}
+
+// RecoveryReport says what recovery of one log read and cut.
+type RecoveryReport struct {
+	Log         string
+	Segments    int   // segments walked
+	BytesWalked int64 // bytes read and checked
+	BytesCut    int64 // bytes cut from the end, deleted segments included
+	End         int64 // the log's end after recovery
+	Cause       error // why bytes were cut; nil if none were
+}
+
+// RetentionReport says which segments retention removed, and why.
+type RetentionReport struct {
+	Log      string
+	Reason   string // "time", "size" or "start offset"
+	Segments int
+	Bytes    int64
+	Start    int64 // the log start offset after it
+}
+
+func (o *Options) withDefaults() Options {
+	var r Options
+	if o != nil {
+		r = *o
+	}
+	if r.FS == nil {
+		r.FS = vfs.OS()
+	}
+	if r.NowMs == nil {
+		r.NowMs = wallClockMs
+	}
+	setDefault(&r.RetentionCheckMs, 300_000)
+	setDefault(&r.CheckpointIntervalMs, 60_000)
+	setDefault(&r.CheckpointBytes, 256<<20)
+	setDefault(&r.HighWatermarkMs, 5_000)
+	setDefault(&r.ProducerExpirationMs, 86_400_000)
+	if r.MaxSyncs <= 0 {
+		r.MaxSyncs = 16
+	}
+	if r.RecoveryWorkers <= 0 {
+		r.RecoveryWorkers = defaultRecoveryWorkers()
+	}
+	return r
+}
+
+func setDefault(v *int64, d int64) {
+	if *v <= 0 {
+		*v = d
+	}
+}

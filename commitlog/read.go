@@ -1,0 +1,116 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-project/millrace/segment"
+)
+
+// Read returns whole batches from the one that holds off (or the next after it)
+// to upTo, an exclusive bound such as the high watermark, the stable offset or
+// the end: at most maxBytes, but with minOne the first batch whole however large
+// it is. A nil View means that nothing is there below upTo. The caller closes the
+// View; the bytes stay readable until then, whatever happens to the log.
+//
+// ErrOffsetOutOfRange if off is below the start or beyond the end.
+func (l *Log) Read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, error) {
+	for {
+		v, err := l.read(off, upTo, maxBytes, minOne)
+		if err != errSegmentGone {
+			return v, err
+		}
+	}
+}
+
+// errSegmentGone: retention or truncation dropped a segment of the reader's
+// snapshot; a new snapshot does not have it.
+var errSegmentGone = errors.New("commitlog: segment gone")
+
+func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, error) {
+	if f := l.failure.Load(); f != nil {
+		return nil, f.err
+	}
+	end := l.end.Load() // before the segments: what is below it is in them
+	list := *l.segs.Load()
+	if off < l.start.Load() || off > end {
+		return nil, ErrOffsetOutOfRange
+	}
+	upTo = min(upTo, end)
+	if off >= upTo {
+		return nil, nil
+	}
+	for i := list.floor(off); i < len(list) && list[i].BaseOffset() < upTo; i++ {
+		seg := list[i]
+		if !seg.Acquire() {
+			return nil, errSegmentGone
+		}
+		v, err := l.readSegment(list, i, off, upTo, maxBytes, minOne)
+		seg.Release()
+		if err != nil {
+			return nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
+		}
+		if v != nil {
+			return v, nil
+		}
+	}
+	return nil, nil
+}
+
+// readSegment reads from segment i of list, which is held.
+func (l *Log) readSegment(list segmentList, i int, off, upTo int64, maxBytes int, minOne bool) (*segment.View, error) {
+	seg := list[i]
+	maxPos, err := l.bound(list, i, upTo)
+	if err != nil {
+		return nil, err
+	}
+	return seg.Read(off, int64(maxBytes), maxPos, minOne)
+}
+
+// bound is the position in segment i up to which offsets are below upTo.
+func (l *Log) bound(list segmentList, i int, upTo int64) (int64, error) {
+	seg := list[i]
+	if i+1 < len(list) && list[i+1].BaseOffset() <= upTo {
+		return seg.Size(), nil // sealed and wholly below
+	}
+	if base, pos, ok := l.marks.find(upTo); ok {
+		if base == seg.BaseOffset() {
+			return pos, nil
+		}
+		if base > seg.BaseOffset() && i+1 == len(list) {
+			return seg.Size(), nil // sealed since the snapshot was taken
+		}
+	}
+	return seg.PositionOf(upTo)
+}
+
+// AbortedTxn is one aborted transaction of a range that is read.
+type AbortedTxn struct {
+	ProducerID  int64
+	FirstOffset int64
+}
+
+// Aborted returns the aborted transactions that have records in [lo, hi), for
+// readers of committed data.
+func (l *Log) Aborted(lo, hi int64) ([]AbortedTxn, error) {
+	var out []AbortedTxn
+	list := *l.segs.Load()
+	for i := list.floor(lo); i < len(list); i++ {
+		seg := list[i]
+		if !seg.Acquire() {
+			continue
+		}
+		entries, complete, err := seg.Aborted(lo, hi)
+		seg.Release()
+		if err != nil {
+			return nil, fmt.Errorf("commitlog: aborted transactions of %s: %w", l.name, err)
+		}
+		for _, e := range entries {
+			out = append(out, AbortedTxn{ProducerID: e.ProducerID, FirstOffset: e.FirstOffset})
+		}
+		if complete {
+			break
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,269 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// recover reads and checks what the last stop left uncertain and cuts what does
+// not hold.
+//
+// After a clean stop that is nothing, but for segments whose index is missing or
+// damaged. Otherwise it is everything from the recovery point on: by our own
+// recovery points from the index entry at or below it, since index entries below
+// are durable; by Kafka's from the start of the segment that holds it.
+func (ld *loader) recover() error {
+	l := ld.l
+	list := *l.segs.Load()
+	point, own := ld.recoveryPoint()
+	first := len(list)
+	if !ld.clean {
+		first = list.floor(point)
+	}
+	for i, seg := range list {
+		damaged := !ld.indexed[seg.BaseOffset()] || i == len(list)-1 && seg.Check() != nil
+		if i < first && !damaged {
+			continue
+		}
+		if i > first && own {
+			if err := ld.gapBefore(list, i); err != nil {
+				list = list[:i]
+				if err := ld.dropFrom(i, err); err != nil {
+					return err
+				}
+				break
+			}
+		}
+		whole := !own || damaged || i < first || point <= seg.BaseOffset()
+		cut, err := ld.walk(seg, segment.RecoverFrom{Offset: point, Whole: whole})
+		if err != nil {
+			return err
+		}
+		ld.walked = append(ld.walked, seg)
+		if cut != nil && i >= first {
+			if err := ld.dropFrom(i+1, cut); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	active := (*l.segs.Load()).active()
+	for _, seg := range ld.walked {
+		if seg != active {
+			if err := seg.Seal(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gapBefore says that segment i, which was walked neither, does not go on where
+// the one before ends: the tail of that one was lost, so what follows is void.
+// Compacted logs have such gaps by right.
+func (ld *loader) gapBefore(list segmentList, i int) error {
+	if ld.l.cfg.Load().Compact {
+		return nil
+	}
+	next, base := list[i-1].NextOffset(), list[i].BaseOffset()
+	if next < 0 || next == base {
+		return nil
+	}
+	return fmt.Errorf("commitlog: %s does not go on at offset %d, where the segment before ends", list[i].Path(), next)
+}
+
+// recoveryPoint is where recovery begins, and whether our guarantees hold below it.
+func (ld *loader) recoveryPoint() (off int64, own bool) {
+	l := ld.l
+	if !l.keep {
+		return 0, false
+	}
+	return l.store.points.recovery[l.name], l.store.points.ours
+}
+
+// walk recovers one segment. The bytes are read from the disk, not from what the
+// kernel still believes to be there: after a failed sync its pages count as
+// clean. cut is why bytes were cut, nil if none were.
+func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err error) {
+	l := ld.l
+	ld.report.Segments++
+	ld.changed = true
+	from.OnCut = func(why *segment.CorruptError, n int64) {
+		cut = why
+		ld.report.BytesCut += n
+		ld.report.Cause = why
+	}
+	walkedFrom := seg.NextOffset()
+	_, err = seg.Recover(from, func(b batch.Batch, pos int64) error {
+		if walkedFrom < 0 || b.BaseOffset() < walkedFrom {
+			walkedFrom = b.BaseOffset()
+		}
+		ld.report.BytesWalked += int64(len(b))
+		if latest, ok := l.epoch.cache.latest(); !ok || b.LeaderEpoch() > latest {
+			if l.epoch.cache.assign(b.LeaderEpoch(), b.BaseOffset()) {
+				l.epoch.dirty = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if walkedFrom < 0 {
+		walkedFrom = seg.NextOffset()
+	}
+	ld.walkedFrom = min(ld.walkedFrom, walkedFrom)
+	return cut, nil
+}
+
+// dropFrom deletes the segments from index i on: they follow a cut. What is last
+// then was walked, so that it takes appends.
+func (ld *loader) dropFrom(i int, cause error) error {
+	l := ld.l
+	list := *l.segs.Load()
+	ld.report.Cause = cause
+	for k := len(list) - 1; k >= i; k-- {
+		ld.report.BytesCut += list[k].Size()
+		if err := list[k].Unlink(); err != nil {
+			return err
+		}
+	}
+	ld.changed = true
+	l.segs.Store(list.slice(0, i))
+	return nil
+}
+
+// loadProducers builds the producers' state at end. What was walked has no
+// transaction index entries yet: they are added while it is replayed.
+func (ld *loader) loadProducers(end int64) error {
+	l := ld.l
+	set := &l.mu.snapshots
+	if ld.clean && ld.walkedFrom == maxOffset && len(set.offs) == 0 {
+		// A log without producers, or from a version without snapshots: as
+		// Kafka does, do not read it all, and leave empty snapshots behind.
+		set.last = l.start.Load()
+		list := *l.segs.Load()
+		if n := len(list); n > 1 {
+			l.takeSnapshotLocked(list[n-2].BaseOffset())
+		}
+		l.takeSnapshotLocked(list.active().BaseOffset())
+		l.takeSnapshotLocked(end)
+		return nil
+	}
+	return l.rebuildProducers(end, ld.walkedFrom)
+}
+
+// reloadProducersLocked builds the producers' state at end anew, after a truncation.
+func (l *Log) reloadProducersLocked(end int64) error {
+	return l.rebuildProducers(end, maxOffset)
+}
+
+// rebuildProducers loads the newest valid snapshot at or below end and indexFrom
+// and replays the log from there. Aborted transactions whose marker is at
+// indexFrom or above go into the transaction index. l.mu is held or the log is
+// not shared yet.
+func (l *Log) rebuildProducers(end, indexFrom int64) error {
+	from, err := l.loadSnapshot(min(end, indexFrom))
+	if err != nil {
+		return err
+	}
+	list := *l.segs.Load()
+	for i := list.floor(from); i < len(list) && from < end; i++ {
+		seg := list[i]
+		err := seg.ScanFrom(max(from, seg.BaseOffset()), func(h batch.Header, pos int64) error {
+			if h.BaseOffset >= end {
+				return errStopScan
+			}
+			if !h.HasProducer() {
+				return nil
+			}
+			return l.replayBatch(seg, &h, pos, indexFrom)
+		})
+		if err != nil && err != errStopScan {
+			return err
+		}
+	}
+	l.mu.producers.onHighWatermark(l.hw.Load())
+	l.publishUnstableLocked()
+	return nil
+}
+
+// replayBatch gives one batch of seg to the producers' state.
+func (l *Log) replayBatch(seg *segment.Segment, h *batch.Header, pos, indexFrom int64) error {
+	n := batch.HeaderSize
+	if h.IsControl() {
+		n = h.Size() // a marker's record says what it ends
+	}
+	p := make([]byte, n)
+	if k, err := seg.ReadAt(p, pos); k < n {
+		return fmt.Errorf("commitlog: read %s at byte %d: %w", seg.Path(), pos, err)
+	}
+	txn, done, err := l.mu.producers.replay(p)
+	if err != nil {
+		return &CorruptError{File: seg.Path(), Pos: pos, Reason: err.Error()}
+	}
+	if done && txn.aborted && txn.lastOffset >= indexFrom {
+		return seg.AppendAborted(txnEntry(txn))
+	}
+	return nil
+}
+
+// readSnapshot reads a producer snapshot that is written or about to be.
+func (l *Log) readSnapshot(off int64) ([]producerEntry, error) {
+	for _, p := range l.mu.snapshots.pending {
+		if p.off == off {
+			return decodeProducerSnapshot(p.data)
+		}
+	}
+	name := filepath.Join(l.dir, snapshotName(off))
+	p, err := vfs.ReadFile(l.store.fs, name)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := decodeProducerSnapshot(p)
+	if err != nil {
+		return nil, &CorruptError{File: name, Pos: -1, Reason: err.Error()}
+	}
+	return entries, nil
+}
+
+var errStopScan = errors.New("commitlog: stop")
+
+// loadSnapshot starts the producers' state from the newest valid snapshot at or
+// below limit and returns its offset, or the log start offset without one. Bad
+// ones are removed.
+func (l *Log) loadSnapshot(limit int64) (from int64, err error) {
+	set := &l.mu.snapshots
+	for i := len(set.offs) - 1; i >= 0; i-- {
+		off := set.offs[i]
+		if off > limit || off < l.start.Load() {
+			continue
+		}
+		entries, err := l.readSnapshot(off)
+		if err == nil {
+			l.mu.producers = newProducers()
+			l.mu.producers.load(entries, l.store.opts.NowMs(), l.store.opts.ProducerExpirationMs)
+			set.last = set.offs[len(set.offs)-1]
+			return off, nil
+		}
+		var corrupt *CorruptError
+		if !errors.Is(err, os.ErrNotExist) && !errors.As(err, &corrupt) {
+			return 0, err
+		}
+		if err := l.removeSnapshots(l.dropSnapshotsLocked(off, off+1)); err != nil {
+			return 0, err
+		}
+	}
+	l.mu.producers = newProducers()
+	set.last = l.start.Load()
+	if n := len(set.offs); n > 0 {
+		set.last = max(set.last, set.offs[n-1])
+	}
+	return l.start.Load(), nil
+}

@@ -1,0 +1,188 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-project/millrace/segment"
+)
+
+// DeleteBefore raises the log start offset to off; what is below it is never
+// served again and its segments go. It is durable when DeleteBefore returns.
+// ErrOffsetOutOfRange if off is beyond the high watermark.
+func (l *Log) DeleteBefore(off int64) error {
+	if f := l.failure.Load(); f != nil {
+		return f.err
+	}
+	if off > l.HighWatermark() {
+		return fmt.Errorf("%w: delete before %d in %s", ErrOffsetOutOfRange, off, l.name)
+	}
+	if off <= l.start.Load() {
+		return nil
+	}
+	l.syncing.Lock()
+	err := l.raiseStart(off)
+	l.syncing.Unlock()
+	if err != nil {
+		return err
+	}
+	l.store.janitor.checkRetention(l, 0)
+	return nil
+}
+
+// raiseStart makes off the log start offset, first on disk, then for readers.
+// l.syncing is held.
+func (l *Log) raiseStart(off int64) error {
+	l.starting.Store(max(off, l.starting.Load()))
+	if l.keep {
+		if err := l.store.points.writeStarts(l.store); err != nil {
+			return fmt.Errorf("%w: %w", ErrStorage, err)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return err
+	}
+	if off <= l.start.Load() {
+		return nil
+	}
+	l.start.Store(off)
+	l.raiseWatermark(off)
+	l.mu.producers.startMoved(off)
+	l.publishUnstableLocked()
+	l.epoch.Lock()
+	if l.epoch.cache.truncateFromStart(off) {
+		l.epoch.dirty = true
+	}
+	l.epoch.Unlock()
+	return nil
+}
+
+// retain deletes what the log's settings and its start offset let go, and says
+// when (ms) to look again, 0 for not before something is appended.
+func (l *Log) retain(now int64) (nextMs int64, err error) {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if l.failure.Load() != nil {
+		return 0, nil
+	}
+	cfg := l.cfg.Load()
+	err = l.retainBy("start offset", now, func(list segmentList, i int) bool {
+		return i+1 < len(list) && list[i+1].BaseOffset() <= l.start.Load()
+	})
+	if !cfg.Delete || err != nil {
+		return 0, err
+	}
+	if cfg.RetentionBytes >= 0 {
+		surplus := -cfg.RetentionBytes
+		for _, seg := range *l.segs.Load() {
+			surplus += seg.Size()
+		}
+		err = l.retainBy("size", now, func(list segmentList, i int) bool {
+			surplus -= list[i].Size()
+			return surplus >= 0
+		})
+	}
+	if cfg.RetentionMs < 0 || err != nil {
+		return 0, err
+	}
+	err = l.retainBy("time", now, func(list segmentList, i int) bool {
+		return now-largestTimestamp(list[i]) > cfg.RetentionMs
+	})
+	if first := (*l.segs.Load())[0]; first.Size() > 0 {
+		nextMs = largestTimestamp(first) + cfg.RetentionMs + 1
+	}
+	return nextMs, err
+}
+
+// largestTimestamp is what a segment's age counts from: its largest record
+// timestamp, or the time of its last change if no record has one.
+func largestTimestamp(seg *segment.Segment) int64 {
+	if ts, _ := seg.MaxTimestamp(); ts >= 0 {
+		return ts
+	}
+	ms, err := seg.ModTimeMs()
+	if err != nil {
+		return 1 << 62 // not known: keep it
+	}
+	return ms
+}
+
+// retainBy deletes segments from the oldest on while gone says so and they lie
+// below the high watermark. The active segment goes only after a roll, and never
+// if it is empty.
+func (l *Log) retainBy(reason string, now int64, gone func(list segmentList, i int) bool) error {
+	list := *l.segs.Load()
+	hw := l.HighWatermark()
+	n := 0
+	for ; n < len(list); n++ {
+		if l.nextOf(list, n) > hw || (n+1 == len(list) && list[n].Size() == 0) || !gone(list, n) {
+			break
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	if n == len(list) {
+		rolled, err := l.rollForRetention(now, hw)
+		if err != nil {
+			return err
+		}
+		if !rolled {
+			n-- // something was appended meanwhile
+		}
+		if list = *l.segs.Load(); n == 0 {
+			return nil
+		}
+	}
+	var bytes int64
+	for _, seg := range list[:n] {
+		bytes += seg.Size()
+	}
+	if err := l.deleteOldest(n); err != nil {
+		return err
+	}
+	if fn := l.store.opts.Listener.RetentionDeleted; fn != nil {
+		fn(RetentionReport{Log: l.name, Reason: reason, Segments: n, Bytes: bytes, Start: l.start.Load()})
+	}
+	return nil
+}
+
+// rollForRetention rolls the active segment if nothing lies beyond hw.
+func (l *Log) rollForRetention(now, hw int64) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return false, err
+	}
+	end := l.end.Load()
+	if end > hw {
+		return false, nil
+	}
+	return true, l.rollLocked(end, now)
+}
+
+// deleteOldest removes the first n segments, of which at least one is left. The
+// new start is on disk before the first of them goes, so that a crash in between
+// leaves no gap. l.syncing is held.
+func (l *Log) deleteOldest(n int) error {
+	list := *l.segs.Load()
+	start := list[n].BaseOffset()
+	if start > l.start.Load() {
+		if err := l.raiseStart(start); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	list = *l.segs.Load() // appends may have rolled
+	l.segs.Store(list.slice(n, len(list)))
+	gone := l.dropSnapshotsLocked(0, start)
+	l.mu.Unlock()
+	errs := []error{l.removeSnapshots(gone)}
+	for _, seg := range list[:n] {
+		errs = append(errs, l.dropSegment(seg))
+	}
+	errs = append(errs, l.store.fs.SyncDir(l.dir))
+	return errors.Join(errs...)
+}

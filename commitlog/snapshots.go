@@ -1,0 +1,150 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+const snapshotSuffix = ".snapshot"
+
+// snapshotSet is what a log knows of its producer snapshot files: one at each
+// segment's base offset and one at the latest offset that was worth it. A
+// snapshot is encoded under the log's lock and written outside of it.
+type snapshotSet struct {
+	offs    []int64           // offsets of the files, ascending; pending ones included
+	pending []pendingSnapshot // encoded, not yet written
+	last    int64             // nothing at or below it is worth a snapshot
+}
+
+type pendingSnapshot struct {
+	off  int64
+	data []byte
+}
+
+func snapshotName(off int64) string { return fmt.Sprintf("%020d%s", off, snapshotSuffix) }
+
+// parseSnapshotName returns the offset of a producer snapshot's file name.
+func parseSnapshotName(name string) (off int64, ok bool) {
+	digits, ok := strings.CutSuffix(name, snapshotSuffix)
+	if !ok || len(digits) != 20 {
+		return 0, false
+	}
+	off, err := strconv.ParseInt(digits, 10, 64)
+	return off, err == nil && off >= 0
+}
+
+// takeSnapshotLocked notes the producers' state up to off, as Kafka does on a
+// roll and at close: not if nothing was appended since the last one.
+func (l *Log) takeSnapshotLocked(off int64) {
+	set := &l.mu.snapshots
+	if off <= set.last {
+		return
+	}
+	data := encodeProducerSnapshot(nil, l.mu.producers.entries())
+	set.pending = append(set.pending, pendingSnapshot{off: off, data: data})
+	if i, found := slices.BinarySearch(set.offs, off); !found {
+		set.offs = slices.Insert(set.offs, i, off)
+	}
+	set.last = off
+}
+
+// writeSnapshots writes the pending snapshots, synced, and reports whether the
+// directory needs a sync. l.syncing is held, l.mu is not.
+func (l *Log) writeSnapshots() (wrote bool, err error) {
+	for {
+		l.mu.Lock()
+		if len(l.mu.snapshots.pending) == 0 {
+			l.mu.Unlock()
+			return wrote, nil
+		}
+		p := l.mu.snapshots.pending[0]
+		l.mu.Unlock()
+		if err := writeSynced(l.store.fs, filepath.Join(l.dir, snapshotName(p.off)), p.data); err != nil {
+			return wrote, err
+		}
+		wrote = true
+		l.mu.Lock()
+		set := &l.mu.snapshots
+		set.pending = slices.DeleteFunc(set.pending, func(q pendingSnapshot) bool { return q.off == p.off })
+		l.mu.Unlock()
+	}
+}
+
+// writeSynced writes and syncs a whole file. Its name is not durable yet, and a
+// reader must be able to tell a torn one.
+func writeSynced(fs vfs.FS, name string, data []byte) error {
+	f, err := fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(data, 0); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		fs.Remove(name)
+	}
+	return err
+}
+
+// trimSnapshots removes the files that no segment's base and not the latest
+// offset needs. l.syncing is held, l.mu is not.
+func (l *Log) trimSnapshots() error {
+	l.mu.Lock()
+	list := *l.segs.Load()
+	set := &l.mu.snapshots
+	var gone []int64
+	kept := set.offs[:0]
+	for i, off := range set.offs {
+		latest := i == len(set.offs)-1
+		if latest || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
+			kept = append(kept, off)
+			continue
+		}
+		gone = append(gone, off)
+	}
+	set.offs = kept
+	l.mu.Unlock()
+	return l.removeSnapshots(gone)
+}
+
+func isPending(pending []pendingSnapshot, off int64) bool {
+	return slices.ContainsFunc(pending, func(p pendingSnapshot) bool { return p.off == off })
+}
+
+func (l *Log) removeSnapshots(offs []int64) error {
+	var errs []error
+	for _, off := range offs {
+		err := l.store.fs.Remove(filepath.Join(l.dir, snapshotName(off)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropSnapshotsLocked forgets the snapshots in [lo, hi) and returns those whose
+// files are to be removed.
+func (l *Log) dropSnapshotsLocked(lo, hi int64) (gone []int64) {
+	set := &l.mu.snapshots
+	kept := set.offs[:0]
+	for _, off := range set.offs {
+		if off < lo || off >= hi {
+			kept = append(kept, off)
+		} else if !isPending(set.pending, off) {
+			gone = append(gone, off)
+		}
+	}
+	set.offs = kept
+	set.pending = slices.DeleteFunc(set.pending, func(p pendingSnapshot) bool { return p.off >= lo && p.off < hi })
+	return gone
+}

@@ -1,0 +1,344 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// Bounds on open files. Logs with unsynced bytes are outside of them.
+const (
+	maxIdleHandles = 1024
+	maxOpenHandles = 8192
+)
+
+// Store is one data directory: the logs in it, its lock, checkpoint files and
+// clean-shutdown marker. Open makes one, Close ends it. All methods may be called
+// from any goroutine.
+type Store struct {
+	dir          string
+	opts         Options
+	fs           vfs.FS
+	noCheckpoint map[string]bool
+	handles      *vfs.Handles
+	lock         io.Closer
+	scratch      sync.Pool // of *appendScratch
+
+	clean   bool // the directory carried the marker when it was opened
+	epoch   int64
+	unclean atomic.Bool  // the marker may not be written any more
+	since   atomic.Int64 // bytes appended since the last checkpoint of recovery points
+
+	syncer  *syncer
+	janitor *janitor
+	points  checkpointFiles
+
+	mu struct {
+		sync.RWMutex
+		logs   map[string]*Log
+		closed bool
+	}
+}
+
+func wallClockMs() int64          { return time.Now().UnixMilli() }
+func defaultRecoveryWorkers() int { return 2 * runtime.GOMAXPROCS(0) }
+
+// Open locks dir, which is created if need be, loads its logs and repairs what an
+// unclean stop left. The directory may have been written by Apache Kafka. An
+// error names what refuses; a log whose disk fails while it is repaired is
+// offline (Log.Err) and does not keep the others from serving.
+func Open(dir string, opts *Options) (*Store, error) {
+	o := opts.withDefaults()
+	s := &Store{
+		dir:          dir,
+		opts:         o,
+		fs:           o.FS,
+		noCheckpoint: make(map[string]bool, len(o.NoCheckpoint)),
+		handles:      vfs.NewHandles(maxIdleHandles, maxOpenHandles),
+		syncer:       newSyncer(o.MaxSyncs),
+	}
+	for _, name := range o.NoCheckpoint {
+		s.noCheckpoint[name] = true
+	}
+	s.mu.logs = make(map[string]*Log)
+	s.scratch.New = func() any { return newAppendScratch() }
+	s.janitor = newJanitor(s)
+	if err := s.open(); err != nil {
+		if s.lock != nil {
+			s.lock.Close()
+		}
+		return nil, err
+	}
+	s.janitor.start()
+	return s, nil
+}
+
+func (s *Store) open() error {
+	if err := s.fs.MkdirAll(s.dir, 0o755); err != nil {
+		return fmt.Errorf("commitlog: create %s: %w", s.dir, err)
+	}
+	lock, err := s.fs.Lock(s.path(".lock"))
+	if err != nil {
+		return fmt.Errorf("commitlog: lock %s: %w", s.dir, err)
+	}
+	s.lock = lock
+	if err := s.refuseFuture(); err != nil {
+		return err
+	}
+	if err := s.takeMarker(); err != nil {
+		return err
+	}
+	if err := s.points.load(s); err != nil {
+		return err
+	}
+	return s.loadLogs()
+}
+
+// refuseFuture keeps this version from opening a directory whose last writes
+// stand only in a journal that it cannot read.
+func (s *Store) refuseFuture() error {
+	name := s.path("millrace.journal")
+	info, err := s.fs.Stat(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("commitlog: %w", err)
+	case info.Size() > 0:
+		return fmt.Errorf("%w: %s holds writes that only a later version can replay", ErrFutureFormat, name)
+	}
+	return nil
+}
+
+// takeMarker reads the clean-shutdown marker and removes it durably, before the
+// first byte is written anywhere: from here on only Close may say that the
+// directory is clean.
+func (s *Store) takeMarker() error {
+	name := s.path(cleanShutdownFile)
+	p, err := vfs.ReadFile(s.fs, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	s.clean, s.epoch = true, -1
+	if epoch, err := decodeCleanShutdown(p); err == nil {
+		s.epoch = epoch
+	}
+	if err := s.fs.Remove(name); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("commitlog: sync %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// Dir is the directory given to Open.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
+
+// CleanShutdown says whether the directory carried the clean-shutdown marker when
+// it was opened, and the broker epoch in it (-1 if it named none).
+func (s *Store) CleanShutdown() (brokerEpoch int64, ok bool) { return s.epoch, s.clean }
+
+// Log returns the log of that name ("topic-N"), nil if there is none.
+func (s *Store) Log(name string) *Log {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.logs[name]
+}
+
+// Logs returns the store's logs sorted by name.
+func (s *Store) Logs() []*Log {
+	s.mu.RLock()
+	logs := make([]*Log, 0, len(s.mu.logs))
+	for _, l := range s.mu.logs {
+		logs = append(logs, l)
+	}
+	s.mu.RUnlock()
+	sort.Slice(logs, func(i, j int) bool { return logs[i].name < logs[j].name })
+	return logs
+}
+
+// Create makes an empty log whose directory and metadata are durable when it
+// returns. A nil cfg is DefaultConfig. ErrExists if there is one of that name.
+func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
+	if cfg == nil {
+		cfg = DefaultConfig()
+	}
+	l, err := newLog(s, name, id, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	switch {
+	case s.mu.closed:
+		s.mu.Unlock()
+		return nil, ErrClosed
+	case s.mu.logs[name] != nil:
+		s.mu.Unlock()
+		return nil, fmt.Errorf("%w: %s", ErrExists, name)
+	}
+	// The name is taken before the work, and the log refuses work until it is done.
+	l.mu.closed = true
+	s.mu.logs[name] = l
+	s.mu.Unlock()
+	if err := l.create(); err != nil {
+		s.mu.Lock()
+		delete(s.mu.logs, name)
+		s.mu.Unlock()
+		return nil, fmt.Errorf("commitlog: create %s: %w", name, err)
+	}
+	l.mu.Lock()
+	l.mu.closed = false
+	l.mu.Unlock()
+	s.janitor.checkRetention(l, s.opts.RetentionCheckMs)
+	return l, nil
+}
+
+// create makes the files of an empty log.
+func (l *Log) create() error {
+	s := l.store
+	if err := s.points.forget(s, l.name); err != nil {
+		return err
+	}
+	if err := s.fs.MkdirAll(l.dir, 0o755); err != nil {
+		return err
+	}
+	if err := writePartitionMetadata(s.fs, l.dir, l.id); err != nil {
+		return err
+	}
+	if err := l.startAt(0); err != nil {
+		return err
+	}
+	if err := s.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	l.mu.dirNew = false
+	return s.fs.SyncDir(s.dir)
+}
+
+// Delete takes the log away at once; its directory is renamed to Kafka's
+// "-delete" form durably and removed after file.delete.delay.ms. Open Views go on.
+func (s *Store) Delete(name string) error {
+	return s.drop(name, deletedDirName, true)
+}
+
+// StrayRename takes the log away and renames its directory to Kafka's "-stray"
+// form: it belongs to no partition that the broker knows, and stays for a human
+// to look at.
+func (s *Store) StrayRename(name string) error {
+	return s.drop(name, strayDirName, false)
+}
+
+func (s *Store) drop(name string, rename func(name string) string, remove bool) error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	l := s.mu.logs[name]
+	s.mu.Unlock()
+	if l == nil {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if !l.retire() {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	target := s.path(rename(name))
+	if err := s.fs.Rename(l.dir, target); err != nil {
+		return fmt.Errorf("commitlog: drop %s: %w", name, err)
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("commitlog: drop %s: %w", name, err)
+	}
+	s.points.dropped(name)
+	s.mu.Lock()
+	delete(s.mu.logs, name)
+	s.mu.Unlock()
+	for _, seg := range *l.segs.Load() {
+		seg.Close()
+	}
+	if remove {
+		s.janitor.removeDir(target, l.cfg.Load().FileDeleteDelayMs)
+	}
+	return nil
+}
+
+// retire makes the log refuse work; it reports whether this call did.
+func (l *Log) retire() bool {
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.mu.closed = true
+	waiters := l.mu.waiters
+	l.mu.waiters = nil
+	l.mu.Unlock()
+	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
+	for _, w := range waiters {
+		w.done <- ErrClosed
+	}
+	if fn := l.observer.Load(); fn != nil {
+		(*fn)()
+	}
+	return true
+}
+
+// Close ends the store: it waits for running syncs, writes everything that a
+// clean stop leaves (indexes, producer snapshots, checkpoints) and, only if every
+// log closed cleanly, the marker with brokerEpoch. Callers have stopped
+// appending; what still arrives fails with ErrClosed. The error joins what kept
+// logs from closing cleanly.
+func (s *Store) Close(brokerEpoch int64) error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.mu.closed = true
+	s.mu.Unlock()
+	s.janitor.close()
+	logs := s.Logs()
+	errs := make([]error, len(logs))
+	parallel(len(logs), s.opts.MaxSyncs, func(i int) { errs[i] = logs[i].close() })
+	s.syncer.close()
+	err := errors.Join(errs...)
+	// Of a log that failed, the files keep what they said when it was healthy.
+	err = errors.Join(err, s.points.writeRecovery(s), s.points.writeStarts(s), s.points.writeWatermarks(s))
+	if err == nil && !s.unclean.Load() {
+		err = vfs.WriteFileAtomic(s.fs, s.path(cleanShutdownFile), encodeCleanShutdown(brokerEpoch))
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// parallel calls fn for 0 ≤ i < n, at most width at a time, and waits.
+func parallel(n, width int, fn func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, width) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				fn(i)
+			}
+		}()
+	}
+	wg.Wait()
+}

@@ -1,0 +1,256 @@
+package commitlog
+
+import (
+	"sync"
+
+	"github.com/millrace-project/millrace/segment"
+)
+
+// syncer is the group commit: it runs the store's fdatasyncs, at most max at a
+// time and one at a time for each log. There is no timer: what is appended while
+// a log's sync runs joins the next one. A log's waiters are released by the
+// return of its own sync and nobody else's.
+//
+// A worker lives as long as there are logs to sync; close waits for all of them.
+type syncer struct {
+	max  int
+	work func() // the method value run, made once
+
+	mu struct {
+		sync.Mutex
+		queue  []*Log
+		head   int
+		active int
+	}
+	workers sync.WaitGroup
+}
+
+// writeBackBytes is how much a log of an OS store may append before write-back
+// is started for it, so that the kernel never has much to write at once.
+const writeBackBytes = 8 << 20
+
+// workState is a log's place in the syncer, guarded by syncer.mu.
+type workState struct {
+	queued, running, again bool
+	writeBack, sync        bool // what is asked for; a sync does for both
+}
+
+func newSyncer(maxSyncs int) *syncer {
+	s := &syncer{max: maxSyncs}
+	s.work = s.run
+	return s
+}
+
+// request asks for a sync of l that covers everything appended so far.
+func (s *syncer) request(l *Log) {
+	s.mu.Lock()
+	l.work.sync = true
+	s.enqueue(l)
+}
+
+// requestWriteBack asks for write-back of what l has appended to be started.
+func (s *syncer) requestWriteBack(l *Log) {
+	s.mu.Lock()
+	l.work.writeBack = true
+	s.enqueue(l)
+}
+
+// enqueue puts l into the queue and gives s.mu, which is held, back.
+func (s *syncer) enqueue(l *Log) {
+	switch {
+	case l.work.running:
+		l.work.again = true
+	case !l.work.queued:
+		l.work.queued = true
+		s.mu.queue = append(s.mu.queue, l)
+	}
+	start := s.mu.head < len(s.mu.queue) && s.mu.active < s.max
+	if start {
+		s.mu.active++
+		s.workers.Add(1)
+	}
+	s.mu.Unlock()
+	if start {
+		go s.work()
+	}
+}
+
+// run syncs queued logs until there are none.
+func (s *syncer) run() {
+	defer s.workers.Done()
+	for {
+		s.mu.Lock()
+		if s.mu.head == len(s.mu.queue) {
+			s.mu.queue, s.mu.head = s.mu.queue[:0], 0
+			s.mu.active--
+			s.mu.Unlock()
+			return
+		}
+		l := s.popLocked()
+		work := l.work
+		l.work = workState{running: true}
+		s.mu.Unlock()
+
+		if work.sync {
+			l.syncData()
+		} else {
+			l.startWriteBack()
+		}
+
+		s.mu.Lock()
+		l.work.running = false
+		if l.work.again {
+			l.work.again, l.work.queued = false, true
+			s.mu.queue = append(s.mu.queue, l)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// popLocked takes the log that has waited longest; the queue is not empty. A log
+// stands in it at most once, so that the queue is never longer than twice the
+// number of logs.
+func (s *syncer) popLocked() *Log {
+	q := s.mu.queue
+	l := q[s.mu.head]
+	q[s.mu.head] = nil
+	s.mu.head++
+	if s.mu.head > len(q)/2 && s.mu.head >= 64 {
+		n := copy(q, q[s.mu.head:])
+		clear(q[n:])
+		s.mu.queue, s.mu.head = q[:n], 0
+	}
+	return l
+}
+
+// close waits until the queue is empty and every worker has gone.
+func (s *syncer) close() { s.workers.Wait() }
+
+// syncData makes the log's bytes durable up to the end as it was read before the
+// sync, publishes that as the synced offset and wakes who waits for it. With OS
+// it also serves as write-back. A failure takes the log offline.
+func (l *Log) syncData() {
+	l.syncing.Lock()
+	err := l.syncDataLocked()
+	l.syncing.Unlock()
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	l.advanced()
+}
+
+// syncDataLocked is syncData under l.syncing, without telling the observer.
+func (l *Log) syncDataLocked() error {
+	if l.failure.Load() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	end, dirNew := l.end.Load(), l.mu.dirNew
+	l.mu.dirNew = false
+	list := *l.segs.Load()
+	l.mu.Unlock()
+	if synced := l.synced.Load(); synced < end {
+		// Oldest first: a later segment's bytes are worth nothing without it.
+		for i := list.floor(synced); i < len(list); i++ {
+			seg := list[i]
+			if !seg.Acquire() {
+				continue // retention removed it
+			}
+			err := seg.Sync()
+			seg.Release()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if dirNew {
+		if err := l.store.fs.SyncDir(l.dir); err != nil {
+			return err
+		}
+	}
+	l.publishSynced(end)
+	return nil
+}
+
+// publishSynced raises the synced offset and releases the callers of Sync.
+// l.syncing is held.
+func (l *Log) publishSynced(end int64) {
+	if end > l.synced.Load() {
+		l.synced.Store(end)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.waiters) == 0 {
+		return
+	}
+	kept := l.mu.waiters[:0]
+	for _, w := range l.mu.waiters {
+		if w.off <= end {
+			w.done <- nil
+			continue
+		}
+		kept = append(kept, w)
+	}
+	clear(l.mu.waiters[len(kept):])
+	l.mu.waiters = kept
+}
+
+// Sync returns once everything appended before the call is on disk, or with the
+// reason why the log went offline. It joins a running group commit.
+func (l *Log) Sync() error {
+	w := syncWaiter{done: make(chan error, 1)}
+	l.mu.Lock()
+	if err := l.usableLocked(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	w.off = l.end.Load()
+	if w.off <= l.synced.Load() {
+		l.mu.Unlock()
+		return nil
+	}
+	l.mu.waiters = append(l.mu.waiters, w)
+	l.mu.Unlock()
+	l.store.syncer.request(l)
+	return <-w.done
+}
+
+// usableLocked says why the log takes no more work, nil if it does. l.mu is held.
+func (l *Log) usableLocked() error {
+	if f := l.failure.Load(); f != nil {
+		return f.err
+	}
+	if l.mu.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// dueForWriteBackLocked reports whether enough was appended to the active segment
+// for write-back to be started.
+func (l *Log) dueForWriteBackLocked(seg *segment.Segment) bool {
+	if l.mu.writeBackSeg != seg {
+		l.mu.writeBackSeg, l.mu.writeBackPos = seg, 0 // the one before is synced by its roll
+	}
+	return seg.Size()-l.mu.writeBackPos >= writeBackBytes
+}
+
+// startWriteBack starts write-back of the active segment's bytes. A failure is
+// one of the disk and takes the log offline, as that of a sync does.
+func (l *Log) startWriteBack() {
+	l.mu.Lock()
+	seg := l.mu.writeBackSeg
+	if seg == nil || l.failure.Load() != nil || !seg.Acquire() {
+		l.mu.Unlock()
+		return
+	}
+	pos, n := l.mu.writeBackPos, seg.Size()-l.mu.writeBackPos
+	l.mu.writeBackPos += n
+	l.mu.Unlock()
+	err := seg.StartWriteback(pos, n)
+	seg.Release()
+	if err != nil {
+		l.fail(err)
+	}
+}

@@ -1,0 +1,208 @@
+package commitlog
+
+import (
+	"fmt"
+
+	"github.com/millrace-project/millrace/segment"
+)
+
+// startAt makes the log's first segment, empty, at base. The log is not shared
+// yet, or its locks are held; the directory is to be synced.
+func (l *Log) startAt(base int64) error {
+	seg, err := segment.Create(l.store.fs, l.dir, base, l.segmentConfig())
+	if err != nil {
+		return err
+	}
+	l.segs.Store(&segmentList{seg})
+	l.start.Store(base)
+	l.starting.Store(base)
+	l.end.Store(base)
+	l.synced.Store(base)
+	l.recovery.Store(base)
+	l.hw.Store(base)
+	l.mu.snapshots = snapshotSet{last: base}
+	l.marks.reset()
+	l.newActiveLocked(l.store.opts.NowMs())
+	return nil
+}
+
+// TruncateTo cuts the log so that it ends at off, durably: producers, leader
+// epochs, indexes and the high watermark follow. Not below is an error: a cut
+// below the first segment starts the log anew at off. A failure takes the log
+// offline.
+func (l *Log) TruncateTo(off int64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	err := l.usableLocked()
+	end, first := l.end.Load(), (*l.segs.Load())[0].BaseOffset()
+	l.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case off < 0:
+		return fmt.Errorf("%w: truncate %s to %d", ErrOffsetOutOfRange, l.name, off)
+	case off >= end:
+		l.cutEpochs(off)
+		return nil
+	}
+	// The file must not say that bytes are durable which are about to be others.
+	if err := l.lowerRecovery(off); err != nil {
+		return err
+	}
+	if first > off {
+		err = l.restartLocked(off)
+	} else {
+		err = l.cutLocked(off)
+	}
+	if err != nil {
+		err = fmt.Errorf("truncate to %d: %w", off, err)
+		l.failSoon(err)
+		return err
+	}
+	return nil
+}
+
+// TruncateAll drops everything and starts the log anew, empty, at start.
+func (l *Log) TruncateAll(start int64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	err := l.usableLocked()
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := l.lowerRecovery(0); err != nil {
+		return err
+	}
+	if err := l.restartLocked(start); err != nil {
+		err = fmt.Errorf("restart at %d: %w", start, err)
+		l.failSoon(err)
+		return err
+	}
+	return nil
+}
+
+// lowerRecovery makes the recovery point at most off, on disk too.
+func (l *Log) lowerRecovery(off int64) error {
+	if l.recovery.Load() <= off {
+		return nil
+	}
+	l.recovery.Store(off)
+	if !l.keep {
+		return nil
+	}
+	return l.store.points.writeRecovery(l.store)
+}
+
+func (l *Log) cutEpochs(off int64) {
+	l.epoch.Lock()
+	if l.epoch.cache.truncateFromEnd(off) {
+		l.epoch.dirty = true
+	}
+	l.epoch.Unlock()
+}
+
+// cutLocked truncates to off, which lies in the log. l.syncing is held.
+func (l *Log) cutLocked(off int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := *l.segs.Load()
+	keep := list.floor(off) + 1
+	// Newest first: a crash in between leaves no gap.
+	for i := len(list) - 1; i >= keep; i-- {
+		if err := l.dropSegment(list[i]); err != nil {
+			return err
+		}
+	}
+	active := list[keep-1]
+	if _, err := active.TruncateTo(off); err != nil {
+		return err
+	}
+	if keep < len(list) {
+		l.segs.Store(list.slice(0, keep))
+		l.newActiveLocked(l.store.opts.NowMs())
+	}
+	off = min(off, active.NextOffset()) // it may have been inside a batch
+	gone := l.dropSnapshotsLocked(off+1, maxOffset)
+	if err := l.removeSnapshots(gone); err != nil {
+		return err
+	}
+	l.endAtLocked(off)
+	if err := l.reloadProducersLocked(off); err != nil {
+		return err
+	}
+	l.cutEpochs(off)
+	if err := active.SyncAll(); err != nil {
+		return err
+	}
+	return l.finishCutLocked()
+}
+
+// restartLocked drops every segment and starts at base. l.syncing is held.
+func (l *Log) restartLocked(base int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := *l.segs.Load()
+	for i := len(list) - 1; i >= 0; i-- {
+		if err := l.dropSegment(list[i]); err != nil {
+			return err
+		}
+	}
+	if err := l.removeSnapshots(l.dropSnapshotsLocked(0, maxOffset)); err != nil {
+		return err
+	}
+	// Without its segments the directory starts where the checkpoint says.
+	if err := l.store.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	l.mu.producers = newProducers()
+	l.publishUnstableLocked()
+	l.epoch.Lock()
+	l.epoch.cache = newEpochCache()
+	l.epoch.dirty = true
+	l.epoch.Unlock()
+	if err := l.startAt(base); err != nil {
+		return err
+	}
+	return l.finishCutLocked()
+}
+
+// finishCutLocked makes the cut durable.
+func (l *Log) finishCutLocked() error {
+	if err := l.writeEpochs(); err != nil {
+		return err
+	}
+	l.mu.dirNew = false
+	if err := l.store.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	if l.keep {
+		return l.store.points.writeStarts(l.store)
+	}
+	return nil
+}
+
+// endAtLocked lowers every offset of the log to at most off.
+func (l *Log) endAtLocked(off int64) {
+	l.marks.reset()
+	l.mu.writeBackSeg = nil
+	for _, v := range []interface {
+		Load() int64
+		Store(int64)
+	}{&l.start, &l.starting, &l.hw, &l.recovery, &l.synced, &l.end} {
+		if v.Load() > off {
+			v.Store(off)
+		}
+	}
+}
+
+// dropSegment renames a segment's files away; they are unlinked later.
+func (l *Log) dropSegment(seg *segment.Segment) error {
+	if err := seg.MarkDeleted(); err != nil {
+		return err
+	}
+	l.store.janitor.unlink(seg, l.cfg.Load().FileDeleteDelayMs)
+	return nil
+}

@@ -1,0 +1,150 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// checkpoint makes everything of the log durable up to its end and moves the
+// recovery point there. A failed sync takes the log offline; a write that the
+// disk refuses leaves the recovery point where it was, to be tried again.
+func (l *Log) checkpoint() {
+	l.syncing.Lock()
+	var offline bool
+	var err error
+	if l.failure.Load() == nil {
+		offline, err = l.persistLocked(false)
+	}
+	l.syncing.Unlock()
+	switch {
+	case err == nil:
+		l.advanced()
+	case offline:
+		l.fail(err)
+	default:
+		l.store.janitor.report(l.name, err)
+		l.markDirty(l.store.opts.NowMs())
+	}
+}
+
+// persistLocked writes and syncs, in this order: segments from the recovery
+// point on with their indexes, producer snapshots, leader epochs, the directory.
+// Only then the recovery point moves. closing also seals the active segment.
+// offline says that err is a failed sync of the log's own files. l.syncing is held.
+func (l *Log) persistLocked(closing bool) (offline bool, err error) {
+	l.mu.Lock()
+	end, list := l.end.Load(), *l.segs.Load()
+	if closing {
+		err = list.active().Seal()
+	} else {
+		err = list.active().FlushIndexes()
+	}
+	if err == nil {
+		l.takeSnapshotLocked(end)
+	}
+	dirNew := l.mu.dirNew
+	l.mu.dirNew = false
+	l.mu.Unlock()
+	if err != nil {
+		return false, fmt.Errorf("commitlog: flush indexes of %s: %w", l.name, err)
+	}
+	for i := list.floor(l.recovery.Load()); i < len(list); i++ {
+		seg := list[i]
+		if !seg.Acquire() {
+			continue // retention removed it
+		}
+		err := seg.SyncAll()
+		seg.Release()
+		if err != nil {
+			return true, err
+		}
+	}
+	wrote, err := l.writeSnapshots()
+	if err == nil {
+		err = l.writeEpochs()
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.mu.dirNew = l.mu.dirNew || dirNew || wrote
+		l.mu.Unlock()
+		return false, fmt.Errorf("commitlog: checkpoint of %s: %w", l.name, err)
+	}
+	if dirNew || wrote {
+		if err := l.store.fs.SyncDir(l.dir); err != nil {
+			return true, err
+		}
+	}
+	if err := l.trimSnapshots(); err != nil {
+		l.store.janitor.report(l.name, err)
+	}
+	l.publishSynced(end)
+	l.recovery.Store(max(end, l.recovery.Load()))
+	return false, nil
+}
+
+// writeEpochs writes the leader epoch file if the cache has moved on. The file
+// and its name are durable then. l.syncing is held.
+func (l *Log) writeEpochs() error {
+	l.epoch.Lock()
+	if !l.epoch.dirty {
+		l.epoch.Unlock()
+		return nil
+	}
+	data := encodeEpochs(nil, l.epoch.cache)
+	l.epoch.dirty = false
+	l.epoch.Unlock()
+	err := vfs.WriteFileAtomic(l.store.fs, filepath.Join(l.dir, epochFile), data)
+	if err != nil {
+		l.epoch.Lock()
+		l.epoch.dirty = true
+		l.epoch.Unlock()
+	}
+	return err
+}
+
+// markDirty puts the log into the janitor's list unless it stands there.
+func (l *Log) markDirty(now int64) {
+	if !l.dirty.Load() && l.dirty.CompareAndSwap(false, true) {
+		l.store.janitor.appended(l, now)
+	}
+}
+
+// close ends the log as a clean stop does. The error says why it is not clean.
+func (l *Log) close() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.mu.closed = true
+	l.mu.Unlock()
+	var err error
+	if f := l.failure.Load(); f != nil {
+		err = f.err
+	} else if offline, perr := l.persistLocked(true); perr != nil {
+		err = perr
+		if offline {
+			l.store.unclean.Store(true)
+		}
+	}
+	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
+	for _, seg := range *l.segs.Load() {
+		err = errors.Join(err, seg.Close())
+	}
+	if err == nil {
+		return nil
+	}
+	l.mu.Lock()
+	waiters := l.mu.waiters
+	l.mu.waiters = nil
+	l.mu.Unlock()
+	for _, w := range waiters {
+		w.done <- err
+	}
+	return fmt.Errorf("commitlog: close %s: %w", l.name, err)
+}
