@@ -33,7 +33,7 @@ func filePos(e []byte) int64   { return be32(e[4:]) }
 // rounded down to whole entries.
 func OpenOffset(fs vfs.FS, h *vfs.Handles, name string, base int64, maxBytes int, writable bool) *Offset {
 	x := &Offset{maxEntries: maxBytes / offsetEntrySize}
-	x.layout = layout{size: offsetEntrySize, order: relOffset, offset: func(e []byte, b int64) int64 { return b + be32(e) }}
+	x.layout = layout{size: offsetEntrySize, padded: true, order: relOffset, offset: func(e []byte, b int64) int64 { return b + be32(e) }}
 	x.init(fs, h, name, base, writable)
 	return x
 }

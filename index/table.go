@@ -33,7 +33,8 @@ type layout struct {
 	order    func(e []byte) int64          // strictly increasing key
 	offset   func(e []byte, b int64) int64 // absolute offset, for the check against the base offset
 	optional bool                          // a missing file is an empty index
-	zeroLone bool                          // a lone entry of zeros is an entry
+	padded   bool                          // Kafka preallocates the file: it may end in entries of zeros
+	zeroLone bool                          // a lone entry of zeros is an entry all the same
 }
 
 // entry is room for one entry of any kind.
@@ -231,7 +232,7 @@ func (t *table) count(total int, at func(i int, e *entry) error) (int, error) {
 		return e == entry{}
 	}
 	n := total
-	if zero(total-1) && !(t.zeroLone && total == 1) {
+	if t.padded && zero(total-1) && !(t.zeroLone && total == 1) {
 		n = sort.Search(total, zero)
 	}
 	if err != nil || n == 0 {
@@ -261,8 +262,7 @@ func (t *table) withMapping(fn func(p []byte) error) error {
 	}
 	err = val.(*vfs.Mapping).Read(fn)
 	t.handles.Release(&t.mapping)
-	var fault *vfs.FaultError
-	if errors.As(err, &fault) {
+	if fault, ok := err.(*vfs.FaultError); ok {
 		return t.corrupt(0, fault.Error())
 	}
 	return err

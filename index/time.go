@@ -34,7 +34,7 @@ func timeOffset(e []byte) int64 { return be32(e[8:]) }
 // of the room that maxBytes gives is kept for the one that the roll forces.
 func OpenTime(fs vfs.FS, h *vfs.Handles, name string, base int64, maxBytes int, writable bool) *Time {
 	x := &Time{maxEntries: maxBytes / timeEntrySize}
-	x.layout = layout{size: timeEntrySize, order: timestamp, zeroLone: true,
+	x.layout = layout{size: timeEntrySize, order: timestamp, padded: true, zeroLone: true,
 		offset: func(e []byte, b int64) int64 { return b + timeOffset(e) }}
 	x.init(fs, h, name, base, writable)
 	return x

@@ -1,0 +1,149 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"math/rand"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// thing counts how often it is open; twice at once is an error.
+type thing struct {
+	slot Slot
+	open atomic.Int32
+	bad  atomic.Bool
+}
+
+func newThing() *thing {
+	t := &thing{}
+	t.slot.Open = func() (io.Closer, error) {
+		if t.open.Add(1) != 1 {
+			t.bad.Store(true)
+		}
+		return t, nil
+	}
+	return t
+}
+
+func (t *thing) Close() error {
+	if t.open.Add(-1) != 0 {
+		t.bad.Store(true)
+	}
+	return nil
+}
+
+func use(t *testing.T, h *Handles, things ...*thing) {
+	t.Helper()
+	for _, th := range things {
+		if _, err := h.Acquire(&th.slot); err != nil {
+			t.Fatal(err)
+		}
+		h.Release(&th.slot)
+	}
+}
+
+func TestHandlesKeepTheMostRecent(t *testing.T) {
+	h := NewHandles(2, 4)
+	a, b, c := newThing(), newThing(), newThing()
+	use(t, h, a, b, a, c)
+	if a.open.Load() != 1 || b.open.Load() != 0 || c.open.Load() != 1 {
+		t.Fatal("the least recently used one is not the one that went")
+	}
+	if h.Drop(&a.slot); a.open.Load() != 0 {
+		t.Fatal("dropped, but open")
+	}
+}
+
+func TestHandlesBound(t *testing.T) {
+	h := NewHandles(1, 2)
+	a, b, c, d := newThing(), newThing(), newThing(), newThing()
+	for _, th := range []*thing{a, b} {
+		if _, err := h.Acquire(&th.slot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.Acquire(&c.slot); !errors.Is(err, ErrTooManyOpen) {
+		t.Fatal(err)
+	}
+	if _, err := h.AcquireWriter(&d.slot); err != nil {
+		t.Fatal("a writer is refused:", err)
+	}
+	h.Release(&d.slot)
+	h.Release(&a.slot)
+	if _, err := h.Acquire(&c.slot); err != nil {
+		t.Fatal(err)
+	}
+	if h.Drop(&b.slot) || b.open.Load() != 1 {
+		t.Fatal("one in use was dropped")
+	}
+}
+
+func TestHandlesRetire(t *testing.T) {
+	h := NewHandles(4, 4)
+	a := newThing()
+	h.Acquire(&a.slot)
+	h.Retire(&a.slot)
+	if _, err := h.Acquire(&a.slot); !errors.Is(err, os.ErrClosed) || a.open.Load() != 1 {
+		t.Fatal(err, a.open.Load())
+	}
+	h.Release(&a.slot)
+	if open, idle := h.Open(); open != 0 || idle != 0 || a.open.Load() != 0 {
+		t.Fatal(open, idle, a.open.Load())
+	}
+}
+
+func TestHandlesCloseIdle(t *testing.T) {
+	h := NewHandles(4, 4)
+	a, b := newThing(), newThing()
+	use(t, h, a)
+	h.CloseIdle()
+	use(t, h, b)
+	h.CloseIdle()
+	if a.open.Load() != 0 || b.open.Load() != 1 {
+		t.Fatal(a.open.Load(), b.open.Load())
+	}
+	h.CloseIdle()
+	if open, idle := h.Open(); open != 0 || idle != 0 {
+		t.Fatal(open, idle)
+	}
+}
+
+func TestHandlesTogether(t *testing.T) {
+	h := NewHandles(3, 8)
+	var things []*thing
+	for range 12 {
+		things = append(things, newThing())
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewSource(int64(g)))
+			for range 5000 {
+				th := things[rng.Intn(len(things))]
+				if _, err := h.Acquire(&th.slot); err != nil {
+					t.Error(err)
+					return
+				}
+				if th.open.Load() != 1 {
+					t.Error("in use and closed")
+				}
+				h.Release(&th.slot)
+				if rng.Intn(20) == 0 {
+					h.Drop(&th.slot)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if open, idle := h.Open(); open != idle || idle > 3 {
+		t.Fatal(open, idle)
+	}
+	for _, th := range things {
+		if th.bad.Load() {
+			t.Fatal("one thing was open twice")
+		}
+	}
+}
