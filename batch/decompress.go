@@ -1,0 +1,253 @@
+package batch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// DefaultMaxDecompressed is the limit of decompression where none is given: what a
+// client could send uncompressed in one request (socket.request.max.bytes).
+const DefaultMaxDecompressed = 100 << 20
+
+// maxPooledScratch is the largest scratch that is kept for the next batch.
+const maxPooledScratch = 4 << 20
+
+// maxZstdWindow is the largest window that a zstd frame may ask for, as in Kafka's
+// library.
+const maxZstdWindow = 128 << 20
+
+// Decompress appends the decompressed form of src, in the framing that Kafka uses
+// for the codec, to dst. It fails with ErrTooLarge if that is more than limit bytes
+// (0 is DefaultMaxDecompressed), having used memory in proportion to limit at most,
+// and with an error that wraps ErrUndecodable if src is damaged or the codec is not
+// one. dst and src must not overlap.
+func Decompress(dst, src []byte, c Codec, limit int) ([]byte, error) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	return s.appendDecompressed(dst, src, c, limit)
+}
+
+// scratch is the memory of one decompression.
+type scratch struct {
+	buf []byte
+	src bytes.Reader
+	gz  gzip.Reader
+	lz  *lz4.Reader
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func getScratch() *scratch { return scratches.Get().(*scratch) }
+
+func (s *scratch) put() {
+	if cap(s.buf) > maxPooledScratch {
+		s.buf = nil
+	}
+	s.src.Reset(nil)
+	scratches.Put(s)
+}
+
+// decompress returns the decompressed form of src, valid until put.
+func (s *scratch) decompress(src []byte, c Codec, limit int) ([]byte, error) {
+	p, err := s.appendDecompressed(s.buf[:0], src, c, limit)
+	s.buf = p[:0]
+	return p, err
+}
+
+func (s *scratch) appendDecompressed(dst, src []byte, c Codec, limit int) ([]byte, error) {
+	if limit <= 0 {
+		limit = DefaultMaxDecompressed
+	}
+	n := len(dst)
+	var err error
+	switch c {
+	case None:
+		if len(src) > limit {
+			return dst, ErrTooLarge
+		}
+		return append(dst, src...), nil
+	case Gzip:
+		dst, err = s.gunzip(dst, src, limit)
+	case Snappy:
+		dst, err = unsnap(dst, src, limit)
+	case LZ4:
+		dst, err = s.unlz4(dst, src, limit)
+	case Zstd:
+		dst, err = unzstd(dst, src, limit)
+	default:
+		err = fmt.Errorf("%w: Unknown compression type id: %d", ErrUndecodable, c)
+	}
+	if err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUndecodable) {
+		err = fmt.Errorf("%w: %s: %w", ErrUndecodable, c, err)
+	}
+	return dst[:max(n, len(dst))], err
+}
+
+// readAll appends what r has to dst; end is one past the last byte that dst may hold.
+func readAll(dst []byte, r io.Reader, end int) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, max(512, min(len(dst), end+1-len(dst))))
+		}
+		n, err := r.Read(dst[len(dst):min(cap(dst), end+1)])
+		dst = dst[:len(dst)+n]
+		if len(dst) > end {
+			return dst[:end], ErrTooLarge
+		}
+		if err == io.EOF {
+			return dst, nil
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+}
+
+// gunzip reads gzip members until the end, or until what follows is none, as Java
+// does.
+func (s *scratch) gunzip(dst, src []byte, limit int) ([]byte, error) {
+	end := len(dst) + limit
+	s.src.Reset(src)
+	if err := s.gz.Reset(&s.src); err != nil {
+		return dst, noEOF(err)
+	}
+	for {
+		s.gz.Multistream(false)
+		var err error
+		if dst, err = readAll(dst, &s.gz, end); err != nil {
+			return dst, noEOF(err)
+		}
+		if s.src.Len() == 0 {
+			return dst, nil
+		}
+		if err := s.gz.Reset(&s.src); err != nil {
+			return dst, nil
+		}
+	}
+}
+
+// noEOF makes sure that an early end is not taken for a regular one.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (s *scratch) unlz4(dst, src []byte, limit int) ([]byte, error) {
+	s.src.Reset(src)
+	if len(src) == 0 {
+		return dst, io.ErrUnexpectedEOF
+	}
+	if s.lz == nil {
+		s.lz = lz4.NewReader(&s.src)
+	} else {
+		s.lz.Reset(&s.src)
+	}
+	return readAll(dst, s.lz, len(dst)+limit)
+}
+
+// The framing of snappy-java, "xerial": a header, then blocks, each with its
+// length before it.
+var xerialMagic = []byte{0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
+
+const (
+	xerialHeaderSize = 8 + 4 + 4 // magic, version 1, lowest compatible version 1
+	xerialBlockSize  = 32 << 10
+	// maxSnappyRatio bounds what a snappy block can hold: an element of 3 bytes
+	// copies at most 64.
+	maxSnappyRatio = 22
+)
+
+// unsnap reads the xerial framing, or a bare snappy block where its magic is missing.
+func unsnap(dst, src []byte, limit int) ([]byte, error) {
+	end := len(dst) + limit
+	if !bytes.HasPrefix(src, xerialMagic) {
+		return unsnapBlock(dst, src, end)
+	}
+	if len(src) < xerialHeaderSize {
+		return dst, io.ErrUnexpectedEOF
+	}
+	src = src[xerialHeaderSize:]
+	for len(src) > 0 {
+		if bytes.HasPrefix(src, xerialMagic) && len(src) >= xerialHeaderSize {
+			src = src[xerialHeaderSize:] // streams one after another
+			continue
+		}
+		if len(src) < 4 {
+			return dst, io.ErrUnexpectedEOF
+		}
+		n := binary.BigEndian.Uint32(src)
+		src = src[4:]
+		if int64(n) > int64(len(src)) {
+			return dst, io.ErrUnexpectedEOF
+		}
+		var err error
+		if dst, err = unsnapBlock(dst, src[:n], end); err != nil {
+			return dst, err
+		}
+		src = src[n:]
+	}
+	return dst, nil
+}
+
+func unsnapBlock(dst, src []byte, end int) ([]byte, error) {
+	n, err := snappy.DecodedLen(src)
+	if err != nil {
+		return dst, err
+	}
+	if n > len(src)*maxSnappyRatio {
+		return dst, snappy.ErrCorrupt
+	}
+	if n > end-len(dst) {
+		return dst, ErrTooLarge
+	}
+	dst = slices.Grow(dst, n)
+	if _, err := snappy.Decode(dst[len(dst):len(dst)+n], src); err != nil {
+		return dst, err
+	}
+	return dst[:len(dst)+n], nil
+}
+
+// zstdDecoder is shared: DecodeAll may be called concurrently. It decodes into the
+// capacity that it is given and no further, which is the bound.
+var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
+	if err != nil {
+		panic("BUG: batch: " + err.Error())
+	}
+	return d
+})
+
+// unzstd decodes into the room that dst has, and tries again with four times as
+// much until limit: Kafka's frames do not say how much they hold.
+func unzstd(dst, src []byte, limit int) ([]byte, error) {
+	if len(src) == 0 {
+		return dst, io.ErrUnexpectedEOF
+	}
+	at := len(dst)
+	room := min(limit, max(cap(dst)-at, 4*len(src), 512))
+	for {
+		dst = slices.Grow(dst[:at], room)
+		p, err := zstdDecoder().DecodeAll(src, dst[:at:at+room])
+		switch {
+		case err == nil:
+			return p, nil
+		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
+			return dst, err
+		case room == limit:
+			return dst, ErrTooLarge
+		}
+		room = min(limit, 4*room)
+	}
+}

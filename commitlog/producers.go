@@ -1,0 +1,599 @@
+package commitlog
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/millrace-project/millrace/batch"
+)
+
+// What a producer's batch may be refused for; the errors returned wrap one of
+// these with Kafka's words for the case.
+var (
+	// ErrOutOfOrderSequence: the batch's base sequence does not follow the last one.
+	ErrOutOfOrderSequence = errors.New("commitlog: out of order sequence number")
+	// ErrInvalidProducerEpoch: the producer's epoch is lower than the one known.
+	ErrInvalidProducerEpoch = errors.New("commitlog: invalid producer epoch")
+	// ErrInvalidTxnState: a batch outside of a transaction while one is open.
+	ErrInvalidTxnState = errors.New("commitlog: invalid transaction state")
+	// ErrCoordinatorFenced: a marker from a transaction coordinator that was replaced.
+	ErrCoordinatorFenced = errors.New("commitlog: transaction coordinator fenced")
+)
+
+// cachedBatches is how many of a producer's latest batches are remembered to
+// recognise duplicates.
+const cachedBatches = 5
+
+// batchMeta is what is remembered of one batch of a producer.
+type batchMeta struct {
+	lastSequence int32
+	offsetDelta  int32 // last offset - first offset
+	lastOffset   int64
+	timestamp    int64 // the batch's max timestamp, ms
+}
+
+func (m *batchMeta) firstOffset() int64 { return m.lastOffset - int64(m.offsetDelta) }
+
+// firstSequence is lastSequence - offsetDelta, where 0 is preceded by 2^31-1.
+func (m *batchMeta) firstSequence() int32 {
+	if m.lastSequence < m.offsetDelta {
+		return math.MaxInt32 - (m.offsetDelta - m.lastSequence) + 1
+	}
+	return m.lastSequence - m.offsetDelta
+}
+
+// producerEntry is what a partition knows of one producer.
+type producerEntry struct {
+	producerID       int64
+	epoch            int16
+	coordinatorEpoch int32 // of the last marker, -1 if none
+	lastTimestamp    int64 // ms, of the last batch or marker
+	txnFirstOffset   int64 // first offset of the open transaction, -1 if none
+	n                int   // how many of batches count
+	batches          [cachedBatches]batchMeta
+}
+
+// noProducer is the state of a producer that is not known.
+func noProducer(id int64) producerEntry {
+	return producerEntry{producerID: id, epoch: batch.NoProducerEpoch, coordinatorEpoch: -1, lastTimestamp: -1, txnFirstOffset: -1}
+}
+
+// last is the producer's latest batch, nil if none of its epoch is known.
+func (e *producerEntry) last() *batchMeta {
+	if e.n == 0 {
+		return nil
+	}
+	return &e.batches[e.n-1]
+}
+
+// lastSequence is the last sequence of the producer's epoch, -1 if none is known.
+func (e *producerEntry) lastSequence() int32 {
+	if m := e.last(); m != nil {
+		return m.lastSequence
+	}
+	return batch.NoSequence
+}
+
+func (e *producerEntry) setEpoch(epoch int16) {
+	if e.epoch != epoch {
+		e.epoch, e.n = epoch, 0
+	}
+}
+
+func (e *producerEntry) addBatch(m batchMeta) {
+	if e.n == cachedBatches {
+		copy(e.batches[:], e.batches[1:])
+		e.n--
+	}
+	e.batches[e.n] = m
+	e.n++
+	e.lastTimestamp = m.timestamp
+}
+
+// duplicateOf returns the remembered batch that h repeats.
+func (e *producerEntry) duplicateOf(h *batch.Header) *batchMeta {
+	if h.ProducerEpoch != e.epoch {
+		return nil
+	}
+	for i := range e.n {
+		m := &e.batches[i]
+		if m.firstSequence() == h.BaseSequence && m.lastSequence == h.LastSequence() {
+			return m
+		}
+	}
+	return nil
+}
+
+// completedTxn is a transaction with data that a marker has ended.
+type completedTxn struct {
+	producerID       int64
+	firstOffset      int64
+	lastOffset       int64 // the marker's
+	aborted          bool
+	lastStableOffset int64 // once this one is complete; what the transaction index holds
+}
+
+// openTxn is a transaction without its marker, or with one at lastOffset that the
+// high watermark has not passed.
+type openTxn struct {
+	firstOffset int64
+	producerID  int64
+	lastOffset  int64 // the marker's; -1 without one
+}
+
+// producers is the producer state of one log: for each producer id its epoch,
+// latest batches and open transaction, from which come the answers to "is this a
+// duplicate, is it in sequence, what is the first unstable offset" (KIP-98). It is
+// pure: no I/O, no clock, no lock; Log uses it under its own.
+//
+// An append goes through a stage, so that the state changes only once the write
+// has succeeded:
+//
+//	st := p.begin()
+//	for each entry of the append {
+//		m := st.mark()
+//		for each batch b of the entry, its offsets assigned {
+//			dup, err := st.add(b, origin) // sees what was staged before it
+//			// dup: nothing was staged, answer with its offsets, do not write b
+//			// err: st.rewind(m), drop the entry, go on with the next one
+//		}
+//	}
+//	write; on failure st.drop()
+//	for _, txn := range st.commit() { if txn.aborted, append it to the transaction index }
+//
+// Loading a log replays what the nearest snapshot does not hold: load, then
+// replay for each batch, which checks nothing but takes what is written.
+type producers struct {
+	byID map[int64]*producer
+	// tableSize and nextSeq stand for Java's HashMap, see entries.
+	tableSize int
+	nextSeq   uint64
+	open      []openTxn // without marker, by first offset
+	ended     []openTxn // with marker, not passed by the high watermark, by first offset
+	stage     stage
+}
+
+type producer struct {
+	producerEntry
+	seq uint64 // order of insertion
+}
+
+func newProducers() *producers { return &producers{} }
+
+// count is how many producers are known.
+func (p *producers) count() int { return len(p.byID) }
+
+// get returns a copy of what is known of a producer.
+func (p *producers) get(id int64) producerEntry {
+	if e := p.byID[id]; e != nil {
+		return e.producerEntry
+	}
+	return noProducer(id)
+}
+
+func (p *producers) put(e *producerEntry) {
+	if old := p.byID[e.producerID]; old != nil {
+		old.producerEntry = *e
+		return
+	}
+	if p.byID == nil {
+		p.byID = make(map[int64]*producer)
+	}
+	p.byID[e.producerID] = &producer{producerEntry: *e, seq: p.nextSeq}
+	p.nextSeq++
+	p.growTable(e.producerID)
+}
+
+// Java's HashMap: the size of a first table, the load at which it doubles, and the
+// chain that makes a table of less than treeTable double early.
+const (
+	javaFirstTable = 16
+	javaChain      = 8
+	javaTreeTable  = 64
+)
+
+// growTable does to tableSize what inserting id does to the table of a HashMap.
+func (p *producers) growTable(id int64) {
+	if p.tableSize == 0 {
+		p.tableSize = javaFirstTable
+	}
+	if p.tableSize < javaTreeTable {
+		chain := 0
+		for other := range p.byID {
+			if javaBucket(other, p.tableSize) == javaBucket(id, p.tableSize) {
+				chain++
+			}
+		}
+		if chain > javaChain {
+			p.tableSize *= 2
+		}
+	}
+	if len(p.byID) > p.tableSize/4*3 {
+		p.tableSize *= 2
+	}
+}
+
+// javaBucket is where HashMap<Long, …> puts a key in a table of that size.
+func javaBucket(id int64, tableSize int) int {
+	h := uint32(uint64(id) ^ uint64(id)>>32)
+	return int((h ^ h>>16) & uint32(tableSize-1))
+}
+
+// entries returns copies of all producers in the order in which Kafka, which
+// iterates a HashMap<Long, …>, writes them into a snapshot: by bucket, then by
+// insertion. (Java turns a bucket of more than 8 into a tree, where the order may
+// differ; the meaning does not.)
+func (p *producers) entries() []producerEntry {
+	all := make([]*producer, 0, len(p.byID))
+	for _, e := range p.byID {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *producer) int {
+		return cmp.Or(
+			cmp.Compare(javaBucket(a.producerID, p.tableSize), javaBucket(b.producerID, p.tableSize)),
+			cmp.Compare(a.seq, b.seq))
+	})
+	entries := make([]producerEntry, len(all))
+	for i, e := range all {
+		entries[i] = e.producerEntry
+	}
+	return entries
+}
+
+// load takes the entries of a snapshot, but not those of expired producers.
+func (p *producers) load(entries []producerEntry, nowMs, expirationMs int64) {
+	for i := range entries {
+		e := &entries[i]
+		if e.expired(nowMs, expirationMs) {
+			continue
+		}
+		p.put(e)
+		if e.txnFirstOffset >= 0 {
+			p.open = insertTxn(p.open, openTxn{firstOffset: e.txnFirstOffset, producerID: e.producerID, lastOffset: -1})
+		}
+	}
+}
+
+// replay takes a batch that stands in the log already: on loading it, or from a
+// leader. It checks nothing, as the one who wrote it did. ok says that the batch is
+// the marker of a transaction with data, done. An error says that a marker cannot
+// be read (*batch.ValidationError); nothing has changed then.
+func (p *producers) replay(b batch.Batch) (done completedTxn, ok bool, err error) {
+	st := p.begin()
+	if _, err := st.add(b, FromReplica); err != nil {
+		st.drop()
+		return completedTxn{}, false, err
+	}
+	done, ok = st.commitOne()
+	return done, ok, nil
+}
+
+// replayHeader is replay where only the header was read. marker is what the
+// control record of a control batch says; it is not used for another batch.
+func (p *producers) replayHeader(h *batch.Header, marker batch.EndTxnMarker) (done completedTxn, ok bool) {
+	st := p.begin()
+	if _, err := st.addHeader(h, marker, FromReplica); err != nil {
+		panic("BUG: commitlog: a replayed batch was refused: " + err.Error())
+	}
+	return st.commitOne()
+}
+
+// commitOne is commit of a single batch.
+func (st *stage) commitOne() (done completedTxn, ok bool) {
+	if txns := st.commit(); len(txns) > 0 {
+		return txns[0], true
+	}
+	return completedTxn{}, false
+}
+
+// firstUnstable is the first offset of the oldest transaction that is open, or
+// whose marker the high watermark has not passed; -1 if there is none.
+func (p *producers) firstUnstable() int64 {
+	off := p.firstUndecided()
+	if len(p.ended) > 0 && (off < 0 || p.ended[0].firstOffset < off) {
+		off = p.ended[0].firstOffset
+	}
+	return off
+}
+
+// firstUndecided is the first offset of the oldest open transaction, -1 if there
+// is none.
+func (p *producers) firstUndecided() int64 {
+	if len(p.open) == 0 {
+		return -1
+	}
+	return p.open[0].firstOffset
+}
+
+// hasUnreplicated reports whether some transaction waits only for the high
+// watermark to pass its marker.
+func (p *producers) hasUnreplicated() bool { return len(p.ended) > 0 }
+
+// onHighWatermark lets the transactions go whose marker is below hw.
+func (p *producers) onHighWatermark(hw int64) {
+	p.ended = slices.DeleteFunc(p.ended, func(t openTxn) bool { return t.lastOffset < hw })
+}
+
+// startMoved says that the log start offset is off now.
+func (p *producers) startMoved(off int64) { p.onHighWatermark(off) }
+
+// expire forgets the producers without an open transaction that have been idle
+// for expirationMs.
+func (p *producers) expire(nowMs, expirationMs int64) (n int) {
+	for id, e := range p.byID {
+		if e.expired(nowMs, expirationMs) {
+			delete(p.byID, id)
+			n++
+		}
+	}
+	return n
+}
+
+func (e *producerEntry) expired(nowMs, expirationMs int64) bool {
+	return e.txnFirstOffset < 0 && nowMs-e.lastTimestamp >= expirationMs
+}
+
+// clear forgets all, to be loaded anew after a truncation.
+func (p *producers) clear() {
+	clear(p.byID)
+	p.open, p.ended = nil, nil
+}
+
+func (p *producers) beginTxn(t openTxn) { p.open = insertTxn(p.open, t) }
+
+// completeTxn moves a transaction from open to ended and returns the last stable
+// offset that then holds if the high watermark is beyond it.
+func (p *producers) completeTxn(t *completedTxn) {
+	t.lastStableOffset = t.lastOffset + 1
+	for _, o := range p.open {
+		if o.producerID != t.producerID {
+			t.lastStableOffset = o.firstOffset
+			break
+		}
+	}
+	p.open = slices.DeleteFunc(p.open, func(o openTxn) bool { return o.firstOffset == t.firstOffset })
+	p.ended = insertTxn(p.ended, openTxn{firstOffset: t.firstOffset, producerID: t.producerID, lastOffset: t.lastOffset})
+}
+
+// insertTxn keeps the list sorted by first offset, which is unique in it.
+func insertTxn(list []openTxn, t openTxn) []openTxn {
+	i, found := slices.BinarySearchFunc(list, t, func(a, b openTxn) int { return cmp.Compare(a.firstOffset, b.firstOffset) })
+	if found {
+		list[i] = t
+		return list
+	}
+	return slices.Insert(list, i, t)
+}
+
+// stage holds what the batches of one append do to the producer state until the
+// write has succeeded. There is one at a time for each producers.
+type stage struct {
+	p       *producers
+	touched []producerEntry
+	undo    []undoEntry
+	events  []txnEvent
+	done    []completedTxn
+}
+
+// undoEntry is what touched[i] was; fresh if there was none.
+type undoEntry struct {
+	i     int
+	fresh bool
+	was   producerEntry
+}
+
+// txnEvent is the begin of a transaction, or its end.
+type txnEvent struct {
+	ends bool
+	txn  completedTxn
+}
+
+// stageMark is a point of a stage to go back to.
+type stageMark struct{ undo, events int }
+
+// begin starts the stage of an append. The last one must have been committed or dropped.
+func (p *producers) begin() *stage {
+	st := &p.stage
+	st.p = p
+	if len(st.touched) != 0 || len(st.events) != 0 {
+		panic("BUG: commitlog: a stage was neither committed nor dropped")
+	}
+	return st
+}
+
+// mark notes where the stage is.
+func (st *stage) mark() stageMark { return stageMark{undo: len(st.undo), events: len(st.events)} }
+
+// rewind takes back what was staged since the mark, such as the batches of an
+// entry that is refused.
+func (st *stage) rewind(m stageMark) {
+	for len(st.undo) > m.undo {
+		u := &st.undo[len(st.undo)-1]
+		if u.fresh {
+			st.touched = st.touched[:u.i]
+		} else {
+			st.touched[u.i] = u.was
+		}
+		st.undo = st.undo[:len(st.undo)-1]
+	}
+	st.events = st.events[:m.events]
+}
+
+// drop forgets the stage: the write failed or there was nothing to write.
+func (st *stage) drop() {
+	st.touched, st.undo, st.events = st.touched[:0], st.undo[:0], st.events[:0]
+}
+
+// commit applies the stage after its batches were written. It returns the
+// transactions with data that their markers ended, in order; the slice is valid
+// until the next commit.
+func (st *stage) commit() []completedTxn {
+	for i := range st.touched {
+		st.p.put(&st.touched[i])
+	}
+	st.done = st.done[:0]
+	for i := range st.events {
+		ev := &st.events[i]
+		if !ev.ends {
+			st.p.beginTxn(openTxn{firstOffset: ev.txn.firstOffset, producerID: ev.txn.producerID, lastOffset: -1})
+			continue
+		}
+		st.p.completeTxn(&ev.txn)
+		st.done = append(st.done, ev.txn)
+	}
+	st.drop()
+	return st.done
+}
+
+// add checks one batch, whose offsets are assigned, against the producer state
+// and what was staged before, by Kafka's rules for that origin, and stages what it
+// does. dup is set if a client repeats a batch that is known: then nothing is
+// staged, and the batch must not be written but answered with dup's offsets. An
+// error wraps one of this file's sentinels or is a *batch.ValidationError for a
+// marker that cannot be read; nothing is staged then either. Batches without a
+// producer pass.
+//
+// That a transaction was begun with its coordinator (the verification guard of
+// KIP-890) is for the caller to know.
+func (st *stage) add(b batch.Batch, origin Origin) (dup *batchMeta, err error) {
+	if !b.HasProducer() {
+		return nil, nil
+	}
+	h := b.Header()
+	var marker batch.EndTxnMarker
+	if h.IsControl() && h.Count > 0 {
+		if marker, err = b.EndTxnMarker(); err != nil {
+			return nil, err
+		}
+	}
+	return st.addHeader(&h, marker, origin)
+}
+
+func (st *stage) addHeader(h *batch.Header, marker batch.EndTxnMarker, origin Origin) (dup *batchMeta, err error) {
+	if !h.HasProducer() || h.IsControl() && h.Count == 0 {
+		return nil, nil // of such a control batch, compaction has removed the whole transaction
+	}
+	at := st.find(h.ProducerID)
+	var e producerEntry
+	if at >= 0 {
+		e = st.touched[at]
+	} else {
+		e = st.p.get(h.ProducerID)
+	}
+	if h.IsControl() {
+		err = st.addMarker(&e, h, marker, origin)
+	} else {
+		dup, err = st.addData(&e, h, origin)
+	}
+	if dup == nil && err == nil {
+		st.set(at, &e)
+	}
+	return dup, err
+}
+
+// addData changes e by a data batch.
+func (st *stage) addData(e *producerEntry, h *batch.Header, origin Origin) (dup *batchMeta, err error) {
+	if origin == FromClient {
+		if m := e.duplicateOf(h); m != nil {
+			found := *m
+			return &found, nil
+		}
+	}
+	if err := e.check(h, origin); err != nil {
+		return nil, err
+	}
+	e.setEpoch(h.ProducerEpoch)
+	e.addBatch(batchMeta{lastSequence: h.LastSequence(), offsetDelta: h.LastOffsetDelta, lastOffset: h.LastOffset(), timestamp: h.MaxTimestamp})
+	if e.txnFirstOffset < 0 && h.IsTransactional() {
+		e.txnFirstOffset = h.BaseOffset
+		st.events = append(st.events, txnEvent{txn: completedTxn{producerID: h.ProducerID, firstOffset: h.BaseOffset}})
+	}
+	return nil, nil
+}
+
+// find returns the index of a producer in touched, -1 if it is not there.
+func (st *stage) find(id int64) int {
+	for i := len(st.touched) - 1; i >= 0; i-- {
+		if st.touched[i].producerID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// set makes e the staged state; at is what find said.
+func (st *stage) set(at int, e *producerEntry) {
+	if at < 0 {
+		st.undo = append(st.undo, undoEntry{i: len(st.touched), fresh: true})
+		st.touched = append(st.touched, *e)
+		return
+	}
+	st.undo = append(st.undo, undoEntry{i: at, was: st.touched[at]})
+	st.touched[at] = *e
+}
+
+// check is Kafka's ProducerAppendInfo for a data batch. The log already holds what
+// a replica is given.
+func (e *producerEntry) check(h *batch.Header, origin Origin) error {
+	if origin == FromReplica {
+		return nil
+	}
+	if h.ProducerEpoch < e.epoch {
+		return staleEpoch(e, h)
+	}
+	if origin == FromClient {
+		if err := e.checkSequence(h); err != nil {
+			return err
+		}
+	}
+	if e.txnFirstOffset >= 0 && !h.IsTransactional() {
+		return fmt.Errorf("%w: Expected transactional write from producer %d at offset %d", ErrInvalidTxnState, h.ProducerID, h.BaseOffset)
+	}
+	return nil
+}
+
+func (e *producerEntry) checkSequence(h *batch.Header) error {
+	if h.ProducerEpoch != e.epoch {
+		if h.BaseSequence != 0 && e.epoch != batch.NoProducerEpoch {
+			return fmt.Errorf("%w: Invalid sequence number for new epoch of producer %d at offset %d: %d (request epoch), %d (seq. number), %d (current producer epoch)",
+				ErrOutOfOrderSequence, h.ProducerID, h.BaseOffset, h.ProducerEpoch, h.BaseSequence, e.epoch)
+		}
+		return nil
+	}
+	last := e.lastSequence()
+	if int64(h.BaseSequence) == int64(last)+1 || h.BaseSequence == 0 && last == math.MaxInt32 {
+		return nil
+	}
+	return fmt.Errorf("%w: Out of order sequence number for producer %d at offset %d: %d (incoming seq. number), %d (current end sequence number)",
+		ErrOutOfOrderSequence, h.ProducerID, h.BaseOffset, h.BaseSequence, last)
+}
+
+// addMarker changes e by the marker that ends a transaction.
+func (st *stage) addMarker(e *producerEntry, h *batch.Header, marker batch.EndTxnMarker, origin Origin) error {
+	if origin != FromReplica {
+		if h.ProducerEpoch < e.epoch {
+			return staleEpoch(e, h)
+		}
+		if e.coordinatorEpoch > marker.CoordinatorEpoch {
+			return fmt.Errorf("%w: Invalid coordinator epoch for producerId %d at offset %d: %d (zombie), %d (current)",
+				ErrCoordinatorFenced, h.ProducerID, h.BaseOffset, marker.CoordinatorEpoch, e.coordinatorEpoch)
+		}
+	}
+	if e.txnFirstOffset >= 0 {
+		st.events = append(st.events, txnEvent{ends: true, txn: completedTxn{
+			producerID: h.ProducerID, firstOffset: e.txnFirstOffset, lastOffset: h.BaseOffset, aborted: marker.Type == batch.Abort}})
+	}
+	e.setEpoch(h.ProducerEpoch)
+	e.coordinatorEpoch = marker.CoordinatorEpoch
+	e.txnFirstOffset = -1
+	e.lastTimestamp = marker.Timestamp
+	return nil
+}
+
+func staleEpoch(e *producerEntry, h *batch.Header) error {
+	return fmt.Errorf("%w: Epoch of producer %d at offset %d is %d, which is smaller than the last seen epoch %d",
+		ErrInvalidProducerEpoch, h.ProducerID, h.BaseOffset, h.ProducerEpoch, e.epoch)
+}
