@@ -119,7 +119,7 @@ type loader struct {
 
 	walked     segmentList // what recovery read, less what it dropped
 	walkedFrom int64       // offset from which records were read and checked
-	changed    bool  // files were removed, renamed or cut
+	changed    bool        // files were removed, renamed or cut
 	report     RecoveryReport
 }
 
@@ -361,7 +361,7 @@ func (ld *loader) restart() error {
 	if err := ld.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
-	ld.changed = true
+	ld.changed, ld.walked = true, nil
 	l.epoch.cache = newEpochCache()
 	l.epoch.dirty = true
 	return l.startAt(ld.start)

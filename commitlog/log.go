@@ -68,13 +68,13 @@ type logState struct {
 	snapshots snapshotSet
 	createdMs int64 // when the active segment was created or loaded
 	jitterMs  int64 // of the active segment
-	dirNew    bool   // the directory has names that are not synced
+	dirNew    bool  // the directory has names that are not synced
 	waiters   []syncWaiter
 
 	// Write-back was started for the bytes of this segment below this position (OS).
 	writeBackSeg *segment.Segment
 	writeBackPos int64
-	closed    bool
+	closed       bool
 }
 
 // epochState is the leader epoch cache. Its lock is a leaf: it is taken under
@@ -288,13 +288,16 @@ func (l *Log) ActiveProducers() []ProducerInfo {
 	l.mu.Unlock()
 	infos := make([]ProducerInfo, len(entries))
 	for i := range entries {
-		e := &entries[i]
-		infos[i] = ProducerInfo{
-			ProducerID: e.producerID, Epoch: e.epoch, LastSequence: e.lastSequence(), LastTimestamp: e.lastTimestamp,
-			CoordinatorEpoch: e.coordinatorEpoch, TxnStartOffset: e.txnFirstOffset,
-		}
+		infos[i] = producerInfo(entries[i])
 	}
 	return infos
+}
+
+func producerInfo(e producerEntry) ProducerInfo {
+	return ProducerInfo{
+		ProducerID: e.producerID, Epoch: e.epoch, LastSequence: e.lastSequence(), LastTimestamp: e.lastTimestamp,
+		CoordinatorEpoch: e.coordinatorEpoch, TxnStartOffset: e.txnFirstOffset,
+	}
 }
 
 // newActiveLocked notes that the active segment is new.

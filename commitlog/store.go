@@ -83,7 +83,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 }
 
 func (s *Store) open() error {
-	if err := s.fs.MkdirAll(s.dir, 0o755); err != nil {
+	if err := s.makeDir(); err != nil {
 		return fmt.Errorf("commitlog: create %s: %w", s.dir, err)
 	}
 	lock, err := s.fs.Lock(s.path(".lock"))
@@ -100,7 +100,37 @@ func (s *Store) open() error {
 	if err := s.points.load(s); err != nil {
 		return err
 	}
-	return s.loadLogs()
+	if err := s.loadLogs(); err != nil {
+		return err
+	}
+	if s.points.ours {
+		return nil
+	}
+	// Kafka wrote last, or nobody: what is here is durable up to the ends now.
+	return s.points.writeRecovery(s)
+}
+
+// makeDir makes the data directory and its parents, durably, where they are missing.
+func (s *Store) makeDir() error {
+	var missing []string
+	for dir := filepath.Clean(s.dir); ; dir = filepath.Dir(dir) {
+		if _, err := s.fs.Stat(dir); err == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		missing = append(missing, dir)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := s.fs.MkdirAll(s.dir, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range missing {
+		if err := s.fs.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuseFuture keeps this version from opening a directory whose last writes
@@ -125,19 +155,20 @@ func (s *Store) refuseFuture() error {
 func (s *Store) takeMarker() error {
 	name := s.path(cleanShutdownFile)
 	p, err := vfs.ReadFile(s.fs, name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("commitlog: %w", err)
 	}
-	s.clean, s.epoch = true, -1
-	if epoch, err := decodeCleanShutdown(p); err == nil {
-		s.epoch = epoch
+	if err == nil {
+		s.clean, s.epoch = true, -1
+		if epoch, err := decodeCleanShutdown(p); err == nil {
+			s.epoch = epoch
+		}
+		if err := s.fs.Remove(name); err != nil {
+			return fmt.Errorf("commitlog: %w", err)
+		}
 	}
-	if err := s.fs.Remove(name); err != nil {
-		return fmt.Errorf("commitlog: %w", err)
-	}
+	// Also without it: a killed process may have renamed a checkpoint that is read
+	// and told of now.
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("commitlog: sync %s: %w", s.dir, err)
 	}

@@ -124,7 +124,9 @@ func (l *Log) cutLocked(off int64) error {
 		l.segs.Store(list.slice(0, keep))
 		l.newActiveLocked(l.store.opts.NowMs())
 	}
-	off = min(off, active.NextOffset()) // it may have been inside a batch
+	if next := active.NextOffset(); next < off {
+		off = max(next, min(off, l.start.Load())) // it was inside a batch
+	}
 	gone := l.dropSnapshotsLocked(off+1, maxOffset)
 	if err := l.removeSnapshots(gone); err != nil {
 		return err
