@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Load a Kafka-compatible broker, check its answers, print figures",
 	}
-	cmd.AddCommand(benchProduceCommand(), benchFetchCommand())
+	cmd.AddCommand(benchProduceCommand(), benchFetchCommand(), benchFootprintCommand())
 	return cmd
 }
 
@@ -92,6 +93,35 @@ func benchFetchCommand() *cobra.Command {
 	cmd.Flags().IntVar(&f.RecordBytes, "record-bytes", 1024, "bytes of a record's value")
 	cmd.Flags().Int64Var(&f.FillBytes, "fill-bytes", 256<<20, "bytes that the topic holds before the load begins")
 	cmd.Flags().StringVarP(&codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
+	return cmd
+}
+
+func benchFootprintCommand() *cobra.Command {
+	var f bench.Footprint
+	cmd := &cobra.Command{
+		Use:   "footprint",
+		Short: "Measure start, idle memory, idle CPU, and what idle partitions and connections add",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if f.Binary == "" {
+				if f.Binary, err = os.Executable(); err != nil {
+					return err
+				}
+			}
+			if f.Dir, err = os.MkdirTemp("", "millrace-footprint-"); err != nil {
+				return err
+			}
+			defer os.RemoveAll(f.Dir)
+			return f.Run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.Binary, "binary", "", "the millrace to measure; empty: this one")
+	fs.IntVar(&f.Starts, "starts", 10, "starts that are timed")
+	fs.DurationVar(&f.Idle, "idle", time.Minute, "how long idleness is watched")
+	fs.IntVar(&f.Partitions, "partitions", 1000, "idle partitions to add")
+	fs.IntVar(&f.Connections, "connections", 10_000, "idle connections to add")
 	return cmd
 }
 

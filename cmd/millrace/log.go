@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+func logCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "log", Short: "Look into data directories offline"}
+	cmd.AddCommand(logDumpCommand(), logVerifyCommand())
+	return cmd
+}
+
+func logVerifyCommand() *cobra.Command {
+	var o commitlog.VerifyOptions
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "verify DIR...",
+		Short: "Check every file of partitions or whole data directories, and say where the first bad byte is",
+		Long: `Check batches against their checksums and each other, every record, the indexes against the batches,
+snapshots and checkpoints against their form. Writes nothing. DIR is a partition's directory or a data
+directory. Where the directory was not closed, a torn tail of the last segment is no damage: the next
+start cuts it, and nobody was told of it. Ends with status 1 when anything is damaged.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return verifyDirs(cmd, args, o, verbose)
+		},
+	}
+	cmd.Flags().BoolVar(&o.Shallow, "shallow", false, "headers and checksums only, records are not decoded")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "a line for every partition, not only for damaged ones")
+	return cmd
+}
+
+func verifyDirs(cmd *cobra.Command, args []string, o commitlog.VerifyOptions, verbose bool) error {
+	dirs, err := partitionDirs(args)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	prog := newProgress("verify")
+	var read, batches, records int64
+	o.Progress = func(n int64) {
+		read += n
+		prog.at("%.0f MB read", float64(read)/1e6)
+	}
+	bad := 0
+	for _, d := range dirs {
+		o.Unclean = d.unclean
+		r, err := commitlog.Verify(vfs.OS(), d.path, o)
+		if err != nil {
+			return err
+		}
+		prog.done()
+		batches, records = batches+r.Batches, records+r.Records
+		if verbose || len(r.Findings) > 0 {
+			verdict := "ok"
+			if r.Bad() {
+				verdict = "DAMAGED"
+			}
+			fmt.Fprintf(out, "%s: %s, %d segments, %d batches, %d records, offsets [%d, %d)\n", d.path, verdict, r.Segments, r.Batches, r.Records, r.Start, r.End)
+		}
+		for _, f := range r.Findings {
+			fmt.Fprintf(out, "  %s\n", f)
+		}
+		if r.Bad() {
+			bad++
+		}
+		if cmd.Context().Err() != nil {
+			return cmd.Context().Err()
+		}
+	}
+	fmt.Fprintf(out, "%d partitions, %d batches, %d records, %.1f MB: ", len(dirs), batches, records, float64(read)/1e6)
+	if bad > 0 {
+		fmt.Fprintf(out, "%d DAMAGED\n", bad)
+		return errVerdict
+	}
+	fmt.Fprintln(out, "all good")
+	return nil
+}
+
+type partitionDir struct {
+	path    string
+	unclean bool // the data directory has no marker of a clean stop
+}
+
+// partitionDirs finds the partitions that the arguments name, one by one or by their data directory.
+func partitionDirs(args []string) ([]partitionDir, error) {
+	var out []partitionDir
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			return nil, fmt.Errorf("%s is a file: verify takes directories, dump takes files", arg)
+		}
+		logs, err := filepath.Glob(filepath.Join(arg, "*.log"))
+		if err != nil {
+			return nil, err
+		}
+		if len(logs) > 0 {
+			out = append(out, partitionDir{arg, !closedCleanly(filepath.Dir(arg))})
+			continue
+		}
+		subs, err := os.ReadDir(arg)
+		if err != nil {
+			return nil, err
+		}
+		n := len(out)
+		for _, s := range subs {
+			if _, _, err := commitlog.ParseLogName(s.Name()); s.IsDir() && err == nil {
+				out = append(out, partitionDir{filepath.Join(arg, s.Name()), !closedCleanly(arg)})
+			}
+		}
+		if len(out) == n {
+			return nil, fmt.Errorf("%s is neither a partition's directory nor a data directory with partitions", arg)
+		}
+	}
+	return out, nil
+}
+
+func closedCleanly(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(dataDir, ".kafka_cleanshutdown"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// dumpKinds maps the endings that dump reads to the functions that print them.
+var dumpEndings = []string{".log", ".checkpoint", ".index", ".timeindex", ".txnindex", ".snapshot"}
+
+func logDumpCommand() *cobra.Command {
+	var d dumper
+	cmd := &cobra.Command{
+		Use:   "dump FILE...",
+		Short: "Print what is in log, index and snapshot files",
+		Long: `Print batches (and with --records every record) of .log files and metadata snapshots, the entries of
+.index, .timeindex and .txnindex files, and the producers of .snapshot files, a line each, in the words
+of Kafka's own dump tool. Records of the metadata log are decoded. Ends with status 1 at the first bad
+byte, after it has said where that is.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			for _, f := range files {
+				if !slices.ContainsFunc(dumpEndings, func(e string) bool { return strings.HasSuffix(f, e) }) {
+					return fmt.Errorf("%s: want a file that ends in %s", f, strings.Join(dumpEndings, ", "))
+				}
+			}
+			d.out = cmd.OutOrStdout()
+			return d.files(files)
+		},
+	}
+	cmd.Flags().BoolVarP(&d.records, "records", "r", false, "every record of every batch, not the batches alone")
+	cmd.Flags().BoolVar(&d.metadata, "metadata", false, "decode records as cluster metadata (on by itself below __cluster_metadata-0)")
+	return cmd
+}

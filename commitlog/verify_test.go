@@ -1,0 +1,147 @@
+package commitlog
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// closedLog is a directory that was closed cleanly, with several segments, indexes and a producer.
+func closedLog(t *testing.T) (fs *vfs.Mem, dir string) {
+	t.Helper()
+	fs = vfs.NewMem()
+	s := mustOpen(t, testOptions(fs))
+	l := mustCreate(t, s, "t-0")
+	for i := range 40 {
+		mustAppend(t, l, spec{n: 3, value: 100, ts: fixedClock() + int64(i), epoch: -1, pid: 7, seq: int32(3 * i)}.build())
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	return fs, filepath.Join(testDir, "t-0")
+}
+
+func TestVerifyFindsNothingInACleanLog(t *testing.T) {
+	fs, dir := closedLog(t)
+	r, err := Verify(fs, dir, VerifyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Findings) != 0 || r.Batches != 40 || r.Records != 120 || r.Start != 0 || r.End != 120 || r.Segments < 3 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// Any bit that a checksum covers, any length or magic, any index entry: flipped, it is found, in the
+// file where it is, and no later than where it is.
+func TestVerifyFindsEveryFlippedBit(t *testing.T) {
+	fs, dir := closedLog(t)
+	names, err := dirNames(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flips := 0
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		was, err := vfs.ReadFile(fs, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		step := 1
+		if strings.HasSuffix(name, ".log") {
+			step = 7 // every byte of every log takes long
+		}
+		for pos := 0; pos < len(was); pos += step {
+			if !checked(name, was, pos) {
+				continue
+			}
+			bent := append([]byte(nil), was...)
+			bent[pos] ^= 1 << (pos % 8)
+			rewrite(t, fs, path, bent)
+			r, err := Verify(fs, dir, VerifyOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.Bad() {
+				t.Fatalf("%s: bit %d of byte %d flipped and not found", name, pos%8, pos)
+			}
+			flips++
+		}
+		rewrite(t, fs, path, was)
+	}
+	if flips < 1000 {
+		t.Fatalf("only %d flips were tried", flips)
+	}
+}
+
+// checked says whether a byte is covered: of a log, all but base offsets and leader epochs, which no
+// checksum covers; of the time index, a timestamp may be any that fits.
+func checked(name string, p []byte, pos int) bool {
+	switch filepath.Ext(name) {
+	case ".log":
+		for at := 0; at < len(p); {
+			h, err := batch.ParseHeader(p[at:])
+			if err != nil {
+				return false
+			}
+			if pos < at+h.Size() {
+				in := pos - at
+				return in >= 16 || in >= 8 && in < 12
+			}
+			at += h.Size()
+		}
+		return false
+	case ".index", ".timeindex", ".snapshot":
+		return true
+	}
+	return false
+}
+
+func rewrite(t *testing.T, fs vfs.FS, path string, p []byte) {
+	t.Helper()
+	f, err := fs.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerifyTellsATornTailFromDamage(t *testing.T) {
+	fs, dir := closedLog(t)
+	names, err := dirNames(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, n := range names {
+		if strings.HasSuffix(n, ".log") && n > last {
+			last = n
+		}
+	}
+	path := filepath.Join(dir, last)
+	p, err := vfs.ReadFile(fs, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, fs, path, append(p, spec{n: 3, value: 50, base: 120, ts: 1}.build()[:70]...))
+	for _, unclean := range []bool{false, true} {
+		r, err := Verify(fs, dir, VerifyOptions{Unclean: unclean})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Findings) != 1 || r.Findings[0].Pos != int64(len(p)) || r.Findings[0].Torn != unclean || r.Bad() == unclean {
+			t.Fatalf("unclean %t: %+v", unclean, r.Findings)
+		}
+		if want := fmt.Sprintf("at byte %d", len(p)); !strings.Contains(r.Findings[0].String(), want) {
+			t.Fatalf("%s does not say %q", r.Findings[0], want)
+		}
+	}
+}
