@@ -1,0 +1,82 @@
+package twin
+
+// Difference names one field of an answer in which Millrace may differ from Apache Kafka 4.2, or
+// two Kafkas from each other. docs/compat.md has the same list for readers.
+type Difference struct {
+	API   string // kmsg's name of the API, "*" for all
+	Field string // path without indexes, "Topics[].Partitions[].ErrorCode"
+	How   How
+	Key   string // Unordered: the fields that identify an element, separated by spaces
+	Why   string
+}
+
+// How says what is still compared of a field that is not compared as it stands.
+type How int
+
+// What is still compared of the field.
+const (
+	Ignored   How = iota // nothing
+	Labelled             // the name that the sequence gave to an id
+	Recent               // a time: recent on both sides or the same on both
+	Unordered            // an array: the elements, in the order of their key
+	Records              // a record set: batch by batch, see diffRecords
+	Served               // ApiKeys: what the second side serves must be as the first has it
+)
+
+// Differences is the written list. What is not here must be equal.
+var Differences = []Difference{
+	{API: "*", Field: "ThrottleMillis", How: Ignored, Why: "quotas are each broker's own"},
+
+	{API: "ApiVersions", Field: "ApiKeys", How: Served, Key: "ApiKey", Why: "an API is advertised once it is served; the ranges of those are Kafka's"},
+	{API: "ApiVersions", Field: "FinalizedFeaturesEpoch", How: Ignored, Why: "offset in the metadata log, which also holds what other requests did"},
+	{API: "ApiVersions", Field: "SupportedFeatures", How: Unordered, Key: "Name", Why: "a Java map's order"},
+	{API: "ApiVersions", Field: "FinalizedFeatures", How: Unordered, Key: "Name", Why: "a Java map's order"},
+
+	{API: "Metadata", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
+	{API: "Metadata", Field: "ClusterID", How: Ignored, Why: "each cluster's own id"},
+	{API: "Metadata", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
+	{API: "Metadata", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+
+	{API: "Produce", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
+	{API: "Produce", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "Produce", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "Produce", Field: "Topics[].Partitions[].LogAppendTime", How: Recent, Why: "the broker's clock"},
+	{API: "Produce", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
+
+	{API: "Fetch", Field: "SessionID", How: Labelled, Why: "session ids are random"},
+	{API: "Fetch", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "Fetch", Field: "Topics[].Partitions[].RecordBatches", How: Records, Why: "producer ids are the broker's; bytes that the broker itself compresses differ by compressor"},
+	{API: "Fetch", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
+
+	{API: "ListOffsets", Field: "Topics[].Partitions[].Timestamp", How: Recent, Why: "the broker's clock where it stamps"},
+
+	{API: "CreateTopics", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "CreateTopics", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "CreateTopics", Field: "Topics[].Configs", How: Unordered, Key: "Name", Why: "a Java map's order"},
+	{API: "DeleteTopics", Field: "Topics", How: Unordered, Key: "Topic TopicID ErrorCode", Why: "Kafka shuffles them"},
+	{API: "DeleteTopics", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "CreatePartitions", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "DeleteRecords", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "DeleteRecords", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+
+	{API: "DescribeConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
+	{API: "DescribeConfigs", Field: "Resources[].Configs", How: Unordered, Key: "Name", Why: "a Java map's order"},
+	{API: "IncrementalAlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
+	{API: "AlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
+
+	{API: "DescribeCluster", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
+	{API: "DescribeCluster", Field: "ClusterID", How: Ignored, Why: "each cluster's own id"},
+	{API: "DescribeTopicPartitions", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+
+	{API: "InitProducerID", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+
+	{API: "FindCoordinator", Field: "Port", How: Ignored, Why: "each broker's own address"},
+	{API: "FindCoordinator", Field: "Coordinators[].Port", How: Ignored, Why: "each broker's own address"},
+}
+
+// ownConfigs are the broker settings whose values are the node's own.
+var ownConfigs = map[string]bool{
+	"listeners": true, "advertised.listeners": true, "log.dirs": true, "log.dir": true, "metadata.log.dir": true,
+	"controller.quorum.bootstrap.servers": true, "controller.quorum.voters": true, "controller.listener.names": true,
+	"listener.security.protocol.map": true,
+}

@@ -1,0 +1,266 @@
+// Package twin sends the same requests to two brokers and compares what they answer, field by
+// field: the oracle is Apache Kafka, the other is Millrace (or a second Kafka, which shows that the
+// harness itself finds nothing). A sequence of requests is drawn from a seed, so a difference can
+// be had again by its seed and number. What may differ is written in Differences and nowhere else.
+package twin
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Options of a run.
+type Options struct {
+	Seed      uint64
+	From      int // number of the first sequence
+	Sequences int
+	Workers   int                                  // sequences at a time; 4 when 0
+	Log       func(format string, args ...any)     // nil = silent
+	Known     func(step, difference string) string // names a difference that is expected, "" if it is not; nil = none is
+}
+
+// Found is one difference, with what is needed to have it again.
+type Found struct {
+	Sequence, Step int
+	Name           string // what was asked
+	Difference     string // place and both values
+	First, Second  string // both answers
+}
+
+// Report is what a run has seen.
+type Report struct {
+	Sequences, Requests int
+	Found               []Found
+	Covered             map[[2]int16]int // requests sent by API key and version
+	NamedSeen           map[string]int   // expected differences that were met
+	Cases               map[string]int
+}
+
+// Run draws and runs the sequences against both brokers (named for the report).
+func Run(first, second [2]string, o Options) (*Report, error) {
+	if o.Workers == 0 {
+		o.Workers = 4
+	}
+	r := &Report{Covered: map[[2]int16]int{}, NamedSeen: map[string]int{}, Cases: map[string]int{}}
+	var mu sync.Mutex
+	var failed error
+	numbers := make(chan int)
+	var wg sync.WaitGroup
+	for range o.Workers {
+		wg.Go(func() {
+			for n := range numbers {
+				one := newSequence(first, second, o, n)
+				err := one.run()
+				mu.Lock()
+				r.add(one)
+				if err != nil && failed == nil {
+					failed = fmt.Errorf("seed %d sequence %d: %w", o.Seed, n, err)
+				}
+				if o.Log != nil && r.Sequences%100 == 0 {
+					o.Log("%d sequences, %d requests, %d differences", r.Sequences, r.Requests, len(r.Found))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for n := range o.Sequences {
+		numbers <- o.From + n
+	}
+	close(numbers)
+	wg.Wait()
+	return r, failed
+}
+
+func (r *Report) add(s *sequence) {
+	r.Sequences++
+	r.Requests += s.requests
+	r.Found = append(r.Found, s.found...)
+	for k, n := range s.covered {
+		r.Covered[k] += n
+	}
+	for k, n := range s.named {
+		r.NamedSeen[k] += n
+	}
+}
+
+// Summary groups the differences by what they say, the most frequent first.
+func (r *Report) Summary() string {
+	type group struct {
+		first Found
+		n     int
+	}
+	groups := map[string]*group{}
+	for _, f := range r.Found {
+		api, _, _ := strings.Cut(f.Name, " ")
+		place := strings.Map(func(c rune) rune {
+			if c >= '0' && c <= '9' {
+				return -1
+			}
+			return c
+		}, f.Difference)
+		key := api + ": " + place
+		if groups[key] == nil {
+			groups[key] = &group{first: f}
+		}
+		groups[key].n++
+	}
+	keys := make([]string, 0, len(groups))
+	for k := range groups {
+		keys = append(keys, k)
+	}
+	sort.Slice(keys, func(i, j int) bool { return groups[keys[i]].n > groups[keys[j]].n })
+	var b strings.Builder
+	for _, k := range keys {
+		g := groups[k]
+		fmt.Fprintf(&b, "%d times, first in sequence %d step %d: %s\n  %s\n  first:  %s\n  second: %s\n", g.n, g.first.Sequence, g.first.Step, g.first.Name, g.first.Difference, g.first.First, g.first.Second)
+	}
+	return b.String()
+}
+
+// slow is when a step is worth a line: no wait that a request asks for is so long.
+const slow = 2 * time.Second
+
+// sequence is one sequence being run.
+type sequence struct {
+	a, b     *Side
+	o        Options
+	number   int
+	gen      *generator
+	found    []Found
+	requests int
+	covered  map[[2]int16]int
+	named    map[string]int
+}
+
+func newSequence(first, second [2]string, o Options, n int) *sequence {
+	return &sequence{a: newSide(first[0], first[1]), b: newSide(second[0], second[1]), o: o, number: n,
+		gen: generate(o.Seed, n), covered: map[[2]int16]int{}, named: map[string]int{}}
+}
+
+// run stops at the first difference: what follows would only be its consequences.
+func (s *sequence) run() error {
+	defer s.a.close()
+	defer s.b.close()
+	for i := range s.gen.steps {
+		st := &s.gen.steps[i]
+		began := time.Now()
+		goOn, err := s.step(i, st)
+		if d := time.Since(began); d > slow && s.o.Log != nil {
+			s.o.Log("sequence %d step %d took %v: %s", s.number, i, d, st.Name)
+		}
+		if err != nil {
+			return fmt.Errorf("step %d %s: %w", i, st.Name, err)
+		}
+		if !goOn {
+			break
+		}
+	}
+	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.topics) })
+	if errA != nil {
+		return errA
+	}
+	return errB
+}
+
+// both runs fn for the two sides at the same time.
+func both(a, b *Side, fn func(*Side) error) (errA, errB error) {
+	var wg sync.WaitGroup
+	wg.Go(func() { errA = fn(a) })
+	errB = fn(b)
+	wg.Wait()
+	return errA, errB
+}
+
+func (s *sequence) step(i int, st *Step) (bool, error) {
+	if st.Settle != nil {
+		errA, errB := both(s.a, s.b, st.Settle)
+		if (errA == nil) != (errB == nil) {
+			s.report(i, st, fmt.Sprintf("%s: %v; %s: %v", s.a.Name, errA, s.b.Name, errB), "", "")
+			return false, nil
+		}
+		return errA == nil, errA
+	}
+	answers := map[*Side][]Answer{}
+	var calls []Call
+	var mu sync.Mutex
+	errA, errB := both(s.a, s.b, func(d *Side) error {
+		cs, raw := s.calls(d, st)
+		as, err := d.link(st.Conn).send(cs, raw)
+		for j := range as {
+			if as[j].Response != nil && as[j].Err == nil {
+				d.learn(as[j].Response, st.Label)
+				s.own(as[j].Response)
+			}
+		}
+		mu.Lock()
+		answers[d], calls = as, cs
+		mu.Unlock()
+		return err
+	})
+	if errA != nil || errB != nil {
+		return false, fmt.Errorf("%s: %v; %s: %v", s.a.Name, errA, s.b.Name, errB)
+	}
+	for j, c := range calls {
+		s.requests++
+		s.covered[[2]int16{c.Key, c.Vers}]++
+		api := kmsg.NameForKey(c.Key)
+		x, y := answers[s.a][j], answers[s.b][j]
+		d := newComparer(s.a, s.b, api, s.gen.loose).diff(&x, &y)
+		if d == "" {
+			continue
+		}
+		if s.o.Known != nil {
+			if name := s.o.Known(st.Name, d); name != "" {
+				s.named[name]++
+				continue
+			}
+		}
+		s.report(i, st, fmt.Sprintf("answer %d: %s", j, d), x.String(), y.String())
+		return false, nil
+	}
+	return true, nil
+}
+
+func (s *sequence) calls(d *Side, st *Step) (cs []Call, raw []byte) {
+	if st.Raw != nil {
+		raw, cs = st.Raw(d)
+		return cs, raw
+	}
+	l := d.link(st.Conn)
+	client := st.Client
+	if client == nil {
+		client = kmsg.StringPtr("twin")
+	}
+	for j, req := range st.Build(d) {
+		l.correlation++
+		c := Call{Frame: frame(req, l.correlation, client), Key: req.Key(), Vers: req.GetVersion()}
+		c.Silent = st.Silent != nil && st.Silent(j)
+		cs = append(cs, c)
+	}
+	return cs, nil
+}
+
+// own takes other sequences' topics out of a Metadata answer.
+func (s *sequence) own(resp kmsg.Response) {
+	m, ok := resp.(*kmsg.MetadataResponse)
+	if !ok {
+		return
+	}
+	kept := m.Topics[:0]
+	for _, t := range m.Topics {
+		if t.Topic == nil || strings.HasPrefix(*t.Topic, s.gen.prefix+"-") || strings.HasPrefix(*t.Topic, s.gen.prefix+".") ||
+			t.ErrorCode != 0 && !strings.HasPrefix(*t.Topic, "tw") {
+			kept = append(kept, t)
+		}
+	}
+	m.Topics = kept
+}
+
+func (s *sequence) report(i int, st *Step, d, x, y string) {
+	s.found = append(s.found, Found{Sequence: s.number, Step: i, Name: st.Name, Difference: d, First: x, Second: y})
+}

@@ -1,0 +1,126 @@
+package twin
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// poll asks again until done, for at most ten seconds. Kafka answers a change once the controller
+// has it; the broker's own view follows a little later.
+func poll(what string, done func() (bool, error)) error {
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if err != nil || ok {
+			return err
+		}
+		select {
+		case <-deadline:
+			return fmt.Errorf("still not so after 10 s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Side) metadataOf(name string) (*kmsg.MetadataResponseTopic, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.SetVersion(12)
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = kmsg.StringPtr(name)
+	req.Topics = append(req.Topics, rt)
+	resp, err := s.ask(req)
+	if err != nil {
+		return nil, err
+	}
+	ts := resp.(*kmsg.MetadataResponse).Topics
+	if len(ts) != 1 {
+		return nil, fmt.Errorf("metadata of %s has %d topics", name, len(ts))
+	}
+	return &ts[0], nil
+}
+
+// awaitTopic waits until the broker leads n partitions of the topic and answers for their logs.
+func (s *Side) awaitTopic(name string, n int32) error {
+	return poll(fmt.Sprintf("topic %s is served by %s", name, s.Name), func() (bool, error) {
+		t, err := s.metadataOf(name)
+		if err != nil || t.ErrorCode != 0 || int32(len(t.Partitions)) != n {
+			return false, err
+		}
+		s.learnTopic(name, t.TopicID)
+		req := kmsg.NewPtrListOffsetsRequest()
+		req.SetVersion(7)
+		rt := kmsg.NewListOffsetsRequestTopic()
+		rt.Topic = name
+		for _, p := range t.Partitions {
+			if p.Leader < 0 || p.ErrorCode != 0 {
+				return false, nil
+			}
+			rp := kmsg.NewListOffsetsRequestTopicPartition()
+			rp.Partition, rp.Timestamp = p.Partition, -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+		resp, err := s.ask(req)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
+			if p.ErrorCode != 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+func (s *Side) awaitNoTopic(name string) error {
+	return poll(fmt.Sprintf("topic %s is gone from %s", name, s.Name), func() (bool, error) {
+		t, err := s.metadataOf(name)
+		return err == nil && t.ErrorCode != 0, err
+	})
+}
+
+// awaitConfig waits until DescribeConfigs tells the value, and then as long again as Kafka's
+// broker takes to hand a new configuration to its logs, which no request shows.
+func (s *Side) awaitConfig(topic, key, value string) error {
+	const handOver = 50 * time.Millisecond
+	err := poll(fmt.Sprintf("%s of %s is %s at %s", key, topic, value, s.Name), func() (bool, error) {
+		req := kmsg.NewPtrDescribeConfigsRequest()
+		req.SetVersion(1)
+		rr := kmsg.NewDescribeConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName, rr.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, []string{key}
+		req.Resources = append(req.Resources, rr)
+		resp, err := s.ask(req)
+		if err != nil {
+			return false, err
+		}
+		rs := resp.(*kmsg.DescribeConfigsResponse).Resources
+		return len(rs) == 1 && len(rs[0].Configs) == 1 && rs[0].Configs[0].Value != nil && *rs[0].Configs[0].Value == value, nil
+	})
+	<-time.After(handOver)
+	return err
+}
+
+// cleanUp removes the sequence's topics and fetch sessions, so that both brokers stay small.
+func (s *Side) cleanUp(topics []*topic) error {
+	for _, id := range s.openSessions() {
+		req := kmsg.NewPtrFetchRequest()
+		req.SetVersion(12)
+		req.SessionID, req.SessionEpoch = id, -1
+		if _, err := s.ask(req); err != nil {
+			return err
+		}
+	}
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.SetVersion(5)
+	req.TimeoutMillis = 10_000
+	for _, t := range topics {
+		req.TopicNames = append(req.TopicNames, t.name)
+	}
+	_, err := s.ask(req)
+	return err
+}

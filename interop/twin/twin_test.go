@@ -1,0 +1,163 @@
+//go:build java
+
+package twin
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/interop/kafka"
+	"github.com/millrace-project/millrace/interop/subject"
+)
+
+var (
+	seed      = flag.Uint64("seed", 1, "seed of the sequences")
+	from      = flag.Int("from", 0, "number of the first sequence")
+	sequences = flag.Int("sequences", 1000, "how many sequences")
+	harness   = flag.Int("harness", 200, "how many sequences between two Kafkas, which must not differ")
+	first     = flag.String("first", "", "address of a running Kafka to use")
+	second    = flag.String("second", "", "address of a running broker to compare with it")
+	trace     = flag.Bool("steps", false, "print the steps of the sequences")
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	subject.Cleanup()
+	os.Exit(code)
+}
+
+// Properties of the oracle: few partitions for its own topics, because they are many files.
+var oracleProperties = []string{"offsets.topic.num.partitions=1", "transaction.state.log.num.partitions=1"}
+
+func startKafka(t *testing.T) string {
+	t.Helper()
+	b, err := kafka.Start(kafka.Options{Dir: t.TempDir(), Properties: oracleProperties})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Kill)
+	return b.Addr
+}
+
+func startMillrace(t *testing.T) string {
+	t.Helper()
+	b, err := subject.Start(subject.Options{Dir: t.TempDir(), Properties: oracleProperties})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !b.Running() {
+			log, _ := os.ReadFile(b.Log)
+			t.Errorf("millrace has gone:\n%s", log[max(0, len(log)-4096):])
+		}
+		b.Kill()
+	})
+	return b.Addr
+}
+
+// TestKafkaAndKafka shows that the harness finds no difference where there is none.
+func TestKafkaAndKafka(t *testing.T) {
+	if *second != "" {
+		t.Skip("two brokers were given")
+	}
+	a, b := startKafka(t), startKafka(t)
+	compare(t, [2]string{"kafka A", a}, [2]string{"kafka B", b}, *harness)
+}
+
+// TestKafkaAndMillrace is the twin: no difference but those that are written down.
+func TestKafkaAndMillrace(t *testing.T) {
+	a, b := *first, *second
+	if a == "" {
+		a = startKafka(t)
+	}
+	if b == "" {
+		b = startMillrace(t)
+	}
+	compare(t, [2]string{"kafka", a}, [2]string{"millrace", b}, *sequences)
+}
+
+func compare(t *testing.T, a, b [2]string, n int) {
+	t.Helper()
+	for _, s := range [][2]string{a, b} {
+		if err := warmUp(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if *trace {
+		for i := range n {
+			for j, s := range generate(*seed, *from+i).steps {
+				t.Logf("sequence %d step %d: %s", *from+i, j, s.Name)
+			}
+		}
+	}
+	r, err := Run(a, b, Options{Seed: *seed, From: *from, Sequences: n, Log: t.Logf})
+	t.Logf("seed %d: %d sequences, %d requests, %d pairs of API and version, %d sequences differ", *seed, r.Sequences, r.Requests, len(r.Covered), len(r.Found))
+	for name, n := range r.NamedSeen {
+		t.Logf("named difference met %d times: %s", n, name)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if len(r.Found) > 0 {
+		t.Errorf("seed %d: differences:\n%s", *seed, r.Summary())
+	}
+	if n >= 1000 && err == nil && len(r.Found) == 0 {
+		for _, missing := range uncovered(r) {
+			t.Errorf("never sent: %s", missing)
+		}
+	}
+}
+
+// uncovered lists the pairs of API and version that a run of a thousand sequences must have sent.
+func uncovered(r *Report) []string {
+	ranges := map[kmsg.Key][2]int16{
+		kmsg.Produce: {3, 13}, kmsg.Fetch: {4, 18}, kmsg.ListOffsets: {1, 11}, kmsg.Metadata: {0, 13}, kmsg.ApiVersions: {0, 4},
+		kmsg.CreateTopics: {2, 7}, kmsg.DeleteTopics: {1, 6}, kmsg.DeleteRecords: {0, 2}, kmsg.InitProducerID: {0, 5},
+		kmsg.OffsetForLeaderEpoch: {2, 4}, kmsg.DescribeConfigs: {1, 4}, kmsg.AlterConfigs: {0, 2}, kmsg.CreatePartitions: {0, 3},
+		kmsg.IncrementalAlterConfigs: {0, 1}, kmsg.DescribeCluster: {0, 2}, kmsg.DescribeTopicPartitions: {0, 0}, kmsg.FindCoordinator: {0, 6},
+	}
+	var out []string
+	for key, r2 := range ranges {
+		for v := r2[0]; v <= r2[1]; v++ {
+			if r.Covered[[2]int16{int16(key), v}] == 0 {
+				out = append(out, fmt.Sprintf("%s v%d", kmsg.NameForKey(int16(key)), v))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// warmUp waits until the broker has its own topics and a block of producer ids, which it gets when
+// first asked.
+func warmUp(broker [2]string) error {
+	s := newSide(broker[0], broker[1])
+	defer s.close()
+	for kind := range int8(2) {
+		err := poll("coordinator of "+broker[0], func() (bool, error) {
+			req := kmsg.NewPtrFindCoordinatorRequest()
+			req.SetVersion(2)
+			req.CoordinatorKey, req.CoordinatorType = "twin", kind
+			resp, err := s.ask(req)
+			if err != nil {
+				return false, err
+			}
+			return resp.(*kmsg.FindCoordinatorResponse).ErrorCode == 0 || !strings.HasPrefix(broker[0], "kafka"), nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return poll("producer ids of "+broker[0], func() (bool, error) {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		req.ProducerID, req.ProducerEpoch = -1, -1
+		resp, err := s.ask(req)
+		return err == nil && resp.(*kmsg.InitProducerIDResponse).ErrorCode == 0, err
+	})
+}
