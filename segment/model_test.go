@@ -195,6 +195,14 @@ func seedOf(t *testing.T) (*rand.Rand, int64) {
 	return rand.New(rand.NewSource(seed)), seed
 }
 
+// rounds is how often a random test goes: less in a short run.
+func rounds(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 // pair is a segment and its twin.
 type pair struct {
 	t    *testing.T
@@ -276,7 +284,7 @@ func (p *pair) checkRead() {
 	}
 }
 
-func (p *pair) checkTimes(each bool) {
+func (p *pair) checkTimes() {
 	ts, off := p.twin.maxTime()
 	if gotTs, gotOff := p.seg.MaxTimestamp(); gotTs != ts || gotOff != off {
 		p.t.Fatalf("max timestamp %d at %d, twin %d at %d", gotTs, gotOff, ts, off)
@@ -284,9 +292,6 @@ func (p *pair) checkTimes(each bool) {
 	first, ok := p.seg.FirstTimestamp()
 	if want := len(p.twin.batches) > 0; ok != want || (ok && first != p.twin.batches[0].maxTs) {
 		p.t.Fatalf("first timestamp %d %v", first, ok)
-	}
-	if !each {
-		return
 	}
 	ask := ts + 5 - int64(p.rng.Intn(60))
 	start := p.twin.base + int64(p.rng.Intn(int(p.twin.next()-p.twin.base)+1))

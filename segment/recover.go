@@ -63,6 +63,14 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 	if err := f.DropCache(w.pos, 0); err != nil {
 		return 0, err
 	}
+	if w.size, err = f.Size(); err != nil {
+		return 0, err
+	}
+	if w.size < w.pos { // the disk has less than the cache had
+		if err := w.start(RecoverFrom{Whole: true}); err != nil {
+			return 0, err
+		}
+	}
 	if err := w.run(); err != nil {
 		return 0, err
 	}
@@ -87,7 +95,7 @@ type walk struct {
 // start brings the indexes to where the walk begins.
 func (w *walk) start(from RecoverFrom) error {
 	s := w.s
-	w.next = s.base
+	w.pos, w.indexed, w.next = 0, 0, s.base
 	w.times.reset(s.base)
 	if !from.Whole && from.Offset > s.base {
 		ok, err := w.resume(from.Offset)

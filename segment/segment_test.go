@@ -7,13 +7,10 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 )
 
-// decodes says whether the batches' records are asked for too.
-const decodes = false
-
 // TestTwin does the same random operations to a segment and to a list.
 func TestTwin(t *testing.T) {
 	rng, _ := seedOf(t)
-	for round := range 60 {
+	for round := range rounds(60) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			p := newPair(t, rng, vfs.NewMem())
 			for range 150 {
@@ -38,7 +35,7 @@ func (p *pair) step() {
 	case 4, 5, 6, 7:
 		p.checkRead()
 	case 8:
-		p.checkTimes(decodes)
+		p.checkTimes()
 	case 9:
 		off := p.twin.base + int64(p.rng.Intn(int(p.twin.next()-p.twin.base)+2))
 		if p.rng.Intn(3) > 0 {
