@@ -115,18 +115,17 @@ func (l *Layers) Value(k *Key) Value {
 // TopicDefault is the value that a topic setting has where the topic sets none: Kafka's
 // extractLogConfigMap, with the coarser units of log.roll.* and log.retention.*.
 func (l *Layers) TopicDefault(k *Key) Value {
-	switch k.Name {
-	case "segment.ms":
-		return l.firstTime(-1<<63, unit{"log.roll.ms", 1}, unit{"log.roll.hours", hourMs})
-	case "segment.jitter.ms":
-		return l.firstTime(-1<<63, unit{"log.roll.jitter.ms", 1}, unit{"log.roll.jitter.hours", hourMs})
-	case "retention.ms":
-		return l.firstTime(-1, unit{"log.retention.ms", 1}, unit{"log.retention.minutes", minuteMs}, unit{"log.retention.hours", hourMs})
-	case "flush.ms":
-		return l.firstTime(-1<<63, unit{"log.flush.interval.ms", 1}, unit{"log.flush.scheduler.interval.ms", 1})
+	units := topicUnits(k)
+	if len(units) > 1 {
+		for _, u := range units {
+			if v := l.Value(Broker().byName[u.name]); !v.Null {
+				return u.value(k, v)
+			}
+		}
+		panic("BUG: no unit of " + k.Name + " has a default")
 	}
-	if k.Synonym != "" {
-		return l.Value(Broker().byName[k.Synonym])
+	if len(units) == 1 {
+		return l.Value(Broker().byName[units[0].name])
 	}
 	v, err := k.DefaultValue()
 	if err != nil {
@@ -145,14 +144,61 @@ type unit struct {
 	ms   int64
 }
 
-// firstTime is the first of the units that has a value, in milliseconds, not below floor.
-func (l *Layers) firstTime(floor int64, units ...unit) Value {
-	for _, u := range units {
-		if v := l.Value(Broker().byName[u.name]); !v.Null {
-			return Value{Type: Long, Int: max(v.Int*u.ms, floor)}
+// topicUnits are the broker settings that a topic setting falls back to, the strongest first.
+func topicUnits(k *Key) []unit {
+	switch k.Name {
+	case "segment.ms":
+		return []unit{{"log.roll.ms", 1}, {"log.roll.hours", hourMs}}
+	case "segment.jitter.ms":
+		return []unit{{"log.roll.jitter.ms", 1}, {"log.roll.jitter.hours", hourMs}}
+	case "retention.ms":
+		return []unit{{"log.retention.ms", 1}, {"log.retention.minutes", minuteMs}, {"log.retention.hours", hourMs}}
+	case "flush.ms":
+		return []unit{{"log.flush.interval.ms", 1}, {"log.flush.scheduler.interval.ms", 1}}
+	}
+	if k.Synonym == "" {
+		return nil
+	}
+	return []unit{{k.Synonym, 1}}
+}
+
+// value is v in the topic setting's own unit. A negative retention is none, in whatever unit it was given.
+func (u unit) value(k *Key, v Value) Value {
+	out := Value{Type: Long, Int: v.Int * u.ms}
+	if k.Name == "retention.ms" {
+		out.Int = max(out.Int, -1)
+	}
+	return out
+}
+
+// TopicDefaultFrom is a topic setting's default with the place that it comes from, as CreateTopics
+// tells it: unlike TopicDefault it goes by place before it goes by unit.
+func (l *Layers) TopicDefaultFrom(k *Key) (Value, Source) {
+	units := topicUnits(k)
+	for _, layer := range []struct {
+		set map[string]string
+		src Source
+	}{{l.Broker, SourceDynamicBroker}, {l.Cluster, SourceDynamicDefaultBroker}, {l.Static, SourceStaticBroker}} {
+		for _, u := range units {
+			set, ok := layer.set[u.name]
+			if !ok {
+				continue
+			}
+			v, err := Broker().byName[u.name].Parse(&set)
+			if err != nil {
+				continue
+			}
+			if u.ms != 1 {
+				v = u.value(k, v)
+			}
+			return v, layer.src
 		}
 	}
-	panic("BUG: no unit of " + units[0].name + " has a default")
+	v, err := k.DefaultValue()
+	if err != nil {
+		panic("BUG: a topic setting without default: " + k.Name)
+	}
+	return v, SourceDefault
 }
 
 // brokerSynonyms are the names that Kafka looks a broker setting up under.
