@@ -172,17 +172,12 @@ func (b *Builder) Build() (*Image, *Delta) {
 	img := b.img
 	for id, e := range b.topics {
 		if before := b.base.TopicByID(id); before != nil && e.topic == nil {
-			// A topic of the same name may have taken its place already.
-			if t, ok := img.topics.get(before.Name); ok && t.ID == id {
-				img.topics = img.topics.remove(before.Name)
-			}
-			img.names = img.names.remove(id)
+			img.drop(before)
 		}
 	}
-	for id, e := range b.topics {
+	for _, e := range b.topics { // after all drops: a new topic may have a dropped one's name
 		if e.topic != nil {
-			img.topics = img.topics.put(e.topic.Name, e.topic)
-			img.names = img.names.put(id, e.topic.Name)
+			img.add(e.topic)
 		}
 	}
 	for r, set := range b.configs {
@@ -193,6 +188,25 @@ func (b *Builder) Build() (*Image, *Delta) {
 		}
 	}
 	return &img, b.delta(&img)
+}
+
+func (i *Image) drop(t *Topic) {
+	i.topics, i.names = i.topics.remove(t.Name), i.names.remove(t.ID)
+	if mayCollide(t.Name) {
+		i.unified = i.unified.remove(unifiedKey(t.Name, t.Name))
+	}
+}
+
+func (i *Image) add(t *Topic) {
+	_, known := i.names.get(t.ID)
+	i.topics = i.topics.put(t.Name, t)
+	if known {
+		return
+	}
+	i.names = i.names.put(t.ID, t.Name)
+	if mayCollide(t.Name) {
+		i.unified = i.unified.put(unifiedKey(t.Name, t.Name), struct{}{})
+	}
 }
 
 // edit gives the topic of that id, ours to change, or nil.

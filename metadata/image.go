@@ -47,6 +47,7 @@ type Image struct {
 
 	topics      tree[string, *Topic]
 	names       tree[records.UUID, string]
+	unified     tree[string, struct{}] // unifiedKey of names that could collide
 	configs     tree[Resource, *configSet]
 	brokers     map[int32]*Broker
 	controllers map[int32]*Controller
@@ -162,6 +163,7 @@ func Empty(clusterID string) *Image {
 		clusterID: clusterID,
 		topics:    tree[string, *Topic]{compare: strings.Compare},
 		names:     tree[records.UUID, string]{compare: compareUUID},
+		unified:   tree[string, struct{}]{compare: strings.Compare},
 		configs: tree[Resource, *configSet]{compare: func(a, b Resource) int {
 			return cmp.Or(cmp.Compare(a.Type, b.Type), strings.Compare(a.Name, b.Name))
 		}},
@@ -184,6 +186,9 @@ func (i *Image) Offset() int64 {
 	}
 	return i.off
 }
+
+// LogEnd is the offset behind the last record that was seen, one of an open transaction too.
+func (i *Image) LogEnd() int64 { return i.off }
 
 // Epoch is the leader epoch of the last record.
 func (i *Image) Epoch() int32 { return i.epoch }
@@ -221,6 +226,28 @@ func (i *Image) Topics() iter.Seq[*Topic] {
 			}
 		}
 	}
+}
+
+// Colliding gives a topic whose name differs from name only in where '.' and '_' stand, which would share its metrics
+// (Kafka's Topic.hasCollision); a topic of exactly this name is none.
+func (i *Image) Colliding(name string) (other string, ok bool) {
+	if !mayCollide(name) {
+		return "", false
+	}
+	prefix := unifiedKey(name, "")
+	for key, _, found := i.unified.from(prefix); found && strings.HasPrefix(key, prefix); key, _, found = i.unified.from(key + "\x00") {
+		if other = key[len(prefix):]; other != name {
+			return other, true
+		}
+	}
+	return "", false
+}
+
+func mayCollide(name string) bool { return strings.ContainsAny(name, "._") }
+
+// unifiedKey sorts names by what is left of them when '.' and '_' are one.
+func unifiedKey(name, original string) string {
+	return strings.ReplaceAll(name, ".", "_") + "\x00" + original
 }
 
 // TopicCount is the number of topics.

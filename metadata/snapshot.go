@@ -77,13 +77,26 @@ func (i *Image) topicRecords(yield func(Record) bool) bool {
 		if !yield(Record{&records.TopicRecord{Name: t.Name, TopicID: t.ID, UnknownTags: t.UnknownTags}, 0}) {
 			return false
 		}
-		for p := range t.Partitions {
-			if !yield(Record{t.Partitions[p].record(t.ID, version), version}) {
+		for n := range t.Partitions {
+			p := &t.Partitions[n]
+			v := max(version, p.minVersion())
+			if !yield(Record{p.record(t.ID, v), v}) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// minVersion is the oldest version that carries everything the partition says.
+func (p *Partition) minVersion() int16 {
+	switch {
+	case len(p.Elr)+len(p.LastKnownElr) > 0:
+		return 2
+	case slices.ContainsFunc(p.Directories, func(id records.UUID) bool { return id != records.UUID{} }):
+		return 1
+	}
+	return 0
 }
 
 func (p *Partition) record(id records.UUID, version int16) *records.PartitionRecord {

@@ -87,6 +87,19 @@ func (t tree[K, V]) removeAt(x *node[K, V], k K) *node[K, V] {
 	return balance(&y)
 }
 
+// from gives the first entry whose key is k or above.
+func (t tree[K, V]) from(k K) (key K, val V, ok bool) {
+	for x := t.root; x != nil; {
+		if t.compare(x.key, k) < 0 {
+			x = x.right
+			continue
+		}
+		key, val, ok = x.key, x.val, true
+		x = x.left
+	}
+	return key, val, ok
+}
+
 // all walks the entries in ascending order.
 func (t tree[K, V]) all() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) { walk(t.root, yield) }
