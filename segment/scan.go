@@ -44,6 +44,9 @@ func (sc *scanner) free() {
 // header returns the header of the batch at pos, given that the log ends at
 // end, and checks that the batch lies inside.
 func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error) {
+	if pos < 0 {
+		return h, s.corrupt(0, "offset index has a negative position")
+	}
 	if end-pos < batch.HeaderSize {
 		return h, s.corrupt(pos, "log ends inside a batch header")
 	}
