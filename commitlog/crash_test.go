@@ -250,12 +250,6 @@ func (p *crashPoint) indexes(t *testing.T, l *Log, got []batch.Batch, fail func(
 			maxTs = b.MaxTimestamp()
 			at, ok, err := l.OffsetForTime(maxTs, l.EndOffset())
 			if err != nil || !ok || at.Offset != max(b.BaseOffset(), l.StartOffset()) {
-				for _, x := range l.Segments() {
-					t.Logf("%+v", x)
-				}
-				for _, b := range got {
-					t.Logf("%d-%d ts %d size %d", b.BaseOffset(), b.LastOffset(), b.MaxTimestamp()-fixedClock(), len(b))
-				}
 				fail("offset for time %d: %+v %v %v, want %d", maxTs, at, ok, err, b.BaseOffset())
 			}
 		}

@@ -383,7 +383,10 @@ func (ld *loader) sync() error {
 		}
 	}
 	if ld.changed || wrote {
-		return ld.fs.SyncDir(l.dir)
+		if err := ld.fs.SyncDir(l.dir); err != nil {
+			return err
+		}
 	}
+	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
 	return nil
 }

@@ -30,6 +30,7 @@ type Log struct {
 
 	start    atomic.Int64
 	starting atomic.Int64 // the log start offset on its way to disk; ≥ start
+	diskBase atomic.Int64 // base offset of the first segment that a power cut may bring back
 	end      atomic.Int64
 	synced   atomic.Int64
 	hw       atomic.Int64

@@ -169,13 +169,14 @@ func (c *checkpointFiles) writeRecovery(s *Store) error {
 	return nil
 }
 
-// writeStarts writes the log start offsets that no segment's base offset says.
+// writeStarts writes the log start offsets that the first segment's base offset
+// does not say.
 func (c *checkpointFiles) writeStarts(s *Store) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) {
-		start, segs := l.starting.Load(), l.segs.Load()
-		return start, segs != nil && start > (*segs)[0].BaseOffset()
+		start := l.starting.Load()
+		return start, start > l.diskBase.Load()
 	}))
 	if bytes.Equal(data, c.mu.starts) {
 		return nil

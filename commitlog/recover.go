@@ -23,7 +23,13 @@ func (ld *loader) recover() error {
 	list := *l.segs.Load()
 	point, own := ld.recoveryPoint()
 	first := len(list)
-	if !ld.clean {
+	switch {
+	case ld.clean:
+	case own:
+		// The segment that ends at the recovery point may have been the active one
+		// until a roll that did not get as far as its last time index entry.
+		first = list.floor(max(point-1, 0))
+	default:
 		first = list.floor(point)
 	}
 	for i, seg := range list {

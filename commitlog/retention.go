@@ -184,5 +184,9 @@ func (l *Log) deleteOldest(n int) error {
 		errs = append(errs, l.dropSegment(seg))
 	}
 	errs = append(errs, l.store.fs.SyncDir(l.dir))
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	l.diskBase.Store(start)
+	return nil
 }

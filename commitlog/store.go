@@ -258,6 +258,7 @@ func (l *Log) create() error {
 		return err
 	}
 	l.mu.dirNew = false
+	l.diskBase.Store(0)
 	return s.fs.SyncDir(s.dir)
 }
 

@@ -16,6 +16,7 @@ func (l *Log) startAt(base int64) error {
 	l.segs.Store(&segmentList{seg})
 	l.start.Store(base)
 	l.starting.Store(base)
+	l.diskBase.Store(0) // until the directory is synced, whatever was there may come back
 	l.end.Store(base)
 	l.synced.Store(base)
 	l.recovery.Store(base)
@@ -180,6 +181,7 @@ func (l *Log) finishCutLocked() error {
 	if err := l.store.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
+	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
 	if l.keep {
 		return l.store.points.writeStarts(l.store)
 	}

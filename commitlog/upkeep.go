@@ -51,7 +51,8 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("commitlog: flush indexes of %s: %w", l.name, err)
 	}
-	for i := list.floor(l.recovery.Load()); i < len(list); i++ {
+	// The segment that ends at the recovery point may have been sealed since.
+	for i := list.floor(max(l.recovery.Load()-1, 0)); i < len(list); i++ {
 		seg := list[i]
 		if !seg.Acquire() {
 			continue // retention removed it
