@@ -1,0 +1,225 @@
+package netio
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The bounds of one connection.
+const (
+	// maxBatch is how many requests one Handle call gets at most, and maxOwnedBatch how many of
+	// them at most are of APIs that are not pooled: a request of those may have a large reply.
+	maxBatch      = 512
+	maxOwnedBatch = 32
+	// maxPending bounds the requests that wait for their answer, by weight: a pooled one weighs 1,
+	// another ownedWeight. Above it nothing more is read. A batch may overshoot it once.
+	maxPending  = 1024
+	ownedWeight = 16
+	// maxReplyBytes is how much of its replies a slow reader may leave in memory before nothing
+	// more is read from it. What Views hold is not memory and not counted.
+	maxReplyBytes = 1 << 20
+)
+
+// Reasons why a connection ends, beside what the kernel says.
+var (
+	errDrained    = errors.New("netio: server is shutting down")
+	errIdle       = errors.New("netio: idle for too long")
+	errStalled    = errors.New("netio: a frame stopped arriving")
+	errWriteStall = errors.New("netio: replies are not taken")
+	errFailed     = errors.New("netio: a request could not be answered")
+)
+
+// Conn is one connection. Its methods may be called from any goroutine, but for Value and SetValue.
+type Conn struct {
+	s        *Server
+	id       uint64
+	listener string
+	remote   netip.AddrPort
+	local    netip.AddrPort
+	tcp      *net.TCPConn
+	raw      syscall.RawConn
+	value    any // the connection's goroutine's
+
+	in       reading       // the connection's goroutine's
+	writeArm deadline      // the writer's: who set mu.writing
+	over     chan struct{} // closed when the connection is
+	client   atomic.Pointer[clientSoftware]
+	mutedTo  atomic.Int64 // on the server's clock, ns; 0: not muted
+
+	stopReading atomic.Bool
+
+	mu struct {
+		sync.Mutex
+		changed sync.Cond // whenever something below may let a waiter go on
+		head    *Exchange // requests in order, unanswered or not yet written
+		tail    *Exchange
+
+		batch      uint32 // the number of the latest Handle call
+		handling   bool   // it runs
+		writing    bool   // someone writes replies
+		closed     bool
+		pending    int
+		replyBytes int
+		err        error // why it ended
+		onClose    []func()
+	}
+}
+
+type clientSoftware struct{ name, version string }
+
+// deadline is what is armed on the socket for one direction: never later than what is wanted, so
+// that it has to be moved only when it fires too early. Times are on the server's clock.
+type deadline struct{ armed int64 }
+
+func (s *Server) newConn(tcp *net.TCPConn, listener string) (*Conn, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{s: s, listener: listener, tcp: tcp, raw: raw, over: make(chan struct{})}
+	c.remote, c.local = addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
+	c.mu.changed.L = &c.mu
+	c.in.tryRead = c.tryRead
+	return c, nil
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// ID is unique in this process; 0 is no connection.
+func (c *Conn) ID() uint64 { return c.id }
+
+// RemoteAddr is the peer's address.
+func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
+
+// LocalAddr is the address that the peer connected to.
+func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
+
+// Listener is the name of the listener that took the connection.
+func (c *Conn) Listener() string { return c.listener }
+
+// SetClient remembers what the client says it is.
+func (c *Conn) SetClient(software, version string) {
+	c.client.Store(&clientSoftware{software, version})
+}
+
+// Client is what SetClient was told; empty before.
+func (c *Conn) Client() (software, version string) {
+	if s := c.client.Load(); s != nil {
+		return s.name, s.version
+	}
+	return "", ""
+}
+
+// SetValue keeps whatever the handler needs for this connection. Only inside Handle.
+func (c *Conn) SetValue(v any) { c.value = v }
+
+// Value is what SetValue kept. Only inside Handle.
+func (c *Conn) Value() any { return c.value }
+
+// Mute stops reading from the socket for d from now on, as quotas ask. Frames that were already
+// read are handled.
+func (c *Conn) Mute(d time.Duration) {
+	to := c.s.now() + int64(d)
+	for {
+		cur := c.mutedTo.Load()
+		if cur >= to || c.mutedTo.CompareAndSwap(cur, to) {
+			return
+		}
+	}
+}
+
+// OnClose has fn called once when the connection is over, or now if it is.
+func (c *Conn) OnClose(fn func()) {
+	c.mu.Lock()
+	closed := c.mu.closed
+	if !closed {
+		c.mu.onClose = append(c.mu.onClose, fn)
+	}
+	c.mu.Unlock()
+	if closed {
+		fn()
+	}
+}
+
+// Closed says whether the connection is over.
+func (c *Conn) Closed() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// serve is the connection's goroutine.
+func (c *Conn) serve() {
+	defer c.s.forget(c)
+	err := c.readAll()
+	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, errFailed) {
+		// What is in work is still answered; a client that has closed only its sending side waits for it.
+		if !errors.Is(err, errDrained) {
+			hurry := time.AfterFunc(c.s.o.StallTimeout, func() { c.end(err) })
+			defer hurry.Stop()
+		}
+		c.awaitQuiet()
+	}
+	c.end(err)
+	c.dropInput()
+	c.awaitWriter()
+	c.detach()
+
+	c.mu.Lock()
+	fns := c.mu.onClose
+	c.mu.onClose = nil
+	err = c.mu.err
+	c.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+	c.report(err)
+}
+
+// end closes the connection for a reason; the first one is kept.
+func (c *Conn) end(err error) {
+	c.mu.Lock()
+	if c.mu.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.closed = true
+	c.mu.err = err
+	c.mu.changed.Broadcast()
+	c.mu.Unlock()
+	close(c.over)
+	// The peer is told by the close itself; that it went wrong helps nobody.
+	_ = c.tcp.Close()
+}
+
+// report logs why the connection ended, if anyone did something wrong.
+func (c *Conn) report(err error) {
+	var lost *net.OpError
+	switch {
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, errDrained), errors.Is(err, net.ErrClosed):
+		return
+	case errors.Is(err, errIdle):
+		c.s.stats.idleClosed.Add(1)
+		c.s.o.Logger.Debug("connection closed", "peer", c.remote, "listener", c.listener, "reason", err)
+	case errors.As(err, &lost), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ETIMEDOUT):
+		c.s.o.Logger.Debug("connection lost", "peer", c.remote, "listener", c.listener, "reason", err)
+	default:
+		c.s.stats.faultClosed.Add(1)
+		c.s.o.Logger.Warn("connection closed", "peer", c.remote, "listener", c.listener, "reason", err)
+	}
+}
