@@ -144,17 +144,61 @@ func noEOF(err error) error {
 	return err
 }
 
+// unlz4 reads one LZ4 frame and overlooks what follows, as Kafka does.
 func (s *scratch) unlz4(dst, src []byte, limit int) ([]byte, error) {
-	s.src.Reset(src)
-	if len(src) == 0 {
-		return dst, io.ErrUnexpectedEOF
+	src, err := lz4Frame(src)
+	if err != nil {
+		return dst, err
 	}
+	s.src.Reset(src)
 	if s.lz == nil {
 		s.lz = lz4.NewReader(&s.src)
 	} else {
 		s.lz.Reset(&s.src)
 	}
 	return readAll(dst, s.lz, len(dst)+limit)
+}
+
+var errLZ4Frame = errors.New("not an LZ4 frame")
+
+// lz4Frame returns the frame at the start of src.
+func lz4Frame(src []byte) ([]byte, error) {
+	const magic = 0x184d2204
+	if len(src) < 7 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if binary.LittleEndian.Uint32(src) != magic {
+		return nil, errLZ4Frame
+	}
+	flags := src[4]
+	pos := 7 // magic, flags, block size, checksum
+	if flags&0x08 != 0 {
+		pos += 8 // content size
+	}
+	if flags&0x01 != 0 {
+		pos += 4 // dictionary id
+	}
+	for pos+4 <= len(src) {
+		n := int(binary.LittleEndian.Uint32(src[pos:]) &^ (1 << 31))
+		pos += 4
+		if n == 0 { // the end mark
+			if flags&0x04 != 0 {
+				pos += 4 // content checksum
+			}
+			if pos > len(src) {
+				break
+			}
+			return src[:pos], nil
+		}
+		if flags&0x10 != 0 {
+			n += 4 // block checksum
+		}
+		if n > len(src)-pos {
+			break
+		}
+		pos += n
+	}
+	return nil, io.ErrUnexpectedEOF
 }
 
 // The framing of snappy-java, "xerial": a header, then blocks, each with its
@@ -179,13 +223,10 @@ func unsnap(dst, src []byte, limit int) ([]byte, error) {
 		return dst, io.ErrUnexpectedEOF
 	}
 	src = src[xerialHeaderSize:]
-	for len(src) > 0 {
+	for len(src) >= 4 { // Java overlooks less than a length at the end
 		if bytes.HasPrefix(src, xerialMagic) && len(src) >= xerialHeaderSize {
 			src = src[xerialHeaderSize:] // streams one after another
 			continue
-		}
-		if len(src) < 4 {
-			return dst, io.ErrUnexpectedEOF
 		}
 		n := binary.BigEndian.Uint32(src)
 		src = src[4:]
@@ -229,14 +270,20 @@ var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+// zstdBlockSize is the most that one block of a zstd frame holds, of which the
+// smallest takes 3 bytes.
+const zstdBlockSize = 128 << 10
+
 // unzstd decodes into the room that dst has, and tries again with four times as
-// much until limit: Kafka's frames do not say how much they hold.
+// much until limit, or until more than src can hold: Kafka's frames do not say how
+// much they hold, and what others say may be a lie.
 func unzstd(dst, src []byte, limit int) ([]byte, error) {
 	if len(src) == 0 {
 		return dst, io.ErrUnexpectedEOF
 	}
 	at := len(dst)
-	room := min(limit, max(cap(dst)-at, 4*len(src), 512))
+	most := min(limit, (len(src)/3+1)*zstdBlockSize)
+	room := min(most, max(cap(dst)-at, 4*len(src), 512))
 	for {
 		dst = slices.Grow(dst[:at], room)
 		p, err := zstdDecoder().DecodeAll(src, dst[:at:at+room])
@@ -247,7 +294,9 @@ func unzstd(dst, src []byte, limit int) ([]byte, error) {
 			return dst, err
 		case room == limit:
 			return dst, ErrTooLarge
+		case room == most:
+			return dst, err
 		}
-		room = min(limit, 4*room)
+		room = min(most, 4*room)
 	}
 }

@@ -122,7 +122,7 @@ func ValidateAndAssign(b Batch, nextOffset int64, r *Rules) (out Batch, err erro
 			return nil, undecodable(err)
 		}
 	}
-	w := walk{consecutive: true, maxTimestamp: NoTimestamp}
+	w := walk{consecutive: true, maxTimestamp: NoTimestamp, partial: c != None && c == target.Codec}
 	if err := w.run(b, p, r); err != nil {
 		return nil, err
 	}
@@ -197,6 +197,7 @@ type walk struct {
 	maxTimestamp int64 // ms, -1 without records
 	errs         []RecordError
 	badTime      bool // one of errs is about a timestamp
+	partial      bool // where Kafka would read no keys and values
 }
 
 // run reads the records of b, whose bytes are p, and checks them.
@@ -256,9 +257,23 @@ func (w *walk) check(i int, f *frame, off, ts int64, appendTime bool, r *Rules) 
 	case appendTime:
 		w.badTime = true
 		w.errs = append(w.errs, RecordError{Index: i, Msg: fmt.Sprintf(
-			"Invalid timestamp type in message DefaultRecord(offset=%d, timestamp=%d, key=%d bytes, value=%d bytes). Producer should not set timestamp type to LogAppendTime.",
-			off, ts, len(f.key), len(f.value))})
+			"Invalid timestamp type in message %s. Producer should not set timestamp type to LogAppendTime.", w.describe(f, off, ts))})
 	}
+}
+
+// describe is how Kafka prints the record.
+func (w *walk) describe(f *frame, off, ts int64) string {
+	class, key, value := "DefaultRecord", len(f.key), len(f.value)
+	if w.partial {
+		class = "PartialDefaultRecord"
+		if f.key == nil {
+			key = -1
+		}
+		if f.value == nil {
+			value = -1
+		}
+	}
+	return fmt.Sprintf("%s(offset=%d, timestamp=%d, key=%d bytes, value=%d bytes)", class, off, ts, key, value)
 }
 
 // result is the error for the records at fault, nil if there are none.
