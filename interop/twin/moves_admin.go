@@ -100,7 +100,7 @@ func (g *generator) metadataAutoCreate() {
 	if !bad {
 		t := &topic{name: name, partitions: 1, end: []int64{0}}
 		g.topics = append(g.topics, t)
-		g.settle("wait for "+name, func(s *Side) error { return s.awaitTopic(name, 1) })
+		g.settle("wait for "+name, func(s *Side) error { return s.AwaitTopic(name, 1) })
 	}
 }
 

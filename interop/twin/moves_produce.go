@@ -138,13 +138,13 @@ var badBatches = []struct {
 	{"no records", func(_ *generator, _ *Batch, p *produce) { p.writes[0].batch, p.writes[0].raw = nil, []byte{} }},
 	{"no topics", func(_ *generator, _ *Batch, p *produce) { p.writes = nil }},
 	{"half a header", func(g *generator, b *Batch, p *produce) {
-		p.writes[0].batch, p.writes[0].raw = nil, b.Encode(newSide("", ""))[:10+g.r.IntN(50)]
+		p.writes[0].batch, p.writes[0].raw = nil, b.Encode(NewSide("", ""))[:10+g.r.IntN(50)]
 	}},
 	{"cut batch", func(_ *generator, b *Batch, p *produce) {
-		raw := b.Encode(newSide("", ""))
+		raw := b.Encode(NewSide("", ""))
 		p.writes[0].batch, p.writes[0].raw = nil, raw[:len(raw)-1]
 	}},
-	{"two batches", func(_ *generator, b *Batch, _ *produce) { b.Tail = b.Encode(newSide("", "")) }},
+	{"two batches", func(_ *generator, b *Batch, _ *produce) { b.Tail = b.Encode(NewSide("", "")) }},
 	{"bytes after the batch", func(g *generator, b *Batch, _ *produce) { b.Tail = make([]byte, 1+g.r.IntN(30)) }},
 	{"magic 1", func(_ *generator, b *Batch, _ *produce) { b.Magic = 1 }},
 	{"magic 3", func(_ *generator, b *Batch, _ *produce) { b.Magic = 3 }},

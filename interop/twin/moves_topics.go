@@ -45,7 +45,7 @@ func (g *generator) createGood() {
 		req.Topics = append(req.Topics, rt)
 		return req
 	})
-	g.settle("wait for "+t.name, func(s *Side) error { return s.awaitTopic(t.name, n) })
+	g.settle("wait for "+t.name, func(s *Side) error { return s.AwaitTopic(t.name, n) })
 }
 
 func assignment(n int32, brokers ...int32) (as []kmsg.CreateTopicsRequestTopicReplicaAssignment) {
@@ -223,7 +223,7 @@ func (g *generator) createPartitions() {
 			t.end = append(t.end, 0)
 		}
 		n := c.count
-		g.settle("wait for partitions of "+t.name, func(s *Side) error { return s.awaitTopic(t.name, n) })
+		g.settle("wait for partitions of "+t.name, func(s *Side) error { return s.AwaitTopic(t.name, n) })
 	}
 }
 

@@ -138,14 +138,14 @@ type sequence struct {
 }
 
 func newSequence(first, second [2]string, o Options, n int) *sequence {
-	return &sequence{a: newSide(first[0], first[1]), b: newSide(second[0], second[1]), o: o, number: n,
+	return &sequence{a: NewSide(first[0], first[1]), b: NewSide(second[0], second[1]), o: o, number: n,
 		gen: generate(o.Seed, n), covered: map[[2]int16]int{}, named: map[string]int{}}
 }
 
 // run stops at the first difference: what follows would only be its consequences.
 func (s *sequence) run() error {
-	defer s.a.close()
-	defer s.b.close()
+	defer s.a.Close()
+	defer s.b.Close()
 	for i := range s.gen.steps {
 		st := &s.gen.steps[i]
 		began := time.Now()

@@ -32,7 +32,7 @@ func (s *Side) metadataOf(name string) (*kmsg.MetadataResponseTopic, error) {
 	rt := kmsg.NewMetadataRequestTopic()
 	rt.Topic = kmsg.StringPtr(name)
 	req.Topics = append(req.Topics, rt)
-	resp, err := s.ask(req)
+	resp, err := s.Ask(req)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +43,8 @@ func (s *Side) metadataOf(name string) (*kmsg.MetadataResponseTopic, error) {
 	return &ts[0], nil
 }
 
-// awaitTopic waits until the broker leads n partitions of the topic and answers for their logs.
-func (s *Side) awaitTopic(name string, n int32) error {
+// AwaitTopic waits until the broker leads n partitions of the topic and answers for their logs.
+func (s *Side) AwaitTopic(name string, n int32) error {
 	return poll(fmt.Sprintf("topic %s is served by %s", name, s.Name), func() (bool, error) {
 		t, err := s.metadataOf(name)
 		if err != nil || t.ErrorCode != 0 || int32(len(t.Partitions)) != n {
@@ -64,7 +64,7 @@ func (s *Side) awaitTopic(name string, n int32) error {
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		req.Topics = append(req.Topics, rt)
-		resp, err := s.ask(req)
+		resp, err := s.Ask(req)
 		if err != nil {
 			return false, err
 		}
@@ -94,7 +94,7 @@ func (s *Side) awaitConfig(topic, key, value string) error {
 		rr := kmsg.NewDescribeConfigsRequestResource()
 		rr.ResourceType, rr.ResourceName, rr.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, []string{key}
 		req.Resources = append(req.Resources, rr)
-		resp, err := s.ask(req)
+		resp, err := s.Ask(req)
 		if err != nil {
 			return false, err
 		}
@@ -111,7 +111,7 @@ func (s *Side) cleanUp(topics []*topic) error {
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(12)
 		req.SessionID, req.SessionEpoch = id, -1
-		if _, err := s.ask(req); err != nil {
+		if _, err := s.Ask(req); err != nil {
 			return err
 		}
 	}
@@ -121,6 +121,6 @@ func (s *Side) cleanUp(topics []*topic) error {
 	for _, t := range topics {
 		req.TopicNames = append(req.TopicNames, t.name)
 	}
-	_, err := s.ask(req)
+	_, err := s.Ask(req)
 	return err
 }

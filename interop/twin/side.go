@@ -35,7 +35,8 @@ type producer struct {
 	epoch int16
 }
 
-func newSide(name, addr string) *Side {
+// NewSide returns a side that has no connection yet; name is for messages.
+func NewSide(name, addr string) *Side {
 	s := &Side{Name: name, Addr: addr, links: map[int]*link{}}
 	s.mu.topicID, s.mu.topicName, s.mu.gen = map[string][16]byte{}, map[[16]byte]string{}, map[string]int{}
 	s.mu.producers, s.mu.producer = map[string]producer{}, map[int64]string{}
@@ -52,14 +53,15 @@ func (s *Side) link(n int) *link {
 	return l
 }
 
-func (s *Side) close() {
+// Close closes the connections.
+func (s *Side) Close() {
 	for _, l := range s.links {
 		l.close()
 	}
 }
 
-// ask sends a request that is not compared: for settling and cleaning up.
-func (s *Side) ask(req kmsg.Request) (kmsg.Response, error) {
+// Ask sends a request that is not compared: for settling and cleaning up.
+func (s *Side) Ask(req kmsg.Request) (kmsg.Response, error) {
 	const own = 99
 	l := s.link(own)
 	l.correlation++
@@ -68,6 +70,9 @@ func (s *Side) ask(req kmsg.Request) (kmsg.Response, error) {
 	answers, err := l.send([]Call{call}, nil)
 	if err != nil {
 		return nil, err
+	}
+	if a := answers[0]; a.Err == nil && a.Response != nil {
+		s.learn(a.Response, "")
 	}
 	if a := answers[0]; a.Response == nil || a.Err != nil {
 		return nil, fmt.Errorf("%s: %s v%d: %s", s.Name, kmsg.NameForKey(req.Key()), req.GetVersion(), a.String())
@@ -110,6 +115,38 @@ func (s *Side) Producer(label string) (int64, int16) {
 	return p.id, p.epoch
 }
 
+// InitProducer asks for a producer id and keeps it under the label.
+func (s *Side) InitProducer(label string) error {
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.SetVersion(4)
+	req.ProducerID, req.ProducerEpoch = -1, -1
+	return poll("producer id of "+s.Name, func() (bool, error) {
+		resp, err := s.Ask(req)
+		if err != nil {
+			return false, err
+		}
+		r := resp.(*kmsg.InitProducerIDResponse)
+		if r.ErrorCode != 0 { // Kafka is fetching its first block
+			return false, nil
+		}
+		s.learnProducer(label, r.ProducerID, r.ProducerEpoch)
+		return true, nil
+	})
+}
+
+// Write sends the frames of all requests at once on one connection of the side and returns the
+// answers in order.
+func (s *Side) Write(conn int, reqs ...kmsg.Request) ([]Answer, error) {
+	l := s.link(conn)
+	client := "twin"
+	var calls []Call
+	for _, req := range reqs {
+		l.correlation++
+		calls = append(calls, Call{Frame: frame(req, l.correlation, &client), Key: req.Key(), Vers: req.GetVersion()})
+	}
+	return l.send(calls, nil)
+}
+
 func (s *Side) learnProducer(label string, id int64, epoch int16) {
 	if id < 0 {
 		return
@@ -119,6 +156,18 @@ func (s *Side) learnProducer(label string, id int64, epoch int16) {
 	s.mu.producers[label] = producer{id, epoch}
 	if s.mu.producer[id] == "" {
 		s.mu.producer[id] = "<producer " + label + ">"
+	}
+}
+
+// TakeProducers takes over the producer ids of another side: of the same broker before a restart.
+func (s *Side) TakeProducers(from *Side) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for label, p := range from.mu.producers {
+		s.mu.producers[label] = p
+		s.mu.producer[p.id] = from.mu.producer[p.id]
 	}
 }
 
@@ -209,7 +258,7 @@ func (s *Side) learn(resp kmsg.Response, label string) {
 			}
 		}
 	case *kmsg.InitProducerIDResponse:
-		if r.ErrorCode == 0 {
+		if r.ErrorCode == 0 && label != "" {
 			s.learnProducer(label, r.ProducerID, r.ProducerEpoch)
 		}
 	case *kmsg.FetchResponse:
