@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -76,15 +77,22 @@ func (d *dumper) file(file string) (bad, err error) {
 	case ".txnindex":
 		x := index.OpenTxn(vfs.OS(), handles, file, base, false)
 		defer x.Close()
-		err = x.Each(func(e index.TxnEntry) bool {
-			_, err := fmt.Fprintf(d.out, "version: 0 producerId: %d firstOffset: %d lastOffset: %d lastStableOffset: %d\n", e.ProducerID, e.FirstOffset, e.LastOffset, e.LastStableOffset)
-			return err == nil
-		})
+		if err = x.Check(); err == nil {
+			err = d.aborted(x)
+		}
 	}
 	if corrupt := (*index.CorruptError)(nil); errors.As(err, &corrupt) {
 		return err, nil
 	}
 	return nil, err
+}
+
+func (d *dumper) aborted(x *index.Txn) error {
+	all, _, err := x.Collect(0, math.MaxInt64)
+	for _, e := range all {
+		fmt.Fprintf(d.out, "version: 0 producerId: %d firstOffset: %d lastOffset: %d lastStableOffset: %d\n", e.ProducerID, e.FirstOffset, e.LastOffset, e.LastStableOffset)
+	}
+	return err
 }
 
 // fileBase reads the base offset that a file's name begins with.
@@ -219,9 +227,18 @@ func (d *dumper) control(b batch.Batch) error {
 			t = batch.ControlType(int16(r.Key[2])<<8 | int16(r.Key[3]))
 		}
 		fmt.Fprintf(d.out, "| offset: %d %s: %d keySize: %d valueSize: %d control: %s value: %x\n",
-			r.Offset, timestampWord(b), r.Timestamp, sizeOf(r.Key), sizeOf(r.Value), t, r.Value)
+			r.Offset, timestampWord(b), r.Timestamp, sizeOf(r.Key), sizeOf(r.Value), controlWord(t), r.Value)
 		return nil
 	})
+}
+
+// controlWord is Kafka's name of a control record's type.
+func controlWord(t batch.ControlType) string {
+	words := []string{"ABORT", "COMMIT", "LEADER_CHANGE", "SNAPSHOT_HEADER", "SNAPSHOT_FOOTER", "KRAFT_VERSION", "KRAFT_VOTERS"}
+	if t < 0 || int(t) >= len(words) {
+		return fmt.Sprintf("UNKNOWN(%d)", int16(t))
+	}
+	return words[t]
 }
 
 func (d *dumper) snapshot(file string) (bad, err error) {
