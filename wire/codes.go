@@ -15,7 +15,7 @@ const (
 	UnknownTopicOrPartition            Code = 3
 	InvalidFetchSize                   Code = 4
 	LeaderNotAvailable                 Code = 5
-	NotLeaderOrFollower              Code = 6
+	NotLeaderOrFollower                Code = 6
 	RequestTimedOut                    Code = 7
 	BrokerNotAvailable                 Code = 8
 	ReplicaNotAvailable                Code = 9
@@ -162,7 +162,7 @@ var codeNames = map[Code]string{
 	UnknownTopicOrPartition:            "UNKNOWN_TOPIC_OR_PARTITION",
 	InvalidFetchSize:                   "INVALID_FETCH_SIZE",
 	LeaderNotAvailable:                 "LEADER_NOT_AVAILABLE",
-	NotLeaderOrFollower:              "NOT_LEADER_OR_FOLLOWER",
+	NotLeaderOrFollower:                "NOT_LEADER_OR_FOLLOWER",
 	RequestTimedOut:                    "REQUEST_TIMED_OUT",
 	BrokerNotAvailable:                 "BROKER_NOT_AVAILABLE",
 	ReplicaNotAvailable:                "REPLICA_NOT_AVAILABLE",

@@ -59,6 +59,8 @@ func (r *FetchRequest) Decode(version int16, body []byte) error {
 		panic(fmt.Sprintf("BUG: wire: Fetch version %d", version))
 	}
 	d := reader{p: body, flex: version >= 12}
+	clear(r.Topics) // so that nothing keeps the frame before
+	clear(r.Forgotten)
 	*r = FetchRequest{
 		ReplicaID: -1, ReplicaEpoch: -1, SessionEpoch: -1,
 		Topics: r.Topics[:0], Partitions: r.Partitions[:0], Forgotten: r.Forgotten[:0],
@@ -148,4 +150,22 @@ func (r *FetchRequest) forgotten(d *reader, version int16) {
 		r.Forgotten = append(r.Forgotten, f)
 	}
 	d.tags("Fetch forgotten topic tags", nil)
+}
+
+// Reset lets go of the frame, and of slices that one giant request made large.
+func (r *FetchRequest) Reset() {
+	const keep = 1024
+	clear(r.Topics)
+	clear(r.Forgotten)
+	topics, partitions, forgotten := r.Topics[:0], r.Partitions[:0], r.Forgotten[:0]
+	if cap(topics) > keep {
+		topics = nil
+	}
+	if cap(partitions) > keep {
+		partitions = nil
+	}
+	if cap(forgotten) > keep {
+		forgotten = nil
+	}
+	*r = FetchRequest{Topics: topics, Partitions: partitions, Forgotten: forgotten}
 }

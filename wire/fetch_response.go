@@ -52,8 +52,8 @@ func NewFetchResult(index int32, code Code) FetchResult {
 // Reset empties r and keeps its slices, unless one giant response made them large.
 func (r *FetchResponse) Reset() {
 	const keep = 1024
-	clear(r.Topics[:cap(r.Topics)])
-	clear(r.Partitions[:cap(r.Partitions)])
+	clear(r.Topics)
+	clear(r.Partitions)
 	topics, partitions := r.Topics[:0], r.Partitions[:0]
 	if cap(topics) > keep {
 		topics = nil

@@ -35,6 +35,8 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 		panic(fmt.Sprintf("BUG: wire: Produce version %d", version))
 	}
 	d := reader{p: body, flex: version >= 9}
+	clear(r.Topics) // so that nothing keeps the frame before
+	clear(r.Partitions)
 	r.Topics, r.Partitions = r.Topics[:0], r.Partitions[:0]
 	r.TransactionalID = d.nullableString("Produce transactional id")
 	r.Acks = d.i16("Produce acks")
@@ -63,8 +65,8 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 // Reset lets go of the frame, and of slices that one giant request made large.
 func (r *ProduceRequest) Reset() {
 	const keep = 1024
-	clear(r.Topics[:cap(r.Topics)])
-	clear(r.Partitions[:cap(r.Partitions)])
+	clear(r.Topics)
+	clear(r.Partitions)
 	topics, partitions := r.Topics[:0], r.Partitions[:0]
 	if cap(topics) > keep {
 		topics = nil

@@ -1,0 +1,197 @@
+package session
+
+import "sync"
+
+// evictionMs is how long a session is safe: an older one that was not used for as long makes room
+// for any other (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
+const evictionMs = 120_000
+
+// Cache is the sessions of a broker. Its methods may be called from any goroutine.
+type Cache struct {
+	slots  int
+	random func() uint32
+
+	mu struct {
+		sync.Mutex
+		sessions map[int32]*session
+		evicted  int64
+	}
+}
+
+// NewCache returns a cache of so many sessions (max.incremental.fetch.session.cache.slots); with 0
+// slots every fetch is a full one. random gives session ids: it need not be secret, but guessing
+// one lets a client disturb another.
+func NewCache(slots int, random func() uint32) *Cache {
+	c := &Cache{slots: slots, random: random}
+	c.mu.sessions = map[int32]*session{}
+	return c
+}
+
+// Stats is a cache's state.
+type Stats struct {
+	Sessions   int
+	Partitions int   // of all sessions
+	Evicted    int64 // since the start
+}
+
+// Stats says how full the cache is.
+func (c *Cache) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := Stats{Sessions: len(c.mu.sessions), Evicted: c.mu.evicted}
+	for _, s := range c.mu.sessions {
+		st.Partitions += s.size
+	}
+	return st
+}
+
+// Begin takes a request into its session, or makes it one without. nowMs is wall or monotonic
+// time, as long as it is always the same. The error is one of the package's three.
+func (c *Cache) Begin(nowMs int64, req *Request) (*Context, error) {
+	if req.Epoch == initialEpoch || req.Epoch == finalEpoch {
+		if req.SessionID != noSession {
+			c.remove(req.SessionID)
+		}
+		x := &Context{cache: c, usesTopicIDs: req.UsesTopicIDs, follower: req.Follower, creates: req.Epoch == initialEpoch}
+		x.partitions = append(make([]Partition, 0, len(req.Partitions)), req.Partitions...)
+		return x, nil
+	}
+	return c.resume(nowMs, req)
+}
+
+// resume is Begin for the next request of a session.
+func (c *Cache) resume(nowMs int64, req *Request) (*Context, error) {
+	c.mu.Lock()
+	s := c.mu.sessions[req.SessionID]
+	c.mu.Unlock()
+	if s == nil {
+		return nil, ErrNotFound
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.mu.epoch != req.Epoch:
+		return nil, ErrInvalidEpoch
+	case s.usesTopicIDs != req.UsesTopicIDs:
+		return nil, ErrTopicIDMismatch
+	}
+	for _, p := range req.Partitions {
+		s.addLocked(p, s.usesTopicIDs)
+	}
+	for _, k := range req.Forgotten {
+		s.forgetLocked(k.identity(s.usesTopicIDs))
+	}
+	if len(s.mu.byKey) == 0 {
+		// Nothing is left to remember: the client is answered without a session.
+		c.remove(s.id)
+		x := &Context{cache: c, usesTopicIDs: req.UsesTopicIDs, follower: req.Follower}
+		x.partitions = append(x.partitions, req.Partitions...)
+		return x, nil
+	}
+	c.touch(nowMs, s, len(s.mu.byKey))
+	s.mu.epoch = nextEpoch(s.mu.epoch)
+	x := &Context{cache: c, session: s, epoch: s.mu.epoch}
+	x.partitions = make([]Partition, 0, len(s.mu.byKey))
+	x.asked = make([]*asked, 0, len(s.mu.byKey))
+	for a := s.mu.first; a != nil; a = a.next {
+		x.partitions = append(x.partitions, a.Partition)
+		x.asked = append(x.asked, a)
+	}
+	return x, nil
+}
+
+func (c *Cache) remove(id int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.mu.sessions[id]; s != nil {
+		c.removeLocked(s)
+	}
+}
+
+func (c *Cache) removeLocked(s *session) {
+	delete(c.mu.sessions, s.id)
+}
+
+// touch notes that a session is used. Lock order: a session's, then the cache's.
+func (c *Cache) touch(nowMs int64, s *session, size int) {
+	c.mu.Lock()
+	s.lastUsedMs, s.size = nowMs, size
+	c.mu.Unlock()
+}
+
+// create makes a session of a full fetch that was answered; noSession: there is no slot for it.
+func (c *Cache) create(nowMs int64, x *Context, results []Result) int32 {
+	s := &session{usesTopicIDs: x.usesTopicIDs, privileged: x.follower, createdMs: nowMs, lastUsedMs: nowMs}
+	s.initLocked(len(x.partitions)) // nobody else has it yet
+	for i, p := range x.partitions {
+		s.addLocked(p, s.usesTopicIDs).answer(&results[i])
+	}
+	s.size = len(s.mu.byKey)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.mu.sessions) >= c.slots && !c.evictLocked(nowMs, s) {
+		return noSession
+	}
+	for s.id == noSession || c.mu.sessions[s.id] != nil {
+		s.id = int32(c.random() & 0x7fffffff)
+	}
+	c.mu.sessions[s.id] = s
+	return s.id
+}
+
+// evictLocked makes room for s: by Kafka's rule the session that was not used for longest goes, if
+// that is over two minutes; otherwise the least worthy one of those that s may evict, if s is
+// worthier. Worth is being a follower's, then the number of partitions. A session is safe from
+// its equals until it was used after its first two minutes; a consumer's is never safe from a
+// follower's.
+//
+// It looks at all sessions: that is 1 000 by default, and only when a client creates a session in
+// a full cache.
+func (c *Cache) evictLocked(nowMs int64, s *session) bool {
+	var stalest, least *session
+	for _, other := range c.mu.sessions {
+		if stalest == nil || stalerThan(other, stalest) {
+			stalest = other
+		}
+		settled := other.lastUsedMs-other.createdMs > evictionMs
+		if (settled || s.privileged && !other.privileged) && (least == nil || lessWorthy(other, least)) {
+			least = other
+		}
+	}
+	switch {
+	case stalest == nil:
+		return false
+	case nowMs-stalest.lastUsedMs > evictionMs:
+		least = stalest
+	case least == nil || !worthier(s, least):
+		return false
+	}
+	c.removeLocked(least)
+	c.mu.evicted++
+	return true
+}
+
+func stalerThan(a, b *session) bool {
+	if a.lastUsedMs != b.lastUsedMs {
+		return a.lastUsedMs < b.lastUsedMs
+	}
+	return a.id < b.id
+}
+
+func lessWorthy(a, b *session) bool {
+	switch {
+	case a.privileged != b.privileged:
+		return !a.privileged
+	case a.size != b.size:
+		return a.size < b.size
+	}
+	return a.id < b.id
+}
+
+func worthier(a, b *session) bool {
+	if a.privileged != b.privileged {
+		return a.privileged
+	}
+	return a.size > b.size
+}
