@@ -308,6 +308,14 @@ func TestZeroTails(t *testing.T) {
 			if err := errors.Join(x.Seal(), y.Seal()); err != nil {
 				t.Fatal(err)
 			}
+			if !writable { // sealed: its file is left as it is
+				off, ts := OpenOffset(fs, h, "i", 100, 10<<20, true), OpenTime(fs, h, "t", 100, 10<<20, true)
+				if err := errors.Join(off.Seal(), ts.Seal()); err != nil {
+					t.Fatal(err)
+				}
+				off.Close()
+				ts.Close()
+			}
 			if p, _ := vfs.ReadFile(fs, "i"); !bytes.Equal(p, off[:16*entries]) {
 				t.Fatalf("%d bytes after a clean close", len(p))
 			}

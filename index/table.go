@@ -48,8 +48,9 @@ type table struct {
 	handles *vfs.Handles
 	base    int64
 
-	file    vfs.Slot // vfs.File, read and write
-	mapping vfs.Slot // *vfs.Mapping; only while sealed
+	// slot holds a vfs.File for reading and writing, or, once sealed and
+	// synced, a *vfs.Mapping.
+	slot vfs.Slot
 
 	// write serialises flushes, loads and truncations, so that mu is never
 	// held over I/O. Taken before mu.
@@ -74,14 +75,17 @@ type table struct {
 func (t *table) init(fs vfs.FS, h *vfs.Handles, path string, base int64, writable bool) {
 	t.fs, t.handles, t.base = fs, h, base
 	t.mu.path, t.mu.writable = path, writable
-	t.file.Open = func() (io.Closer, error) {
-		return t.fs.OpenFile(t.Path(), os.O_RDWR|os.O_CREATE, 0o644)
-	}
-	t.mapping.Open = t.openMapping
+	t.slot.Open = t.open
 }
 
-func (t *table) openMapping() (io.Closer, error) {
-	f, err := t.fs.OpenFile(t.Path(), os.O_RDONLY, 0)
+func (t *table) open() (io.Closer, error) {
+	t.mu.Lock()
+	path, writable := t.mu.path, t.mu.writable
+	t.mu.Unlock()
+	if writable {
+		return t.fs.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	}
+	f, err := t.fs.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +132,7 @@ func (t *table) load() error {
 // loadLocked is load for one who holds write.
 func (t *table) loadLocked() error {
 	t.mu.Lock()
-	loaded, sealed := t.mu.loaded, !t.mu.writable
+	loaded := t.mu.loaded
 	t.mu.Unlock()
 	if loaded {
 		return nil
@@ -142,11 +146,10 @@ func (t *table) loadLocked() error {
 	}
 	n := 0
 	if size > 0 {
-		if sealed {
-			n, err = t.countMapped(size)
-		} else {
-			n, err = t.countFile(size)
-		}
+		err = t.withEntries(int(size)/t.size, func(e entries) error {
+			n, err = t.count(e)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -170,6 +173,7 @@ func (t *table) LoadUnchecked() error {
 	if _, missing := err.(*CorruptError); err != nil && !missing {
 		return err
 	}
+	t.unmap()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.n = int(size) / t.size
@@ -193,54 +197,39 @@ func (t *table) fileSize() (int64, error) {
 	return 0, t.corrupt(0, "file is missing")
 }
 
-func (t *table) countMapped(size int64) (n int, err error) {
-	err = t.withMapping(func(p []byte) error {
-		if int64(len(p)) < size {
-			return t.corrupt(int64(len(p)), "file has shrunk")
-		}
-		n, err = t.count(int(size)/t.size, func(i int, e *entry) error {
-			copy(e[:t.size], p[i*t.size:])
-			return nil
-		})
-		return err
-	})
-	return n, err
-}
-
-func (t *table) countFile(size int64) (int, error) {
-	f, err := t.openFile()
-	if err != nil {
-		return 0, err
+// unmap closes an idle handle: before the index is opened for appending, whose
+// handle is another. Lookups are excluded then.
+func (t *table) unmap() {
+	t.mu.Lock()
+	writable := t.mu.writable
+	t.mu.Unlock()
+	if writable {
+		return // the handle is a file, perhaps a pinned one
 	}
-	defer t.handles.Release(&t.file)
-	block := blocks.Get().(*[blockSize]byte)
-	defer blocks.Put(block)
-	return t.count(int(size)/t.size, func(i int, e *entry) error {
-		return t.readEntry(f, block, i, e)
-	})
+	t.handles.Drop(&t.slot)
 }
 
-// count returns how many of total entries are there before the zeros that
+// count returns how many of the entries are there before the zeros that
 // preallocation leaves, and checks the first and the last.
-func (t *table) count(total int, at func(i int, e *entry) error) (int, error) {
+func (t *table) count(all entries) (int, error) {
 	var e entry
 	var err error
 	zero := func(i int) bool {
 		if err == nil {
-			err = at(i, &e)
+			err = all.at(i, &e)
 		}
 		return e == entry{}
 	}
-	n := total
-	if t.padded && zero(total-1) && !(t.zeroLone && total == 1) {
-		n = sort.Search(total, zero)
+	n := all.n
+	if t.padded && zero(n-1) && !(t.zeroLone && n == 1) {
+		n = sort.Search(n, zero)
 	}
 	if err != nil || n == 0 {
 		return 0, err
 	}
 	var first, last entry
-	if err = at(0, &first); err == nil {
-		err = at(n-1, &last)
+	if err = all.at(0, &first); err == nil {
+		err = all.at(n-1, &last)
 	}
 	if err != nil {
 		return 0, err
@@ -254,48 +243,87 @@ func (t *table) count(total int, at func(i int, e *entry) error) (int, error) {
 	return n, nil
 }
 
-// withMapping runs fn over the mapped file and turns a fault into CorruptError.
-func (t *table) withMapping(fn func(p []byte) error) error {
-	val, err := t.handles.Acquire(&t.mapping)
+// entries is the file's first n entries, mapped or by pread.
+type entries struct {
+	t      *table
+	n      int
+	mapped []byte   // nil: read from file
+	file   vfs.File // through block
+	block  *[blockSize]byte
+}
+
+// withEntries runs fn over the first n entries of the file. A fault in a
+// mapping is a CorruptError.
+func (t *table) withEntries(n int, fn func(e entries) error) error {
+	val, err := t.handles.Acquire(&t.slot)
 	if err != nil {
 		return err
 	}
-	err = val.(*vfs.Mapping).Read(fn)
-	t.handles.Release(&t.mapping)
+	defer t.handles.Release(&t.slot)
+	m, ok := val.(*vfs.Mapping)
+	if !ok {
+		block := blocks.Get().(*[blockSize]byte)
+		defer blocks.Put(block)
+		return fn(entries{t: t, n: n, file: val.(vfs.File), block: block})
+	}
+	if m.Len() < int64(n*t.size) {
+		return t.corrupt(m.Len(), "file has shrunk")
+	}
+	err = m.Read(func(p []byte) error { return fn(entries{t: t, n: n, mapped: p[:n*t.size]}) })
 	if fault, ok := err.(*vfs.FaultError); ok {
 		return t.corrupt(0, fault.Error())
 	}
 	return err
 }
 
-// openFile returns the file for reading; the caller releases it.
-func (t *table) openFile() (vfs.File, error) {
-	val, err := t.handles.Acquire(&t.file)
-	if err != nil {
-		return nil, err
+// get returns entries [lo, hi), at most a block of them, valid until the next call.
+func (e entries) get(lo, hi int) ([]byte, error) {
+	size := e.t.size
+	if e.mapped != nil {
+		return e.mapped[lo*size : hi*size], nil
 	}
-	return val.(vfs.File), nil
-}
-
-func (t *table) readEntry(f vfs.File, block *[blockSize]byte, i int, e *entry) error {
-	if err := t.readBlock(f, block, i, i+1); err != nil {
-		return err
-	}
-	copy(e[:t.size], block[:t.size])
-	return nil
-}
-
-// readBlock reads entries [lo, hi) into block.
-func (t *table) readBlock(f vfs.File, block *[blockSize]byte, lo, hi int) error {
-	want := (hi - lo) * t.size
-	n, err := f.ReadAt(block[:want], int64(lo*t.size))
-	if n == want {
-		return nil
+	p := e.block[:(hi-lo)*size]
+	n, err := e.file.ReadAt(p, int64(lo*size))
+	if n == len(p) {
+		return p, nil
 	}
 	if err == io.EOF {
-		return t.corrupt(int64(lo*t.size+n), "file has shrunk")
+		err = e.t.corrupt(int64(lo*size+n), "file has shrunk")
 	}
+	return nil, err
+}
+
+// at copies entry i.
+func (e entries) at(i int, to *entry) error {
+	p, err := e.get(i, i+1)
+	copy(to[:], p)
 	return err
+}
+
+// find is table.find among these entries.
+func (e entries) find(key func(e []byte) int64, target int64, floor, ceil *entry) (int, error) {
+	lo, hi := 0, e.n
+	if e.mapped != nil {
+		return e.t.search(e.mapped, key, target, floor, ceil), nil
+	}
+	for hi-lo+2 > blockSize/e.t.size {
+		mid := int(uint(lo+hi) / 2)
+		p, err := e.get(mid, mid+1)
+		if err != nil {
+			return 0, err
+		}
+		if key(p) < target {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	lo, hi = max(lo-1, 0), min(hi+1, e.n)
+	p, err := e.get(lo, hi)
+	if err != nil {
+		return 0, err
+	}
+	return lo + e.t.search(p, key, target, floor, ceil), nil
 }
 
 var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
@@ -308,7 +336,7 @@ func (t *table) find(key func(e []byte) int64, target int64, floor, ceil *entry)
 	}
 	t.mu.Lock()
 	n = t.mu.n
-	inFile, sealed := t.mu.tailFrom, !t.mu.writable
+	inFile := t.mu.tailFrom
 	if tail := t.mu.tail; len(tail) > 0 {
 		if inFile == 0 || key(tail) < target {
 			i = t.search(tail, key, target, floor, ceil) + inFile
@@ -318,20 +346,13 @@ func (t *table) find(key func(e []byte) int64, target int64, floor, ceil *entry)
 		copy(ceil[:t.size], tail)
 	}
 	t.mu.Unlock()
-	switch {
-	case inFile == 0:
+	if inFile == 0 {
 		return 0, n, nil
-	case sealed:
-		err = t.withMapping(func(p []byte) error {
-			if len(p) < inFile*t.size {
-				return t.corrupt(int64(len(p)), "file has shrunk")
-			}
-			i = t.search(p[:inFile*t.size], key, target, floor, ceil)
-			return nil
-		})
-	default:
-		i, err = t.findInFile(inFile, key, target, floor, ceil)
 	}
+	err = t.withEntries(inFile, func(e entries) (err error) {
+		i, err = e.find(key, target, floor, ceil)
+		return err
+	})
 	return i, n, err
 }
 
@@ -355,34 +376,6 @@ func (t *table) search(p []byte, key func(e []byte) int64, target int64, floor, 
 	return lo
 }
 
-// findInFile is find in the first n entries of the file, by pread.
-func (t *table) findInFile(n int, key func(e []byte) int64, target int64, floor, ceil *entry) (int, error) {
-	f, err := t.openFile()
-	if err != nil {
-		return 0, err
-	}
-	defer t.handles.Release(&t.file)
-	block := blocks.Get().(*[blockSize]byte)
-	defer blocks.Put(block)
-	lo, hi := 0, n
-	for hi-lo+2 > blockSize/t.size {
-		mid := int(uint(lo+hi) / 2)
-		if err := t.readBlock(f, block, mid, mid+1); err != nil {
-			return 0, err
-		}
-		if key(block[:]) < target {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	lo, hi = max(lo-1, 0), min(hi+1, n)
-	if err := t.readBlock(f, block, lo, hi); err != nil {
-		return 0, err
-	}
-	return lo + t.search(block[:(hi-lo)*t.size], key, target, floor, ceil), nil
-}
-
 // last copies the last entry to e and returns how many there are.
 func (t *table) last(e *entry) (n int, err error) {
 	var above entry
@@ -401,22 +394,21 @@ func (t *table) read(from int, fn func(p []byte, i int) bool) error {
 	tail := append([]byte(nil), t.mu.tail...)
 	t.mu.Unlock()
 	if from < inFile {
-		f, err := t.openFile()
-		if err != nil {
+		more := true
+		err := t.withEntries(inFile, func(e entries) error {
+			for from < inFile && more {
+				hi := min(from+blockSize/t.size, inFile)
+				p, err := e.get(from, hi)
+				if err != nil {
+					return err
+				}
+				more = fn(p, from)
+				from = hi
+			}
+			return nil
+		})
+		if err != nil || !more {
 			return err
-		}
-		defer t.handles.Release(&t.file)
-		block := blocks.Get().(*[blockSize]byte)
-		defer blocks.Put(block)
-		for from < inFile {
-			hi := min(from+blockSize/t.size, inFile)
-			if err := t.readBlock(f, block, from, hi); err != nil {
-				return err
-			}
-			if !fn(block[:(hi-from)*t.size], from) {
-				return nil
-			}
-			from = hi
 		}
 	}
 	if p := tail[(from-inFile)*t.size:]; len(p) > 0 {

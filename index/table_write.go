@@ -36,7 +36,7 @@ func (t *table) Flush() error {
 func (t *table) flushLocked() error {
 	t.mu.Lock()
 	flushed, n, trim := t.mu.flushed, t.mu.n, t.mu.trim
-	if !t.mu.loaded || (flushed == n && !trim) {
+	if !t.mu.loaded || !t.mu.writable || (flushed == n && !trim) {
 		t.mu.Unlock()
 		return nil
 	}
@@ -72,7 +72,7 @@ func (t *table) flushLocked() error {
 // caller is about to write: the descriptor that wrote is the one that learns
 // of the disk's error. The caller holds write.
 func (t *table) pin() (vfs.File, error) {
-	val, err := t.handles.AcquireWriter(&t.file)
+	val, err := t.handles.AcquireWriter(&t.slot)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (t *table) pin() (vfs.File, error) {
 	t.mu.pinned = true
 	t.mu.Unlock()
 	if already {
-		t.handles.Release(&t.file)
+		t.handles.Release(&t.slot)
 	}
 	return val.(vfs.File), nil
 }
@@ -102,14 +102,14 @@ func (t *table) Sync() error {
 		t.write.Unlock()
 		return failed
 	}
-	val, err := t.handles.AcquireWriter(&t.file) // open: it is pinned
+	val, err := t.handles.AcquireWriter(&t.slot) // open: it is pinned
 	t.write.Unlock()
 	if err != nil {
 		return err
 	}
 	// Not under write: an append whose tail is full does not wait for a disk.
 	err = val.(vfs.File).Sync()
-	t.handles.Release(&t.file)
+	t.handles.Release(&t.slot)
 	t.mu.Lock()
 	unpin := false
 	switch {
@@ -119,9 +119,13 @@ func (t *table) Sync() error {
 	case t.mu.gen == gen && t.mu.pinned:
 		t.mu.pinned, unpin = false, true
 	}
+	sealed := !t.mu.writable
 	t.mu.Unlock()
 	if unpin {
-		t.handles.Release(&t.file)
+		t.handles.Release(&t.slot)
+		if sealed {
+			t.handles.Drop(&t.slot)
+		}
 	}
 	return err
 }
@@ -140,9 +144,10 @@ func (t *table) keepLocked(k int) error {
 	t.mu.Lock()
 	cut := k < t.mu.flushed || t.mu.trim
 	t.mu.Unlock()
-	if !t.handles.Drop(&t.mapping) {
-		panic("BUG: index: truncation beside a lookup: " + t.Path())
-	}
+	t.unmap()
+	t.mu.Lock()
+	t.mu.writable = true
+	t.mu.Unlock()
 	if cut {
 		f, err := t.pin()
 		if err != nil {
@@ -154,7 +159,6 @@ func (t *table) keepLocked(k int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.writable = true
 	if cut {
 		t.mu.trim = false
 	}
@@ -208,9 +212,10 @@ func (t *table) Seal() error {
 		return err
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.mu.writable = false
 	t.mu.tail, t.mu.tailFrom = nil, t.mu.n
+	t.mu.Unlock()
+	t.handles.Drop(&t.slot) // the next lookup maps; a pinned file stays until its sync
 	return nil
 }
 
@@ -236,10 +241,9 @@ func (t *table) Close() {
 	t.mu.pinned = false
 	t.mu.Unlock()
 	if pinned {
-		t.handles.Release(&t.file)
+		t.handles.Release(&t.slot)
 	}
-	t.handles.Retire(&t.file)
-	t.handles.Retire(&t.mapping)
+	t.handles.Retire(&t.slot)
 }
 
 // Known returns how many entries there are, if that has been looked up yet. It

@@ -133,9 +133,9 @@ func (s *Segment) maybeIndex(pos, lastOff int64, latest *maxTimes) {
 	if s.bytesSinceEntry <= int64(s.cfg.IndexIntervalBytes) {
 		return
 	}
-	_ = s.offsets.Append(lastOff, pos)
+	_ = s.index().offsets.Append(lastOff, pos)
 	if latest.max > index.NoTimestamp {
-		_ = s.times.MaybeAppend(latest.max, latest.maxOff, false)
+		_ = s.index().times.MaybeAppend(latest.max, latest.maxOff, false)
 	}
 	s.bytesSinceEntry = 0
 }
@@ -187,7 +187,7 @@ func (s *Segment) dropPin() {
 
 // AppendAborted adds an aborted transaction to the transaction index, in
 // memory; FlushIndexes and SyncAll write it.
-func (s *Segment) AppendAborted(e index.TxnEntry) error { return s.txns.Append(e) }
+func (s *Segment) AppendAborted(e index.TxnEntry) error { return s.index().txns.get().Append(e) }
 
 // Aborted returns the aborted transactions that a reader of offsets [lo, hi)
 // has to leave out, as far as this segment knows; complete says that no later
@@ -195,7 +195,7 @@ func (s *Segment) AppendAborted(e index.TxnEntry) error { return s.txns.Append(e
 func (s *Segment) Aborted(lo, hi int64) (entries []index.TxnEntry, complete bool, err error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	return s.txns.Collect(lo, hi)
+	return s.index().txns.get().Collect(lo, hi)
 }
 
 // UpperBound returns the offset of the first offset index entry at or beyond
@@ -203,6 +203,6 @@ func (s *Segment) Aborted(lo, hi int64) (entries []index.TxnEntry, complete bool
 func (s *Segment) UpperBound(pos int64) (off int64, ok bool, err error) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	e, ok, err := s.offsets.Ceil(pos)
+	e, ok, err := s.index().offsets.Ceil(pos)
 	return e.Offset, ok, err
 }

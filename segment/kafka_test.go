@@ -158,7 +158,10 @@ func TestKafkaSegmentsRecover(t *testing.T) {
 	eachKafkaSegment(t, func(t *testing.T, fs *vfs.Mem, base int64, files map[string][]byte) {
 		aborted := kafkaAborted(t, base, files)
 		for _, from := range []RecoverFrom{{Whole: true}, {Offset: base}, {Offset: base + 60}, {Offset: base + 120}, {Offset: base + 1000}} {
-			s, err := Open(fs, dir, base, -1, Config{}, false)
+			if from.Whole {
+				fs.Remove(dir + "/" + FileNames(base)[3])
+			}
+			s, err := Open(fs, dir, base, -1, Config{}, from.Whole)
 			if err != nil {
 				t.Fatal(err)
 			}

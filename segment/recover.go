@@ -56,6 +56,9 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 	if err := f.Sync(); err != nil {
 		return 0, s.fail(err)
 	}
+	s.mu.Lock()
+	s.mu.sealed = false
+	s.mu.Unlock()
 	w := walk{s: s, f: f, size: size, fn: fn}
 	if err := w.start(from); err != nil {
 		return 0, err
@@ -103,23 +106,25 @@ func (w *walk) start(from RecoverFrom) error {
 			return err
 		}
 	}
-	return errors.Join(s.offsets.Reset(), s.times.Reset(), s.txns.Reset())
+	x := s.index()
+	return errors.Join(x.offsets.Reset(), x.times.Reset(), x.txns.reset())
 }
 
 // resume starts at the last valid index entry below the recovery point and
 // reports whether it could.
 func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 	s := w.s
-	if err := errors.Join(s.offsets.LoadUnchecked(), s.times.LoadUnchecked(), s.txns.LoadUnchecked()); err != nil {
+	x := s.index()
+	if err := errors.Join(x.offsets.LoadUnchecked(), x.times.LoadUnchecked()); err != nil {
 		return false, err
 	}
-	valid, err := s.offsets.Valid(w.size)
+	valid, err := x.offsets.Valid(w.size)
 	if err != nil {
 		return false, err
 	}
 	var at index.OffsetEntry
 	n := 0
-	err = s.offsets.Each(func(e index.OffsetEntry) bool {
+	err = x.offsets.Each(func(e index.OffsetEntry) bool {
 		if n == valid || e.Offset >= recoveryPoint {
 			return false
 		}
@@ -134,18 +139,14 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 	if err != nil || h.LastOffset() != at.Offset {
 		return false, readError(err)
 	}
-	times, err := s.times.Valid(at.Offset + 1)
+	times, err := x.times.Valid(at.Offset + 1)
 	if err != nil {
 		return false, err
 	}
-	txns, err := s.txns.Valid(h.BaseOffset)
-	if err != nil {
+	if err := errors.Join(x.offsets.Keep(n), x.times.Keep(times), x.txns.repair(h.BaseOffset)); err != nil {
 		return false, err
 	}
-	if err := errors.Join(s.offsets.Keep(n), s.times.Keep(times), s.txns.Keep(txns)); err != nil {
-		return false, err
-	}
-	latest, err := s.times.Last()
+	latest, err := x.times.Last()
 	if err != nil {
 		return false, err
 	}
@@ -280,9 +281,9 @@ func (w *walk) take(b batch.Batch) error {
 
 func (w *walk) index(last int64) error {
 	w.indexed = w.pos
-	err := w.s.offsets.Append(last, w.pos)
+	err := w.s.index().offsets.Append(last, w.pos)
 	if err == nil && w.times.max > index.NoTimestamp {
-		err = w.s.times.MaybeAppend(w.times.max, w.times.maxOff, false)
+		err = w.s.index().times.MaybeAppend(w.times.max, w.times.maxOff, false)
 	}
 	if errors.Is(err, index.ErrFull) {
 		return nil // sparser than it should be
@@ -306,7 +307,7 @@ func (w *walk) finish(onCut func(why *CorruptError, n int64)) error {
 		return s.fail(err)
 	}
 	if w.times.max > index.NoTimestamp {
-		if err := s.times.MaybeAppend(w.times.max, w.times.maxOff, true); err != nil && !errors.Is(err, index.ErrFull) {
+		if err := s.index().times.MaybeAppend(w.times.max, w.times.maxOff, true); err != nil && !errors.Is(err, index.ErrFull) {
 			return err
 		}
 	}
@@ -315,7 +316,7 @@ func (w *walk) finish(onCut func(why *CorruptError, n int64)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.next, s.mu.times = w.next, w.times
-	s.mu.sealed, s.mu.damage = false, nil
+	s.mu.damage = nil
 	s.mu.recent.drop()
 	return nil
 }

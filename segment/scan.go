@@ -157,7 +157,7 @@ func (s *Segment) locate(f vfs.File, off, limit int64) (b found, ok bool, err er
 	if next >= 0 && off >= next {
 		return found{}, false, nil
 	}
-	e, err := s.offsets.Lookup(off)
+	e, err := s.index().offsets.Lookup(off)
 	if err != nil {
 		return found{}, false, err
 	}
@@ -183,14 +183,14 @@ func (s *Segment) locate(f vfs.File, off, limit int64) (b found, ok bool, err er
 // loadEnd finds the end of an active segment: its last index entry, then the
 // headers behind it. They must fill the log exactly.
 func (s *Segment) loadEnd() error {
-	if err := s.txns.Check(); err != nil {
+	if err := s.index().txns.check(); err != nil {
 		return err
 	}
-	latest, err := s.times.Last()
+	latest, err := s.index().times.Last()
 	if err != nil {
 		return err
 	}
-	last, ok, err := s.offsets.Last()
+	last, ok, err := s.index().offsets.Last()
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (s *Segment) ReadNextOffset() (int64, error) {
 	defer s.Release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	last, _, err := s.offsets.Last()
+	last, _, err := s.index().offsets.Last()
 	if err != nil {
 		return 0, err
 	}

@@ -79,9 +79,9 @@ type Segment struct {
 	base int64
 	cfg  Config
 
-	offsets *index.Offset
-	times   *index.Time
-	txns    *index.Txn
+	// indexes are made when they are first needed: a log at rest has many
+	// segments that nobody looks into.
+	indexes atomic.Pointer[indexes]
 
 	file   vfs.Slot     // the .log, read and write
 	create bool         // the slot may create the file; set before the first use
@@ -112,7 +112,7 @@ type Segment struct {
 		gen     uint64 // counts changes of the file
 		txnFile bool   // the .txnindex has been made since the last SyncAll
 
-		views    View          // ring of live Views
+		views    *View         // list of live Views
 		viewGone chan struct{} // closed when a View goes; nil if nobody waits
 	}
 }
@@ -151,7 +151,7 @@ func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
 		err = fmt.Errorf("segment: %s: %w", f.Name(), os.ErrExist)
 	}
 	if err == nil {
-		err = errors.Join(s.offsets.Reset(), s.times.Reset(), s.txns.Reset())
+		err = errors.Join(s.index().offsets.Reset(), s.index().times.Reset(), s.index().txns.reset())
 	}
 	if err != nil {
 		s.Close()
@@ -195,20 +195,12 @@ func Open(fs vfs.FS, dir string, base, size int64, cfg Config, sealed bool) (*Se
 }
 
 func newSegment(fs vfs.FS, dir string, base int64, cfg Config, sealed bool) *Segment {
-	cfg = cfg.withDefaults()
-	names := FileNames(base)
-	s := &Segment{
-		fs: fs, dir: dir, base: base, cfg: cfg,
-		offsets: index.OpenOffset(fs, cfg.Handles, filepath.Join(dir, names[1]), base, cfg.IndexMaxBytes, !sealed),
-		times:   index.OpenTime(fs, cfg.Handles, filepath.Join(dir, names[2]), base, cfg.IndexMaxBytes, !sealed),
-		txns:    index.OpenTxn(fs, cfg.Handles, filepath.Join(dir, names[3]), base, !sealed),
-	}
+	s := &Segment{fs: fs, dir: dir, base: base, cfg: cfg.withDefaults()}
 	s.file.Open = s.openSlot
 	s.life.Store(2)
 	s.limit.Store(maxSize + 1)
 	s.mu.sealed = sealed
 	s.mu.next = -1
-	s.mu.views.prev, s.mu.views.next = &s.mu.views, &s.mu.views
 	return s
 }
 
@@ -275,7 +267,7 @@ func (s *Segment) Sealed() bool {
 }
 
 // IndexFull reports whether an index has no room, which is a reason to roll.
-func (s *Segment) IndexFull() bool { return s.offsets.Full() || s.times.Full() }
+func (s *Segment) IndexFull() bool { return s.index().offsets.Full() || s.index().times.Full() }
 
 // ModTimeMs returns when the log file was last written, in ms.
 func (s *Segment) ModTimeMs() (int64, error) {
@@ -298,13 +290,13 @@ func (s *Segment) Check() error {
 	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	if err := s.txns.Check(); err != nil {
+	if err := s.index().txns.check(); err != nil {
 		return err
 	}
-	if err := s.times.Check(); err != nil {
+	if err := s.index().times.Check(); err != nil {
 		return err
 	}
-	last, ok, err := s.offsets.Last()
+	last, ok, err := s.index().offsets.Last()
 	if err == nil && ok && last.Pos >= s.Size() {
 		err = s.corrupt(last.Pos, "offset index points beyond the end of the log")
 	}
@@ -332,9 +324,9 @@ func (s *Segment) Release() {
 	case n < 0:
 		panic("BUG: segment: released more often than acquired")
 	case n == 1:
-		s.offsets.Close()
-		s.times.Close()
-		s.txns.Close()
+		if x := s.indexes.Load(); x != nil {
+			x.close()
+		}
 		s.dropPin()
 		s.cfg.Handles.Retire(&s.file)
 	}
@@ -371,10 +363,9 @@ func (s *Segment) MarkDeleted() error {
 			s.mu.Unlock()
 		}
 	}
-	names := FileNames(s.base)
-	s.offsets.SetPath(filepath.Join(s.dir, names[1]) + deletedSuffix)
-	s.times.SetPath(filepath.Join(s.dir, names[2]) + deletedSuffix)
-	s.txns.SetPath(filepath.Join(s.dir, names[3]) + deletedSuffix)
+	if x := s.indexes.Load(); x != nil {
+		x.setPaths(s.indexPaths())
+	}
 	return nil
 }
 
@@ -398,7 +389,7 @@ func (s *Segment) Unlink() error {
 func (s *Segment) Live() (views int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for v := s.mu.views.next; v != &s.mu.views; v = v.next {
+	for v := s.mu.views; v != nil; v = v.next {
 		views++
 		bytes += v.end - v.pos
 	}

@@ -40,18 +40,11 @@ func (s *Segment) Sync() error {
 
 // FlushIndexes writes the index entries that only memory has. It syncs nothing.
 func (s *Segment) FlushIndexes() error {
-	return errors.Join(s.offsets.Flush(), s.times.Flush(), s.flushTxns())
-}
-
-// flushTxns notes that the file has come to be: its directory is to be synced.
-func (s *Segment) flushTxns() error {
-	if n, loaded := s.txns.Known(); !loaded || n == 0 {
+	x := s.indexes.Load()
+	if x == nil {
 		return nil
 	}
-	s.mu.Lock()
-	s.mu.txnFile = true
-	s.mu.Unlock()
-	return s.txns.Flush()
+	return errors.Join(x.offsets.Flush(), x.times.Flush(), x.txns.flush())
 }
 
 // SyncAll makes the log and then its indexes durable, each after it is
@@ -60,7 +53,11 @@ func (s *Segment) SyncAll() error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
-	if err := errors.Join(s.offsets.Sync(), s.times.Sync(), s.flushTxns(), s.txns.Sync()); err != nil {
+	x := s.indexes.Load()
+	if x == nil {
+		return nil
+	}
+	if err := errors.Join(x.offsets.Sync(), x.times.Sync(), x.txns.sync()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -84,11 +81,11 @@ func (s *Segment) Seal() error {
 		return damage
 	}
 	if latest.maxKnown {
-		if err := s.times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {
+		if err := s.index().times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(s.offsets.Seal(), s.times.Seal(), s.flushTxns(), s.txns.Seal()); err != nil {
+	if err := errors.Join(s.index().offsets.Seal(), s.index().times.Seal(), s.index().txns.seal()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -103,7 +100,11 @@ func (s *Segment) Trim() error {
 	s.mu.Lock()
 	s.mu.recent.drop()
 	s.mu.Unlock()
-	return errors.Join(s.offsets.Trim(), s.times.Trim(), s.flushTxns(), s.txns.Trim())
+	x := s.indexes.Load()
+	if x == nil {
+		return nil
+	}
+	return errors.Join(x.offsets.Trim(), x.times.Trim(), x.txns.trim())
 }
 
 // StartWriteback starts writing dirty bytes of [pos, pos+n) without waiting.

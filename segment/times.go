@@ -53,7 +53,7 @@ func (s *Segment) LargestTimestamp() (ts, off int64, err error) {
 	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	last, err := s.times.Last()
+	last, err := s.index().times.Last()
 	if err != nil {
 		return index.NoTimestamp, s.base, err
 	}
@@ -101,11 +101,11 @@ func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, 
 	defer s.Release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	t, err := s.times.Lookup(ts)
+	t, err := s.index().times.Lookup(ts)
 	if err != nil {
 		return false, 0, 0, err
 	}
-	e, err := s.offsets.Lookup(max(t.Offset, startOff))
+	e, err := s.index().offsets.Lookup(max(t.Offset, startOff))
 	if err != nil {
 		return false, 0, 0, err
 	}

@@ -81,7 +81,7 @@ func (s *Segment) viewsBeyond(pos int64, revoke bool) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	any := false
-	for v := s.mu.views.next; v != &s.mu.views; v = v.next {
+	for v := s.mu.views; v != nil; v = v.next {
 		if v.end > pos {
 			any = true
 			if revoke {
@@ -101,7 +101,7 @@ func (s *Segment) viewsBeyond(pos int64, revoke bool) <-chan struct{} {
 // cutAt does the cut: the indexes first, so that a crash between leaves an
 // index that says less than the log, not more. The caller holds gate.
 func (s *Segment) cutAt(f vfs.File, off, pos int64) (cut int64, err error) {
-	if err := errors.Join(s.offsets.TruncateTo(off), s.times.TruncateTo(off), s.txns.TruncateTo(off)); err != nil {
+	if err := errors.Join(s.index().offsets.TruncateTo(off), s.index().times.TruncateTo(off), s.index().txns.truncateTo(off)); err != nil {
 		return 0, err
 	}
 	cut = s.size.Load() - pos
@@ -126,11 +126,11 @@ func (s *Segment) cutAt(f vfs.File, off, pos int64) (cut int64, err error) {
 // reload finds NextOffset and the largest timestamp again, as Kafka does: from
 // the time index's last entry, and the headers behind it.
 func (s *Segment) reload(f vfs.File, end int64) error {
-	latest, err := s.times.Last()
+	latest, err := s.index().times.Last()
 	if err != nil {
 		return err
 	}
-	from, err := s.offsets.Lookup(latest.Offset)
+	from, err := s.index().offsets.Lookup(latest.Offset)
 	if err != nil {
 		return err
 	}

@@ -66,8 +66,11 @@ func (s *Segment) read(off, maxBytes, maxPos int64, minOne bool) (*View, error) 
 	v.seg, v.file, v.pos, v.n, v.end, v.baseOff = s, f, b.pos, n, b.pos+n, b.base
 	v.revoked.Store(false)
 	s.mu.Lock()
-	v.prev, v.next = &s.mu.views, s.mu.views.next
-	v.prev.next, v.next.prev = v, v
+	v.prev, v.next = nil, s.mu.views
+	if v.next != nil {
+		v.next.prev = v
+	}
+	s.mu.views = v
 	s.mu.Unlock()
 	return v, nil
 }
@@ -133,7 +136,14 @@ func (v *View) Close() error {
 		panic("BUG: segment: view closed twice")
 	}
 	s.mu.Lock()
-	v.prev.next, v.next.prev = v.next, v.prev
+	if v.next != nil {
+		v.next.prev = v.prev
+	}
+	if v.prev != nil {
+		v.prev.next = v.next
+	} else {
+		s.mu.views = v.next
+	}
 	if gone := s.mu.viewGone; gone != nil {
 		close(gone)
 		s.mu.viewGone = nil

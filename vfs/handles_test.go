@@ -10,28 +10,31 @@ import (
 	"testing"
 )
 
-// thing counts how often it is open; twice at once is an error.
+// thing can be opened; each opening is a handle of its own.
 type thing struct {
 	slot Slot
-	open atomic.Int32
-	bad  atomic.Bool
+	open atomic.Int32 // handles open
+}
+
+type handle struct {
+	of     *thing
+	closed atomic.Bool
 }
 
 func newThing() *thing {
 	t := &thing{}
 	t.slot.Open = func() (io.Closer, error) {
-		if t.open.Add(1) != 1 {
-			t.bad.Store(true)
-		}
-		return t, nil
+		t.open.Add(1)
+		return &handle{of: t}, nil
 	}
 	return t
 }
 
-func (t *thing) Close() error {
-	if t.open.Add(-1) != 0 {
-		t.bad.Store(true)
+func (h *handle) Close() error {
+	if h.closed.Swap(true) {
+		panic("closed twice")
 	}
+	h.of.open.Add(-1)
 	return nil
 }
 
@@ -123,11 +126,12 @@ func TestHandlesTogether(t *testing.T) {
 			rng := rand.New(rand.NewSource(int64(g)))
 			for range 5000 {
 				th := things[rng.Intn(len(things))]
-				if _, err := h.Acquire(&th.slot); err != nil {
+				val, err := h.Acquire(&th.slot)
+				if err != nil {
 					t.Error(err)
 					return
 				}
-				if th.open.Load() != 1 {
+				if val.(*handle).closed.Load() {
 					t.Error("in use and closed")
 				}
 				h.Release(&th.slot)
@@ -141,9 +145,11 @@ func TestHandlesTogether(t *testing.T) {
 	if open, idle := h.Open(); open != idle || idle > 3 {
 		t.Fatal(open, idle)
 	}
+	held := int32(0)
 	for _, th := range things {
-		if th.bad.Load() {
-			t.Fatal("one thing was open twice")
-		}
+		held += th.open.Load()
+	}
+	if open, _ := h.Open(); int(held) != open {
+		t.Fatalf("%d handles are open, %d are counted", held, open)
 	}
 }
