@@ -284,6 +284,14 @@ func TestTopicsComeAndGo(t *testing.T) {
 	if n.b.image().Topic("made") == nil {
 		t.Fatal("the topic was not created")
 	}
+	for range 200 { // a client too old to forbid it
+		if askNode[*kmsg.MetadataResponse](n, metadataFor("old"), 0).Topics[0].ErrorCode == 0 {
+			break
+		}
+	}
+	if n.b.image().Topic("old") == nil {
+		t.Fatal("version 0 created no topic")
+	}
 	more := kmsg.NewPtrCreatePartitionsRequest()
 	mt := kmsg.NewCreatePartitionsRequestTopic()
 	mt.Topic, mt.Count = "made", 5

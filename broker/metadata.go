@@ -115,7 +115,8 @@ func (b *Broker) handleMetadata(c *call, req *kmsg.MetadataRequest) {
 	}
 	var missing []string
 	resp.Topics, missing = v.metadataTopics(req, version)
-	if len(missing) > 0 && req.AllowAutoTopicCreation && b.cfg.AutoCreateTopics {
+	allowed := req.AllowAutoTopicCreation || version < 4 // which cannot say no
+	if len(missing) > 0 && allowed && b.cfg.AutoCreateTopics {
 		b.autoCreate(missing)
 	}
 	c.reply(resp)

@@ -24,7 +24,7 @@ func (s *Server) ValidateDynamic(settings map[string]string, now *Layers, perBro
 			return nil
 		}
 		if len(bad) > 4 {
-			kind = "HashSet"
+			kind, bad = "HashSet", inScalaOrder(bad, 0)
 		}
 		return &Error{Msg: why + ": " + kind + "(" + strings.Join(bad, ", ") + ")", BadRequest: true}
 	}
@@ -167,6 +167,33 @@ func inPropertiesOrder(names []string) []string {
 	slices.Sort(names)
 	slices.SortStableFunc(names, func(a, b string) int { return int(bucket(a)) - int(bucket(b)) })
 	return names
+}
+
+// inScalaOrder puts names in the order in which Scala's immutable HashSet yields them: at each level of
+// its trie, five bits of the hash from shift on, those that are alone first, then the branches.
+func inScalaOrder(names []string, shift uint) []string {
+	var slots [32][]string
+	for _, s := range names {
+		h := javaHash(s)
+		h += ^(h << 9)
+		h ^= h >> 14
+		h += h << 4
+		h ^= h >> 10
+		at := h >> shift & 31
+		slots[at] = append(slots[at], s)
+	}
+	var alone, branches []string
+	for _, slot := range slots {
+		switch {
+		case len(slot) == 1:
+			alone = append(alone, slot[0])
+		case shift > 25: // the hash is used up: they are equal in it
+			branches = append(branches, slot...)
+		case len(slot) > 1:
+			branches = append(branches, inScalaOrder(slot, shift+5)...)
+		}
+	}
+	return append(alone, branches...)
 }
 
 // javaHash is String.hashCode of an ASCII string.
