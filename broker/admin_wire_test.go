@@ -265,33 +265,31 @@ func TestSettingsAreInForceAtOnce(t *testing.T) {
 	after(startNode(t, dir, "log.retention.ms", "700000"))
 }
 
-func TestTopicsComeAndGo(t *testing.T) {
-	n := startNode(t, t.TempDir(), "num.partitions", "3")
-	auto := metadataFor("made")
-	auto.AllowAutoTopicCreation = true
-	for range 200 { // the client is told to ask again until the topic is there
-		top := askNode[*kmsg.MetadataResponse](n, auto, 12).Topics[0]
+// awaitCreated names a topic until it is there: until then the client is told to ask again.
+func (n *node) awaitCreated(name string, version int16) kmsg.MetadataResponseTopic {
+	n.t.Helper()
+	req := metadataFor(name)
+	req.AllowAutoTopicCreation = version >= 4
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		top := askNode[*kmsg.MetadataResponse](n, req, version).Topics[0]
 		if top.ErrorCode == 0 {
-			if len(top.Partitions) != 3 || top.Partitions[0].Leader != 1 {
-				t.Fatalf("got %+v", top)
-			}
-			break
+			return top
 		}
 		if top.ErrorCode != int16(wire.UnknownTopicOrPartition) {
-			t.Fatalf("got %+v", top)
+			n.t.Fatalf("got %+v", top)
 		}
 	}
-	if n.b.image().Topic("made") == nil {
-		t.Fatal("the topic was not created")
+	n.t.Fatalf("%s was not created", name)
+	panic("unreachable")
+}
+
+func TestTopicsComeAndGo(t *testing.T) {
+	n := startNode(t, t.TempDir(), "num.partitions", "3")
+	made := n.awaitCreated("made", 12)
+	if len(made.Partitions) != 3 || made.Partitions[0].Leader != 1 {
+		t.Fatalf("got %+v", made)
 	}
-	for range 200 { // a client too old to forbid it
-		if askNode[*kmsg.MetadataResponse](n, metadataFor("old"), 0).Topics[0].ErrorCode == 0 {
-			break
-		}
-	}
-	if n.b.image().Topic("old") == nil {
-		t.Fatal("version 0 created no topic")
-	}
+	n.awaitCreated("old", 0) // by a client that cannot forbid it
 	more := kmsg.NewPtrCreatePartitionsRequest()
 	mt := kmsg.NewCreatePartitionsRequestTopic()
 	mt.Topic, mt.Count = "made", 5
