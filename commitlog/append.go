@@ -66,6 +66,7 @@ func (l *Log) Append(nowMs int64, leaderEpoch int32, entries []*Entry) {
 	w.rules = batch.Rules{
 		NowMs: nowMs, TimestampType: cfg.TimestampType, BeforeMaxMs: cfg.BeforeMaxMs, AfterMaxMs: cfg.AfterMaxMs,
 		RequireKey: cfg.Compact, Target: cfg.Target, MaxBytes: cfg.MaxMessageBytes, LeaderEpoch: leaderEpoch,
+		TopicPartition: l.name,
 	}
 	l.mu.Lock()
 	w.begin(l, cfg)

@@ -377,7 +377,13 @@ func (ld *loader) sync() error {
 	if err := l.writeEpochs(); err != nil {
 		return err
 	}
+	active := (*l.segs.Load()).active()
 	for _, seg := range ld.walked {
+		if seg != active {
+			if err := seg.Seal(); err != nil {
+				return err
+			}
+		}
 		if err := seg.SyncAll(); err != nil {
 			return err
 		}

@@ -59,14 +59,6 @@ func (ld *loader) recover() error {
 			break
 		}
 	}
-	active := (*l.segs.Load()).active()
-	for _, seg := range ld.walked {
-		if seg != active {
-			if err := seg.Seal(); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }
 

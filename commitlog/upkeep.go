@@ -83,7 +83,22 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 	}
 	l.publishSynced(end)
 	l.recovery.Store(max(end, l.recovery.Load()))
+	if !closing {
+		l.trim(end)
+	}
 	return false, nil
+}
+
+// trim gives back the memory of a log to which nothing was appended since end.
+func (l *Log) trim(end int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end.Load() != end || l.mu.closed {
+		return
+	}
+	if err := (*l.segs.Load()).active().Trim(); err != nil {
+		l.store.janitor.report(l.name, err)
+	}
 }
 
 // writeEpochs writes the leader epoch file if the cache has moved on. The file
