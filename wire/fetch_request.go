@@ -76,18 +76,18 @@ func (r *FetchRequest) Decode(version int16, body []byte) error {
 		r.SessionID = d.i32("Fetch session id")
 		r.SessionEpoch = d.i32("Fetch session epoch")
 	}
-	for n := d.count("Fetch topics", 6); n > 0 && d.err == nil; n-- {
+	for n := d.count("Fetch topics", 3); n > 0 && d.err == nil; n-- {
 		r.topic(&d, version)
 	}
 	if version >= 7 {
-		for n := d.count("Fetch forgotten topics", 6); n > 0 && d.err == nil; n-- {
+		for n := d.count("Fetch forgotten topics", 3); n > 0 && d.err == nil; n-- {
 			r.forgotten(&d, version)
 		}
 	}
 	if version >= 11 {
 		r.RackID = d.str("Fetch rack id")
 	}
-	d.tags("Fetch tags", func(tag uint32, field *reader) {
+	d.tags("Fetch tags", func(tag uint32, field reader) *FormatError {
 		switch {
 		case tag == 0:
 			r.ClusterID = field.nullableString("Fetch cluster id")
@@ -95,6 +95,7 @@ func (r *FetchRequest) Decode(version int16, body []byte) error {
 			r.ReplicaID = field.i32("Fetch replica id")
 			r.ReplicaEpoch = field.i64("Fetch replica epoch")
 		}
+		return field.err
 	})
 	return d.result()
 }
@@ -124,13 +125,14 @@ func (r *FetchRequest) topic(d *reader, version int16) {
 			p.LogStartOffset = d.i64("Fetch log start offset")
 		}
 		p.MaxBytes = d.i32("Fetch partition max bytes")
-		d.tags("Fetch partition tags", func(tag uint32, field *reader) {
+		d.tags("Fetch partition tags", func(tag uint32, field reader) *FormatError {
 			switch {
 			case tag == 0 && version >= 17:
 				p.ReplicaDirectoryID = field.uuid("Fetch replica directory id")
 			case tag == 1 && version >= 18:
 				p.HighWatermark = field.i64("Fetch high watermark")
 			}
+			return field.err
 		})
 		r.Partitions = append(r.Partitions, p)
 	}

@@ -41,7 +41,7 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 	r.TransactionalID = d.nullableString("Produce transactional id")
 	r.Acks = d.i16("Produce acks")
 	r.TimeoutMs = d.i32("Produce timeout")
-	for n := d.count("Produce topics", 6); n > 0 && d.err == nil; n-- {
+	for n := d.count("Produce topics", 3); n > 0 && d.err == nil; n-- {
 		t := ProduceTopic{First: len(r.Partitions)}
 		if version >= 13 {
 			t.ID = d.uuid("Produce topic id")

@@ -161,8 +161,8 @@ func (r *reader) count(what string, minSize int) int {
 }
 
 // tags reads the tagged fields at the end of a flexible struct; known gets each one with a reader
-// of its bytes and may leave it unread. Tags that Kafka 4.2 does not know are skipped, as Kafka does.
-func (r *reader) tags(what string, known func(tag uint32, field *reader)) {
+// of its bytes, may leave it unread and returns the reader's error. Tags that Kafka 4.2 does not know are skipped, as Kafka does.
+func (r *reader) tags(what string, known func(tag uint32, field reader) *FormatError) {
 	if !r.flex {
 		return
 	}
@@ -173,11 +173,7 @@ func (r *reader) tags(what string, known func(tag uint32, field *reader)) {
 		if r.take(what, int(size)) == nil || known == nil {
 			continue
 		}
-		field := reader{p: r.p[:r.pos], pos: from, flex: true}
-		known(tag, &field)
-		if field.err != nil && r.err == nil {
-			r.err = field.err
-		}
+		r.err = known(tag, reader{p: r.p[:r.pos], pos: from, flex: true})
 	}
 }
 
