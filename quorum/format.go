@@ -68,7 +68,8 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 	voter := records.VotersVoter{VoterID: o.NodeID, VoterDirectoryID: o.DirectoryID,
 		Endpoints:           []records.VotersEndpoint{{Name: o.ControllerListener.Name, Host: o.ControllerListener.Host, Port: o.ControllerListener.Port}},
 		KRaftVersionFeature: records.KRaftVersionFeature{MaxSupportedVersion: maxKRaftVersion}}
-	header = append(header, controlRecord{batch.KRaftVersion, &records.KRaftVersionRecord{KRaftVersion: maxKRaftVersion}},
+	header = append([]controlRecord{{batch.SnapshotHeader, &records.SnapshotHeaderRecord{LastContainedLogTimestamp: o.NowMs}}},
+		controlRecord{batch.KRaftVersion, &records.KRaftVersionRecord{KRaftVersion: maxKRaftVersion}},
 		controlRecord{batch.KRaftVoters, &records.VotersRecord{Voters: []records.VotersVoter{voter}}})
 	none := func(func([]byte, error) bool) {}
 	if err := writeSnapshot(files, filepath.Join(dir, LogName, snapshotID{}.name()), 0, o.NowMs, header, none); err != nil {

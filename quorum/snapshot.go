@@ -317,7 +317,7 @@ func (q *Quorum) retires(list []snapshotID) (bool, error) {
 		}
 		return err
 	})
-	return err == nil && list[0].end > 0 && q.opts.NowMs()-appended > q.opts.RetentionMs, err
+	return err == nil && q.opts.NowMs()-appended > q.opts.RetentionMs, err
 }
 
 // SizeSinceSnapshot is how many bytes of log lie behind the newest snapshot, to the segment.
