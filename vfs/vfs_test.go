@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math/rand"
@@ -128,7 +129,7 @@ func fileOps(rng *rand.Rand, fsys FS, name string) string {
 			out = append(out, outcome(0, f.Truncate(pos)))
 		case 3:
 			n, err := f.ReadAt(p, pos)
-			out = append(out, outcome(n, err)+fmt.Sprintf(" %x", p[:n]))
+			out = append(out, outcome(n, err)+fmt.Sprintf(" %08x", crc32.ChecksumIEEE(p[:n])))
 		case 4:
 			out = append(out, outcome(0, errors.Join(f.Sync(), f.DropCache(0, 0), f.StartWriteback(0, 10), fsys.SyncDir(filepath.Dir(name)))))
 		}
@@ -137,7 +138,7 @@ func fileOps(rng *rand.Rand, fsys FS, name string) string {
 	if m, merr := f.Map(size); merr != nil {
 		out = append(out, merr.Error())
 	} else {
-		out = append(out, fmt.Sprintf("%x", m.Bytes()))
+		out = append(out, fmt.Sprintf("%08x", crc32.ChecksumIEEE(m.Bytes())))
 		m.Close()
 	}
 	return strings.Join(append(out, outcome(int(size), err)), ", ")
