@@ -136,8 +136,12 @@ func (i *Image) otherRecords(yield func(Record) bool) bool {
 			return false
 		}
 	}
-	if i.producerIDs != nil && !yield(Record{i.producerIDs, 0}) {
-		return false
+	if p := i.producerIDs; p != nil {
+		// Whose the last block was is of no use to a reader of a snapshot, and Kafka leaves it out.
+		m := &records.ProducerIdsRecord{BrokerID: -1, BrokerEpoch: -1, NextProducerID: p.NextProducerID, UnknownTags: p.UnknownTags}
+		if !yield(Record{m, 0}) {
+			return false
+		}
 	}
 	for _, m := range i.acls.all() {
 		if !yield(Record{m, 0}) {
