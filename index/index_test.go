@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -366,7 +367,7 @@ func TestSealedFileThatShrinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := x.Seal(); err != nil {
+	if err := errors.Join(x.Seal(), x.Sync()); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := x.Lookup(3000); err != nil || e.Pos != 3000 {
@@ -376,7 +377,7 @@ func TestSealedFileThatShrinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var corrupt *CorruptError
-	if _, err := x.Lookup(3000); !errors.As(err, &corrupt) || corrupt.File != name {
+	if _, err := x.Lookup(3000); !errors.As(err, &corrupt) || corrupt.File != name || !strings.Contains(corrupt.Reason, "fault") {
 		t.Fatal("lookup in a file that shrank:", err)
 	}
 	x.Close()
@@ -404,6 +405,10 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	look("tail", 9999)
 	look("active file", 500)
 	if err := x.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	look("sealed, not synced", 500)
+	if err := x.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	look("sealed", 500)
@@ -571,6 +576,7 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	})
 	x.Seal()
+	x.Sync()
 	b.Run("sealed", func(b *testing.B) {
 		for i := range b.N {
 			x.Lookup(int64(i*7919) % n)

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"hash/crc32"
 	"math/rand"
 	"testing"
@@ -65,6 +66,10 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 	if err := s.Seal(); err != nil {
 		t.Fatal(err)
 	}
+	read("sealed, not synced", 777)
+	if err := s.SyncAll(); err != nil {
+		t.Fatal(err)
+	}
 	read("sealed", 777)
 }
 
@@ -118,7 +123,7 @@ func BenchmarkRead(b *testing.B) {
 	n := w.next()
 	run("tail", func(i int) int64 { return n - 1 - int64(i%50) })
 	run("active", func(i int) int64 { return int64(i*7919) % (n - 200) })
-	if err := s.Seal(); err != nil {
+	if err := errors.Join(s.Seal(), s.SyncAll()); err != nil {
 		b.Fatal(err)
 	}
 	run("sealed", func(i int) int64 { return int64(i*7919) % n })
