@@ -66,6 +66,7 @@ func TestIncrementalChangesOfABroker(t *testing.T) {
 		{change(8, "1", "root", "2", "x"), 42, "APPEND operation is not allowed for the BROKER_LOGGER resource"},
 		{change(8, "2", "root", "0", "INFO"), 42, "Unexpected node id. Expected 1, but received 2"},
 		{change(8, "", "root", "0", "INFO"), 42, "Node id must be an integer, but it is: "},
+		{change(8, "1", "root", "0", "WARN"), 42, "The log level of this broker is chosen when it starts and cannot be changed while it runs."},
 		{change(8, "1"), 0, ""},
 	} {
 		got := a.incremental(c.r, false)

@@ -179,6 +179,8 @@ func (a alteration) loggers(r *kmsg.IncrementalAlterConfigsRequestResource) *ref
 		default:
 			return &refusal{wire.InvalidConfig, "Cannot set the log level of " + s.Name + " to " + *s.Value + " as it is not a supported log level. Valid log levels are DEBUG, ERROR, FATAL, INFO, TRACE, WARN"}
 		}
+	}
+	if len(r.Configs) > 0 {
 		return badRequest("The log level of this broker is chosen when it starts and cannot be changed while it runs.")
 	}
 	return nil

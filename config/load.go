@@ -167,9 +167,6 @@ func (s *Server) fill(in *reader) error {
 	s.OffsetsTopicReplication = int16(in.i32("offsets.topic.replication.factor"))
 	s.TxnLogPartitions = in.i32("transaction.state.log.num.partitions")
 	s.TxnLogReplicationFactor = int16(in.i32("transaction.state.log.replication.factor"))
-	s.TransactionMaxTimeoutMs = in.i32("transaction.max.timeout.ms")
-	s.TransactionalIDExpireMs = in.i32("transactional.id.expiration.ms")
-	s.ControlledShutdownEnable = in.yes("controlled.shutdown.enable")
 	s.fillSockets(in)
 	s.fillStore(in)
 	if err := s.fillOverrides(in); err != nil {
@@ -180,9 +177,6 @@ func (s *Server) fill(in *reader) error {
 
 func (s *Server) fillSockets(in *reader) {
 	s.SocketRequestMaxBytes = in.i32("socket.request.max.bytes")
-	s.SocketListenBacklog = in.i32("socket.listen.backlog.size")
-	s.SocketSendBufferBytes = in.i32("socket.send.buffer.bytes")
-	s.SocketReceiveBufferBytes = in.i32("socket.receive.buffer.bytes")
 	s.QueuedMaxRequestBytes = in.i64("queued.max.request.bytes")
 	s.ConnectionsMaxIdleMs = in.i64("connections.max.idle.ms")
 	s.MaxConnections = in.i32("max.connections")
@@ -197,7 +191,6 @@ func (s *Server) fillStore(in *reader) {
 	s.ReplicaLagTimeMaxMs = in.i64("replica.lag.time.max.ms")
 	s.LogRetentionCheckMs = in.i64("log.retention.check.interval.ms")
 	s.LogFlushOffsetCheckpointMs = in.i64("log.flush.offset.checkpoint.interval.ms")
-	s.LogFlushStartOffsetMs = in.i64("log.flush.start.offset.checkpoint.interval.ms")
 	s.RecoveryThreads = in.i32("num.recovery.threads.per.data.dir")
 	s.ProducerExpirationMs = in.i64("producer.id.expiration.ms")
 	s.MetadataSnapshotBytes = in.i64("metadata.log.max.record.bytes.between.snapshots")
@@ -206,8 +199,6 @@ func (s *Server) fillStore(in *reader) {
 	s.MetadataSegmentMs = in.i64("metadata.log.segment.ms")
 	s.MetadataRetentionBytes = in.i64("metadata.max.retention.bytes")
 	s.MetadataRetentionMs = in.i64("metadata.max.retention.ms")
-	s.BrokerSessionTimeoutMs = in.i32("broker.session.timeout.ms")
-	s.BrokerHeartbeatMs = in.i32("broker.heartbeat.interval.ms")
 }
 
 // fillOverrides reads max.connections.per.ip.overrides: host:count,…

@@ -37,9 +37,6 @@ type Server struct {
 	DefaultReplicationFactor int16
 
 	SocketRequestMaxBytes        int32
-	SocketListenBacklog          int32
-	SocketSendBufferBytes        int32
-	SocketReceiveBufferBytes     int32
 	QueuedMaxRequestBytes        int64 // -1: unlimited
 	ConnectionsMaxIdleMs         int64
 	MaxConnections               int32
@@ -54,25 +51,19 @@ type Server struct {
 
 	LogRetentionCheckMs        int64
 	LogFlushOffsetCheckpointMs int64
-	LogFlushStartOffsetMs      int64
 	RecoveryThreads            int32
 	ProducerExpirationMs       int64
 
-	MetadataSnapshotBytes    int64
-	MetadataSnapshotMs       int64
-	MetadataSegmentBytes     int64
-	MetadataSegmentMs        int64
-	MetadataRetentionBytes   int64
-	MetadataRetentionMs      int64
-	BrokerSessionTimeoutMs   int32
-	BrokerHeartbeatMs        int32
-	TransactionMaxTimeoutMs  int32
-	TransactionalIDExpireMs  int32
-	OffsetsTopicPartitions   int32
-	OffsetsTopicReplication  int16
-	TxnLogPartitions         int32
-	TxnLogReplicationFactor  int16
-	ControlledShutdownEnable bool
+	MetadataSnapshotBytes   int64
+	MetadataSnapshotMs      int64
+	MetadataSegmentBytes    int64
+	MetadataSegmentMs       int64
+	MetadataRetentionBytes  int64
+	MetadataRetentionMs     int64
+	OffsetsTopicPartitions  int32
+	OffsetsTopicReplication int16
+	TxnLogPartitions        int32
+	TxnLogReplicationFactor int16
 
 	Durability Durability
 
