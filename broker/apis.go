@@ -1,0 +1,50 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/wire"
+)
+
+// handler answers one request: it calls c.reply or c.fail once, now or later, from any goroutine.
+// An error is a malformed request: the connection is closed.
+type handler func(b *Broker, c *call, body []byte) error
+
+// handlers is the table of what is answered, by API key. Each is a method in the file named after
+// its API, with its contract on top; Produce is apart, because several requests go into one append.
+var handlers = map[int16]handler{
+	1:  (*Broker).handleFetch,
+	2:  typed((*Broker).handleListOffsets),
+	3:  typed((*Broker).handleMetadata),
+	10: typed((*Broker).handleFindCoordinator),
+	18: typed((*Broker).handleApiVersions),
+	19: typed((*Broker).handleCreateTopics),
+	20: typed((*Broker).handleDeleteTopics),
+	21: typed((*Broker).handleDeleteRecords),
+	22: typed((*Broker).handleInitProducerID),
+	23: typed((*Broker).handleOffsetForLeaderEpoch),
+	32: typed((*Broker).handleDescribeConfigs),
+	33: typed((*Broker).handleAlterConfigs),
+	37: typed((*Broker).handleCreatePartitions),
+	44: typed((*Broker).handleIncrementalAlterConfigs),
+	60: typed((*Broker).handleDescribeCluster),
+	74: typed((*Broker).handleListConfigResources),
+	75: typed((*Broker).handleDescribeTopicPartitions),
+}
+
+// typed adapts a handler of a decoded request. What the request decodes to aliases the frame, which
+// is the handler's for good.
+func typed[T any, R interface {
+	*T
+	kmsg.Request
+}](handle func(b *Broker, c *call, req R)) handler {
+	return func(b *Broker, c *call, body []byte) error {
+		req := R(new(T))
+		req.SetVersion(c.h.APIVersion)
+		if err := req.ReadFrom(body); err != nil {
+			return &wire.FormatError{What: kmsg.NameForKey(c.h.APIKey), Why: err.Error()}
+		}
+		handle(b, c, req)
+		return nil
+	}
+}

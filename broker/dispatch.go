@@ -1,0 +1,103 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/netio"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// maxControlFrame bounds every request but Produce: decoding multiplies a small struct's bytes, and
+// no honest request of the other APIs comes near it. Kafka's only bound is socket.request.max.bytes.
+const maxControlFrame = 8 << 20
+
+var errUnsupportedVersion = errors.New("broker: API or version is not served")
+
+// connState is what the broker keeps for a connection. Only Handle uses it.
+type connState struct {
+	header  wire.RequestHeader
+	staged  []*produce // consecutive produce requests of one read, not yet appended
+	appends appendGroups
+}
+
+// Handle implements netio.Handler: phase one of every frame of a read, in order. Consecutive
+// produce requests are appended together, so one write of a log takes several of them.
+func (b *Broker) Handle(conn *netio.Conn, xs []*netio.Exchange) {
+	st, _ := conn.Value().(*connState)
+	if st == nil {
+		st = new(connState)
+		conn.SetValue(st)
+	}
+	now := nowMs()
+	for i, x := range xs {
+		if !b.handleOne(st, x, now) {
+			b.appendStaged(st, now)
+			for _, rest := range xs[i+1:] {
+				rest.Fail(errConnectionFailed)
+			}
+			return
+		}
+	}
+	b.appendStaged(st, now)
+}
+
+var errConnectionFailed = errors.New("broker: a request before this one ended the connection")
+
+// handleOne takes one frame; false means that the connection is being closed.
+func (b *Broker) handleOne(st *connState, x *netio.Exchange, now int64) bool {
+	body, err := st.header.Parse(x.Frame)
+	h := st.header
+	if err != nil {
+		return b.refuse(x, err)
+	}
+	api, served := wire.Lookup(h.APIKey)
+	if !served || !api.Has(h.APIVersion) && h.APIKey != wire.KeyApiVersions {
+		return b.refuse(x, fmt.Errorf("%w: %s version %d", errUnsupportedVersion, kmsg.NameForKey(h.APIKey), h.APIVersion))
+	}
+	if h.APIKey == wire.KeyProduce {
+		return b.stage(st, x, body, now)
+	}
+	b.appendStaged(st, now)
+	if len(x.Frame) > maxControlFrame {
+		return b.refuse(x, fmt.Errorf("broker: %s request of %d bytes", api.Name, len(x.Frame)))
+	}
+	c := &call{b: b, x: x, h: h, nowMs: now}
+	return b.run(c, handlers[h.APIKey], body)
+}
+
+// stage takes a produce request. A panic in it ends the connection with all that is staged.
+func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64) (ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			b.panicked(wire.KeyProduce, st.header.APIVersion, r)
+			staged := len(st.staged) > 0 && st.staged[len(st.staged)-1].x == x
+			b.dropStaged(st)
+			if !staged {
+				x.Fail(errPanicked)
+			}
+		}
+	}()
+	if err := b.stageProduce(st, x, st.header, body, now); err != nil {
+		return b.refuse(x, err)
+	}
+	return true
+}
+
+// run calls a handler; a panic in it ends this connection only.
+func (b *Broker) run(c *call, handle handler, body []byte) (ok bool) {
+	defer c.rescue()
+	if err := handle(b, c, body); err != nil {
+		return b.refuse(c.x, err)
+	}
+	return true
+}
+
+// refuse closes the connection of a frame that cannot be answered.
+func (b *Broker) refuse(x *netio.Exchange, err error) bool {
+	b.log.Warn("closing connection", "remote", x.Conn().RemoteAddr(), "cause", err)
+	x.Fail(err)
+	return false
+}

@@ -1,0 +1,382 @@
+package broker
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/millrace-project/millrace/netio"
+	"github.com/millrace-project/millrace/replication"
+	"github.com/millrace-project/millrace/session"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// Fetch (key 1, versions 4–18): bytes of partitions from given offsets, below the high watermark or
+// the last stable offset. A reply is header bytes and Views of the logs' files: no record is copied.
+// Phase one reads; where there is less than MinBytes it parks as a watcher of its partitions, and
+// phase two reads again when there is enough, something fails, or MaxWaitMs is over. Incremental
+// sessions (KIP-227) say what is read and what the reply lists.
+//
+// Replica fetches are refused as Kafka refuses a replica that it does not know: UNKNOWN_LEADER_EPOCH.
+
+// fetch is one fetch request in work.
+type fetch struct {
+	call
+	ctx       *session.Context
+	parts     []fetchPart
+	maxBytes  int64
+	minBytes  int64
+	replica   bool
+	committed bool
+
+	deadline replication.Deadline
+	mu       struct {
+		sync.Mutex
+		parked bool
+		early  []int // woken before the parking was complete
+		total  int64 // bytes that are known to be readable
+		done   bool
+	}
+}
+
+// fetchPart is one partition of the fetch.
+type fetchPart struct {
+	want      session.Partition
+	topic     *servedTopic
+	partition *replication.Partition
+	err       error // why it cannot be read at all; it does not keep the others from waiting
+	res       replication.ReadResult
+	watch     replication.Watch
+	size      int64 // readable bytes when last looked at; guarded by fetch.mu
+}
+
+var (
+	fetchRequests  = sync.Pool{New: func() any { return new(wire.FetchRequest) }}
+	fetchResponses = sync.Pool{New: func() any { return new(wire.FetchResponse) }}
+)
+
+func (b *Broker) handleFetch(c *call, body []byte) error {
+	req := fetchRequests.Get().(*wire.FetchRequest)
+	defer fetchRequests.Put(req)
+	if err := req.Decode(c.h.APIVersion, body); err != nil {
+		return err
+	}
+	f := &fetch{call: call{b: b, x: c.x, h: c.h, nowMs: c.nowMs}}
+	defer f.rescue()
+	f.maxBytes = int64(min(max(req.MaxBytes, 0), b.cfg.FetchMaxBytes))
+	f.minBytes = min(int64(req.MinBytes), f.maxBytes)
+	f.replica = req.ReplicaID >= 0
+	f.committed = req.IsolationLevel == 1
+	var err error
+	if f.ctx, err = b.sessions.Begin(f.nowMs, sessionRequest(c.h.APIVersion, req)); err != nil {
+		f.refuse(err)
+		return nil
+	}
+	f.resolve()
+	ready := f.read()
+	if ready || req.MaxWaitMs <= 0 || b.stopping.Load() {
+		f.respond()
+		return nil
+	}
+	f.park(int64(req.MaxWaitMs))
+	return nil
+}
+
+// sessionRequest is the request as the sessions see it. It does not alias the frame.
+func sessionRequest(version int16, req *wire.FetchRequest) *session.Request {
+	s := &session.Request{SessionID: req.SessionID, Epoch: req.SessionEpoch, UsesTopicIDs: version >= 13, Follower: req.ReplicaID >= 0}
+	s.Partitions = make([]session.Partition, 0, len(req.Partitions))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		key := session.Key{TopicID: t.ID, Topic: string(t.Name)}
+		for j := t.First; j < t.First+t.Count; j++ {
+			p := &req.Partitions[j]
+			key.Partition = p.Index
+			s.Partitions = append(s.Partitions, session.Partition{
+				Key: key, FetchOffset: p.FetchOffset, LogStartOffset: p.LogStartOffset, MaxBytes: p.MaxBytes,
+				CurrentLeaderEpoch: p.CurrentLeaderEpoch, LastFetchedEpoch: p.LastFetchedEpoch,
+			})
+		}
+	}
+	for i := range req.Forgotten {
+		t := &req.Forgotten[i]
+		s.Forgotten = append(s.Forgotten, session.Key{TopicID: t.ID, Topic: string(t.Name), Partition: t.Index})
+	}
+	return s
+}
+
+// resolve finds the partitions.
+func (f *fetch) resolve() {
+	wants := f.ctx.Partitions()
+	f.parts = make([]fetchPart, len(wants))
+	for i := range wants {
+		p := &f.parts[i]
+		p.want = wants[i]
+		switch {
+		case f.h.APIVersion >= 13 && p.want.TopicID != [16]byte{}:
+			if p.topic = f.b.topics.withID(p.want.TopicID); p.topic == nil {
+				p.err = errNoTopicID
+				continue
+			}
+		case f.h.APIVersion >= 13:
+			p.err = errNoTopicID
+			continue
+		default:
+			p.topic = f.b.topics.named([]byte(p.want.Topic))
+		}
+		p.partition, p.err = p.topic.partition(p.want.Partition)
+	}
+}
+
+// read reads all partitions within the limits, and tells whether the answer is to be given now.
+// Views of an earlier read must be closed.
+func (f *fetch) read() (ready bool) {
+	left, minOne := f.maxBytes, true
+	var total int64
+	readable := false
+	for i := range f.parts {
+		p := &f.parts[i]
+		if p.partition == nil {
+			continue
+		}
+		readable = true
+		p.res = f.readPart(p, left, minOne)
+		n := p.res.Len()
+		p.size = n
+		total += n
+		if n > 0 {
+			minOne = false
+			left = max(0, left-n)
+		}
+		ready = ready || p.res.Err != nil || p.res.Diverged
+	}
+	f.mu.total = total
+	return ready || !readable || total >= f.minBytes
+}
+
+func (f *fetch) readPart(p *fetchPart, left int64, minOne bool) replication.ReadResult {
+	res := p.partition.Read(&replication.ReadRequest{
+		Offset: p.want.FetchOffset, LeaderEpoch: p.want.CurrentLeaderEpoch, LastFetchedEpoch: p.want.LastFetchedEpoch,
+		MaxBytes: int(min(int64(p.want.MaxBytes), left)), MinOne: minOne, Committed: f.committed,
+	})
+	if f.replica && res.Err == nil {
+		if res.View != nil {
+			res.View.Close()
+		}
+		res = replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: replication.ErrUnknownEpoch}
+	}
+	return res
+}
+
+// park lets the request wait. What was read is given back; it is read again for the answer.
+func (f *fetch) park(maxWaitMs int64) {
+	f.closeViews()
+	var early []int
+	for i := range f.parts {
+		p := &f.parts[i]
+		if p.partition != nil && p.partition.Watch(&p.watch, f, i, f.committed, p.res.Bound) {
+			early = append(early, i)
+		}
+	}
+	f.b.deadlines.Add(&f.deadline, maxWaitMs, f)
+	f.mu.Lock()
+	f.mu.parked = true
+	early = append(early, f.mu.early...)
+	f.mu.early = nil
+	f.mu.Unlock()
+	for _, i := range early {
+		f.Woken(i)
+	}
+	if f.b.stopping.Load() {
+		f.Expired()
+	}
+}
+
+// Woken implements replication.Watcher: partition i may have more to read now.
+func (f *fetch) Woken(i int) {
+	defer f.rescue()
+	f.mu.Lock()
+	if f.mu.done || !f.mu.parked {
+		if !f.mu.done {
+			f.mu.early = append(f.mu.early, i)
+		}
+		f.mu.Unlock()
+		return
+	}
+	f.mu.Unlock()
+	n, final := f.look(i)
+	f.mu.Lock()
+	p := &f.parts[i]
+	if n > p.size {
+		f.mu.total += n - p.size
+		p.size = n
+	}
+	answer := !f.mu.done && (final || f.mu.total >= f.minBytes)
+	f.mu.done = f.mu.done || answer
+	f.mu.Unlock()
+	if answer {
+		f.finish()
+	}
+}
+
+// look measures what is readable of partition i; final says that it must be answered whatever it is.
+func (f *fetch) look(i int) (n int64, final bool) {
+	p := &f.parts[i]
+	res := f.readPart(p, f.maxBytes, true)
+	if res.View != nil {
+		n = res.Len()
+		res.View.Close()
+	}
+	return n, res.Err != nil || res.Diverged
+}
+
+// Expired implements replication.Expirer: the wait is over, and what there is is the answer.
+func (f *fetch) Expired() {
+	defer f.rescue()
+	f.mu.Lock()
+	answer := !f.mu.done
+	f.mu.done = true
+	f.mu.Unlock()
+	if answer {
+		f.finish()
+	}
+}
+
+// finish answers a parked request. Whoever set done calls it.
+func (f *fetch) finish() {
+	f.b.deadlines.Cancel(&f.deadline)
+	for i := range f.parts {
+		if p := &f.parts[i]; p.partition != nil {
+			p.partition.Unwatch(&p.watch)
+		}
+	}
+	f.read()
+	f.respond()
+}
+
+func (f *fetch) closeViews() {
+	for i := range f.parts {
+		if v := f.parts[i].res.View; v != nil {
+			v.Close()
+			f.parts[i].res.View = nil
+		}
+	}
+}
+
+// refuse answers with an error of the request as a whole.
+func (f *fetch) refuse(err error) {
+	resp := wire.FetchResponse{Code: codeOf(err)}
+	r := netio.NewReply()
+	buf := wire.AppendResponseHeader(r.Buf(), wire.KeyFetch, f.h.APIVersion, f.h.CorrelationID)
+	r.SetBuf(resp.AppendTo(buf, f.h.APIVersion, nil))
+	f.send(r)
+}
+
+// respond lists what was read and sends it; the reply owns the Views.
+func (f *fetch) respond() {
+	results := make([]session.Result, len(f.parts))
+	for i := range f.parts {
+		p := &f.parts[i]
+		results[i] = session.Result{HighWatermark: -1, LogStartOffset: -1, Failed: true}
+		if err := p.failure(); err == nil {
+			results[i] = session.Result{
+				HighWatermark: p.res.HighWatermark, LogStartOffset: p.res.StartOffset, Bytes: p.res.Len(), Diverging: p.res.Diverged,
+			}
+		}
+	}
+	id, include, err := f.ctx.Finish(nowMs(), results)
+	if err != nil {
+		f.closeViews()
+		f.refuse(err)
+		return
+	}
+	resp := fetchResponses.Get().(*wire.FetchResponse)
+	resp.SessionID = id
+	at := make([]int, 0, len(f.parts)) // of resp's partitions in f.parts
+	for _, missing := range [...]bool{false, true} {
+		for i := range f.parts {
+			if include[i] && (f.parts[i].partition == nil) == missing {
+				f.list(resp, &f.parts[i])
+				at = append(at, i)
+			}
+		}
+	}
+	f.encode(resp, at)
+	resp.Reset()
+	fetchResponses.Put(resp)
+}
+
+// encode sends resp. A View that the session left out is closed.
+func (f *fetch) encode(resp *wire.FetchResponse, at []int) {
+	r := netio.NewReply()
+	buf := wire.AppendResponseHeader(r.Buf(), wire.KeyFetch, f.h.APIVersion, f.h.CorrelationID)
+	type placed struct {
+		pos int
+		i   int
+	}
+	var few [8]placed
+	places := few[:0]
+	buf = resp.AppendTo(buf, f.h.APIVersion, func(i, pos int) { places = append(places, placed{pos, at[i]}) })
+	r.SetBuf(buf)
+	for _, pl := range places {
+		p := &f.parts[pl.i]
+		r.AddViewAt(pl.pos, p.res.View)
+		p.res.View = nil
+	}
+	f.closeViews()
+	f.send(r)
+}
+
+func (p *fetchPart) failure() error {
+	if p.err != nil {
+		return p.err
+	}
+	return p.res.Err
+}
+
+// list appends a partition to the response.
+func (f *fetch) list(resp *wire.FetchResponse, p *fetchPart) {
+	n := len(resp.Topics)
+	if n == 0 || resp.Topics[n-1].ID != p.want.TopicID || resp.Topics[n-1].Name != p.want.Topic {
+		resp.Topics = append(resp.Topics, wire.FetchResponseTopic{Name: p.want.Topic, ID: p.want.TopicID, First: len(resp.Partitions)})
+		n++
+	}
+	resp.Topics[n-1].Count++
+	err := p.failure()
+	code := f.codeOf(p, err)
+	out := wire.NewFetchResult(p.want.Partition, code)
+	switch {
+	case p.err != nil:
+		out.Aborted = noneAborted
+	case err == nil:
+		out.HighWatermark, out.LastStableOffset, out.LogStartOffset = p.res.HighWatermark, p.res.StableOffset, p.res.StartOffset
+		out.RecordsLen = p.res.Len()
+		if p.res.Diverged {
+			out.DivergingEpoch, out.DivergingEndOffset = p.res.DivergingEpoch, p.res.DivergingOffset
+		}
+		if p.res.Aborted != nil {
+			out.Aborted = make([]wire.AbortedTxn, 0, len(p.res.Aborted))
+			for _, t := range p.res.Aborted {
+				out.Aborted = append(out.Aborted, wire.AbortedTxn(t))
+			}
+		}
+	}
+	if f.h.APIVersion >= 16 && p.topic != nil && (code == wire.NotLeaderOrFollower || code == wire.FencedLeaderEpoch) {
+		out.LeaderID, out.LeaderEpoch = f.b.leaderOf(p.topic, p.want.Partition)
+		resp.Nodes = f.b.addNode(resp.Nodes, out.LeaderID, f.listener())
+	}
+	resp.Partitions = append(resp.Partitions, out)
+}
+
+var noneAborted = []wire.AbortedTxn{}
+
+// codeOf is the partition's code as this version has it.
+func (f *fetch) codeOf(p *fetchPart, err error) wire.Code {
+	code := codeOf(err)
+	if code == wire.KafkaStorageError && f.h.APIVersion <= 5 {
+		code = wire.NotLeaderOrFollower
+	}
+	if code == wire.UnknownServerError || code == wire.KafkaStorageError {
+		f.b.log.Error("fetch failed", "log", fmt.Sprintf("%s-%d", p.topic.name, p.want.Partition), "offset", p.want.FetchOffset, "cause", err)
+	}
+	return code
+}

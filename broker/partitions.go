@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/quorum"
+	"github.com/millrace-project/millrace/replication"
+)
+
+// How the image becomes logs and partitions: at start once, then with each delta.
+
+// openWidth is how many logs are created at once.
+const openWidth = 8
+
+func logName(topic string, index int32) string { return fmt.Sprintf("%s-%d", topic, index) }
+
+// serveAll makes the partitions of the image. Logs that it does not know are set aside as strays.
+func (b *Broker) serveAll(img *metadata.Image) error {
+	if err := b.setStraysAside(img); err != nil {
+		return err
+	}
+	for t := range img.Topics() {
+		b.serveTopic(img, t)
+	}
+	return nil
+}
+
+// setStraysAside renames the logs that the image does not place here, as Kafka does: they are
+// deleted by nobody, and in the way of nothing.
+func (b *Broker) setStraysAside(img *metadata.Image) error {
+	placed := map[string]commitlog.TopicID{}
+	for t := range img.Topics() {
+		for i := range t.Partitions {
+			if p := &t.Partitions[i]; slices.Contains(p.Replicas, b.cfg.NodeID) {
+				placed[logName(t.Name, p.Index)] = t.ID
+			}
+		}
+	}
+	for _, l := range b.store.Logs() {
+		id, known := placed[l.Name()]
+		if l.Name() == quorum.LogName || known && (l.TopicID() == id || l.TopicID() == commitlog.TopicID{}) {
+			continue
+		}
+		b.log.Warn("found a stray log directory: renaming it with the suffix -stray", "log", l.Name(), "topicId", l.TopicID())
+		if err := b.store.StrayRename(l.Name()); err != nil {
+			return fmt.Errorf("broker: set aside stray log %s: %w", l.Name(), err)
+		}
+	}
+	return nil
+}
+
+// apply follows a delta of the image. It runs on the controller's loop, before the request that
+// made the change is answered: a topic is served when its creation is answered.
+func (b *Broker) apply(img *metadata.Image, d *metadata.Delta) {
+	for _, t := range d.Deleted {
+		b.dropTopic(t)
+	}
+	for _, t := range d.Created {
+		b.serveTopic(img, t)
+	}
+	for i := range d.Changed {
+		b.serveTopic(img, d.Changed[i].Topic)
+	}
+	for _, r := range d.Configs {
+		switch {
+		case r.Type == metadata.ResourceTopic:
+			if s := b.topics.named([]byte(r.Name)); s != nil {
+				b.configure(img, s)
+			}
+		case r.Type == metadata.ResourceBroker:
+			for _, s := range b.topics.all() {
+				b.configure(img, s)
+			}
+		}
+	}
+}
+
+// serveTopic opens what is missing of a topic's partitions and takes over their leadership.
+func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
+	s := b.topics.withID(t.ID)
+	fresh := s == nil
+	if fresh {
+		s = &servedTopic{name: t.Name, id: t.ID, internal: isInternalTopic(t.Name)}
+		s.slots.Store(new([]slot))
+	}
+	old := *s.slots.Load()
+	n := 0
+	for i := range t.Partitions {
+		n = max(n, int(t.Partitions[i].Index)+1)
+	}
+	slots := make([]slot, max(n, len(old)))
+	copy(slots, old)
+	set := b.settings(img, t.Name)
+	b.each(t.Partitions, func(p *metadata.Partition) {
+		if sl := &slots[p.Index]; sl.partition == nil && slices.Contains(p.Replicas, b.cfg.NodeID) {
+			*sl = b.open(t, p, set)
+		}
+	})
+	for i := range t.Partitions {
+		p := &t.Partitions[i]
+		if part := slots[p.Index].partition; part != nil {
+			part.SetLeadership(replication.Leadership{
+				Leader: p.Leader, Epoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, Replicas: p.Replicas, Isr: p.Isr,
+			})
+		}
+	}
+	s.slots.Store(&slots)
+	if fresh {
+		b.topics.put(s)
+	}
+}
+
+// each calls fn for every partition, some at once, because creating a log syncs its directory.
+func (b *Broker) each(ps []metadata.Partition, fn func(p *metadata.Partition)) {
+	if len(ps) == 1 {
+		fn(&ps[0])
+		return
+	}
+	var wg sync.WaitGroup
+	for k := range min(openWidth, len(ps)) {
+		wg.Go(func() {
+			for i := k; i < len(ps); i += openWidth {
+				fn(&ps[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// open makes one partition of its log, which is created if it is not there.
+func (b *Broker) open(t *metadata.Topic, p *metadata.Partition, set settings) slot {
+	name := logName(t.Name, p.Index)
+	l := b.store.Log(name)
+	if l == nil {
+		var err error
+		if l, err = b.store.Create(name, t.ID, set.log); err != nil {
+			b.log.Error("cannot create log", "log", name, "cause", err)
+			return slot{broken: true}
+		}
+	} else {
+		l.Configure(set.log)
+	}
+	part := replication.NewPartition(l, t.Name, p.Index, b.cfg.NodeID, b.completions)
+	part.SetMinIsr(set.minIsr)
+	return slot{partition: part}
+}
+
+// settings are what a topic's configs say to its partitions.
+type settings struct {
+	log    *commitlog.Config
+	minIsr int32
+}
+
+func (b *Broker) settings(img *metadata.Image, topic string) settings {
+	in := effective(layersOf(b.cfg, img), img.Config(metadata.ResourceTopic, topic))
+	return settings{log: in.logConfig(), minIsr: int32(in.value("min.insync.replicas").Int)}
+}
+
+func (b *Broker) configure(img *metadata.Image, s *servedTopic) {
+	set := b.settings(img, s.name)
+	for _, sl := range *s.slots.Load() {
+		if sl.partition != nil {
+			sl.partition.Log().Configure(set.log)
+			sl.partition.SetMinIsr(set.minIsr)
+		}
+	}
+}
+
+// dropTopic stops serving a deleted topic, and deletes its logs.
+func (b *Broker) dropTopic(t *metadata.Topic) {
+	s := b.topics.withID(t.ID)
+	if s == nil {
+		return
+	}
+	b.topics.remove(s)
+	for _, sl := range *s.slots.Load() {
+		if sl.partition == nil {
+			continue
+		}
+		sl.partition.Close()
+		if err := b.store.Delete(sl.partition.Log().Name()); err != nil {
+			b.log.Error("cannot delete log", "log", sl.partition.Log().Name(), "cause", err)
+		}
+	}
+}
