@@ -110,13 +110,13 @@ func (l *Log) appended(nowMs int64, did wrote) {
 		return
 	}
 	s := l.store
-	l.markDirty(nowMs)
+	l.markDirty()
 	if did.producers && l.expiryMs.Load() == 0 {
 		s.janitor.producersSeen(l, nowMs)
 	}
 	// Half of the bound, so that it holds while the checkpoint is made.
 	if did.rolled || s.since.Add(did.bytes) > s.opts.CheckpointBytes/2 {
-		s.janitor.checkpointSoon(nowMs)
+		s.janitor.checkpointSoon()
 	}
 	if s.opts.Durability == Sync {
 		s.syncer.request(l)

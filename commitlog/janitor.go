@@ -55,13 +55,13 @@ type janitor struct {
 	done  chan struct{}
 
 	marked atomic.Bool // taskWatermarks is in the heap
+	idle   atomic.Bool // taskIdle is in the heap
 
 	mu struct {
 		sync.Mutex
 		tasks        taskHeap
 		dirty        []*Log // logs to checkpoint
 		checkpointMs int64  // deadline of taskCheckpoint in the heap, 0 if none
-		idle         bool   // taskIdle is in the heap
 	}
 }
 
@@ -168,7 +168,7 @@ func (j *janitor) do(t *task, now int64) {
 			j.add(task{atMs: now + unlinkRetryMs, kind: taskRemoveDir, path: t.path})
 		}
 	case taskIdle:
-		j.closeIdle(now)
+		j.closeIdle()
 	}
 }
 
@@ -198,17 +198,15 @@ func (j *janitor) report(name string, err error) {
 
 // appended notes that l has bytes beyond its recovery point. Called by the first
 // append after a checkpoint of l.
-func (j *janitor) appended(l *Log, now int64) {
+func (j *janitor) appended(l *Log) {
+	now := j.store.opts.NowMs()
 	j.mu.Lock()
 	j.mu.dirty = append(j.mu.dirty, l)
 	if j.mu.checkpointMs == 0 {
 		j.checkpointByLocked(now + j.store.opts.CheckpointIntervalMs)
 	}
-	if !j.mu.idle {
-		j.mu.idle = true
-		j.addLocked(task{atMs: now + idleHandlesMs, kind: taskIdle})
-	}
 	j.mu.Unlock()
+	j.used()
 	j.schedule(l, &l.retentionMs, taskRetention, now+j.store.opts.RetentionCheckMs)
 	if l.store.opts.Durability == OS {
 		if ms := l.cfg.Load().FlushMs; ms < 1<<40 {
@@ -217,9 +215,18 @@ func (j *janitor) appended(l *Log, now int64) {
 	}
 }
 
+// used notes that files may be open, which are to be closed when nobody has used
+// them for a while.
+func (j *janitor) used() {
+	if !j.idle.Load() && j.idle.CompareAndSwap(false, true) {
+		j.add(task{atMs: j.store.opts.NowMs() + idleHandlesMs, kind: taskIdle})
+	}
+}
+
 // checkpointSoon asks for recovery points now: a segment rolled, or many bytes
 // wait for one.
-func (j *janitor) checkpointSoon(now int64) {
+func (j *janitor) checkpointSoon() {
+	now := j.store.opts.NowMs()
 	j.mu.Lock()
 	if j.mu.checkpointMs == 0 || j.mu.checkpointMs > now {
 		j.checkpointByLocked(now)
@@ -312,14 +319,11 @@ func (j *janitor) removeDir(path string, afterMs int64) {
 }
 
 // closeIdle closes handles that nobody uses, until none is open.
-func (j *janitor) closeIdle(now int64) {
+func (j *janitor) closeIdle() {
+	j.idle.Store(false)
 	j.store.handles.CloseIdle()
-	_, idle := j.store.handles.Open()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.mu.idle = idle > 0 || len(j.mu.dirty) > 0
-	if j.mu.idle {
-		j.addLocked(task{atMs: now + idleHandlesMs, kind: taskIdle})
+	if _, idle := j.store.handles.Open(); idle > 0 {
+		j.used()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math/rand"
+	"runtime"
 	"testing"
 
 	"github.com/millrace-project/millrace/batch"
@@ -180,4 +181,12 @@ func newRand(t testing.TB, seed int64) *rand.Rand {
 		}
 	})
 	return rand.New(rand.NewSource(seed))
+}
+
+func heapInUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

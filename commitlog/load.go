@@ -58,6 +58,9 @@ func (s *Store) loadLogs() error {
 		return err
 	}
 	for _, l := range logs {
+		if l == nil {
+			continue
+		}
 		s.points.found(l.name)
 		s.mu.logs[l.name] = l
 		if l.failure.Load() == nil {
@@ -67,11 +70,15 @@ func (s *Store) loadLogs() error {
 	return nil
 }
 
-// load loads one log. A disk that fails takes the log offline; what cannot be
-// understood is an error.
+// load loads one log; nil if the directory is none yet. A disk that fails takes the
+// log offline; what cannot be understood is an error.
 func (s *Store) load(name string) (*Log, error) {
 	id, err := readPartitionMetadata(s.fs, s.path(name))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) {
+		if skip, err := s.unborn(name); skip || err != nil {
+			return nil, err
+		}
+	} else if err != nil {
 		return nil, fmt.Errorf("commitlog: load %s: %w", name, err)
 	}
 	var cfg *Config
@@ -85,6 +92,12 @@ func (s *Store) load(name string) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Until the load succeeds the checkpoint files go on saying what they say.
+	if s.points.ours {
+		l.recovery.Store(s.points.recovery[name])
+	}
+	l.starting.Store(s.points.start[name])
+	l.hw.Store(s.points.watermark[name])
 	ld := &loader{l: l, fs: s.fs, clean: s.clean, report: RecoveryReport{Log: name}}
 	if err := ld.run(); err != nil {
 		if l.segs.Load() == nil {
@@ -98,6 +111,32 @@ func (s *Store) load(name string) (*Log, error) {
 		fn(ld.report)
 	}
 	return l, nil
+}
+
+// unborn reports whether the directory of that name, which has no metadata, is no
+// log yet: it has no segment (somebody else's files stay, and Create makes the log
+// of it), or it has no byte at all, because Create was cut short: then it goes.
+func (s *Store) unborn(name string) (bool, error) {
+	entries, err := s.fs.ReadDir(s.path(name))
+	if err != nil {
+		return false, fmt.Errorf("commitlog: load %s: %w", name, err)
+	}
+	empty, segments := true, false
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return false, fmt.Errorf("commitlog: load %s: %w", name, err)
+		}
+		empty = empty && (info.Size() == 0 || filepath.Ext(e.Name()) == ".tmp")
+		segments = segments || filepath.Ext(e.Name()) == ".log"
+	}
+	if !empty {
+		return !segments, nil
+	}
+	if err := s.fs.RemoveAll(s.path(name)); err != nil {
+		return false, fmt.Errorf("commitlog: load %s: %w", name, err)
+	}
+	return true, s.fs.SyncDir(s.dir)
 }
 
 func (l *Log) closeSegments() {

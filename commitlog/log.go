@@ -194,7 +194,8 @@ func (l *Log) publishUnstableLocked() {
 
 // OnAdvance sets the one function that is called, without locks held, after the
 // acknowledged offset moved or the log went offline: by the syncer with Sync, at
-// the end of Append with OS. It must not block. nil removes it.
+// the end of Append with OS. It must not block, and may be called by two
+// goroutines at once. nil removes it.
 func (l *Log) OnAdvance(fn func()) {
 	if fn == nil {
 		l.observer.Store(nil)
@@ -246,6 +247,15 @@ func (l *Log) failQuietly(cause error) (first bool) {
 		return false
 	}
 	l.store.unclean.Store(true)
+	l.failWaiters(err)
+	if fn := l.store.opts.Listener.LogOffline; fn != nil {
+		fn(l.name, cause)
+	}
+	return true
+}
+
+// failWaiters ends the callers of Sync.
+func (l *Log) failWaiters(err error) {
 	l.mu.Lock()
 	waiters := l.mu.waiters
 	l.mu.waiters = nil
@@ -253,10 +263,6 @@ func (l *Log) failQuietly(cause error) (first bool) {
 	for _, w := range waiters {
 		w.done <- err
 	}
-	if fn := l.store.opts.Listener.LogOffline; fn != nil {
-		fn(l.name, cause)
-	}
-	return true
 }
 
 // Configure replaces the log's settings. They hold from the next append, roll

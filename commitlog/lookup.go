@@ -113,7 +113,7 @@ func (l *Log) AssignEpoch(epoch int32, start int64) error {
 		return f.err
 	}
 	if l.assignEpoch(epoch, start) {
-		l.markDirty(l.store.opts.NowMs())
+		l.markDirty()
 	}
 	return nil
 }

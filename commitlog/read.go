@@ -51,6 +51,7 @@ func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, e
 			return nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
 		}
 		if v != nil {
+			l.store.janitor.used()
 			return v, nil
 		}
 	}

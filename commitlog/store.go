@@ -319,13 +319,9 @@ func (l *Log) retire() bool {
 		return false
 	}
 	l.mu.closed = true
-	waiters := l.mu.waiters
-	l.mu.waiters = nil
 	l.mu.Unlock()
 	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
-	for _, w := range waiters {
-		w.done <- ErrClosed
-	}
+	l.failWaiters(ErrClosed)
 	if fn := l.observer.Load(); fn != nil {
 		(*fn)()
 	}

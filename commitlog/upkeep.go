@@ -26,7 +26,7 @@ func (l *Log) checkpoint() {
 		l.fail(err)
 	default:
 		l.store.janitor.report(l.name, err)
-		l.markDirty(l.store.opts.NowMs())
+		l.markDirty()
 	}
 }
 
@@ -122,31 +122,32 @@ func (l *Log) writeEpochs() error {
 }
 
 // markDirty puts the log into the janitor's list unless it stands there.
-func (l *Log) markDirty(now int64) {
+func (l *Log) markDirty() {
 	if !l.dirty.Load() && l.dirty.CompareAndSwap(false, true) {
-		l.store.janitor.appended(l, now)
+		l.store.janitor.appended(l)
 	}
 }
 
 // close ends the log as a clean stop does. The error says why it is not clean.
 func (l *Log) close() error {
 	l.syncing.Lock()
-	defer l.syncing.Unlock()
 	l.mu.Lock()
-	if l.mu.closed {
-		l.mu.Unlock()
-		return nil
-	}
+	closed := l.mu.closed
 	l.mu.closed = true
 	l.mu.Unlock()
+	if closed {
+		l.syncing.Unlock()
+		return nil
+	}
 	var err error
 	if f := l.failure.Load(); f != nil {
 		err = f.err
-	} else if offline, perr := l.persistLocked(true); perr != nil {
-		err = perr
-		if offline {
-			l.store.unclean.Store(true)
-		}
+	} else {
+		_, err = l.persistLocked(true)
+	}
+	l.syncing.Unlock()
+	if err == nil {
+		l.advanced() // what waits for the last sync
 	}
 	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
 	for _, seg := range *l.segs.Load() {
@@ -155,12 +156,7 @@ func (l *Log) close() error {
 	if err == nil {
 		return nil
 	}
-	l.mu.Lock()
-	waiters := l.mu.waiters
-	l.mu.waiters = nil
-	l.mu.Unlock()
-	for _, w := range waiters {
-		w.done <- err
-	}
+	l.store.unclean.Store(true)
+	l.failWaiters(err)
 	return fmt.Errorf("commitlog: close %s: %w", l.name, err)
 }

@@ -1,0 +1,212 @@
+package commitlog
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+func TestFailedSyncTakesTheLogOffline(t *testing.T) {
+	mem := vfs.NewMem()
+	o := testOptions(mem)
+	var offline atomic.Int32
+	o.Listener.LogOffline = func(name string, err error) {
+		if name != "t-0" || !errors.Is(err, syscall.EIO) {
+			t.Errorf("offline %s: %v", name, err)
+		}
+		offline.Add(1)
+	}
+	s := mustOpen(t, o)
+	l, other := mustCreate(t, s, "t-0"), mustCreate(t, s, "u-0")
+	told := make(chan struct{}, 100)
+	l.OnAdvance(func() { told <- struct{}{} })
+	one := spec{n: 2, value: 600, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	mem.FailSync("data/t-0/00000000000000000000.log")
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
+		t.Fatalf("sync: %v", err)
+	}
+	for l.Err() == nil {
+		<-told // the observer hears of it
+	}
+	if l.SyncedOffset() != 2 || l.AcknowledgedOffset() != 2 {
+		t.Fatalf("synced %d", l.SyncedOffset())
+	}
+	if _, err := appendAs(l, FromClient, one.build()); !errors.Is(err, ErrOffline) {
+		t.Fatalf("append: %v", err)
+	}
+	if _, err := l.Read(0, 2, 100, true); !errors.Is(err, ErrOffline) {
+		t.Fatalf("read: %v", err)
+	}
+	if err := l.Sync(); !errors.Is(err, ErrOffline) {
+		t.Fatalf("the second sync: %v", err)
+	}
+	mustAppend(t, other, one.build())
+	if err := other.Sync(); err != nil {
+		t.Fatalf("another log: %v", err)
+	}
+	if err := s.Close(1); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("close: %v", err)
+	}
+	if offline.Load() != 1 {
+		t.Fatalf("told %d times", offline.Load())
+	}
+	// The kernel believes that the lost pages are clean. Nothing of them is served.
+	s = mustOpen(t, testOptions(mem))
+	if _, clean := s.CleanShutdown(); clean {
+		t.Fatal("the directory counts as clean")
+	}
+	l = s.Log("t-0")
+	if l.EndOffset() != 2 || len(readAll(t, l, 0, 2)) != 1 {
+		t.Fatalf("end %d after restart", l.EndOffset())
+	}
+	if end := s.Log("u-0").EndOffset(); end != 2 {
+		t.Fatalf("the other log ends at %d", end)
+	}
+	if r := mustAppend(t, l, one.build()); r.BaseOffset != 2 {
+		t.Fatalf("append at %d", r.BaseOffset)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// faults is a hook whose errors a test switches on and off.
+type faults struct {
+	err  atomic.Pointer[error]
+	want func(op vfs.Op) bool
+}
+
+func (f *faults) set(err error) { f.err.Store(&err) }
+
+func (f *faults) hook(op vfs.Op) error {
+	if p := f.err.Load(); p != nil && *p != nil && f.want(op) {
+		return *p
+	}
+	return nil
+}
+
+func TestFullDisk(t *testing.T) {
+	cases := map[string]struct {
+		want func(op vfs.Op) bool
+		err  error
+	}{
+		"write": {
+			want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") },
+			err:  syscall.ENOSPC,
+		},
+		"short write": {
+			want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") },
+			err:  &vfs.ShortWrite{N: 100, Err: syscall.ENOSPC},
+		},
+		"everything": {
+			want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite || op.Kind == vfs.OpCreate },
+			err:  syscall.ENOSPC,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			f := &faults{want: c.want}
+			s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+			l := mustCreate(t, s, "t-0")
+			sp := spec{n: 2, value: 500, ts: fixedClock(), epoch: -1, pid: 9}
+			for range 10 {
+				mustAppend(t, l, sp.build())
+				sp.seq += 2
+				f.set(c.err)
+				if _, err := appendAs(l, FromClient, sp.build()); !errors.Is(err, ErrStorage) || !errors.Is(err, syscall.ENOSPC) {
+					t.Fatalf("append to a full disk: %v", err)
+				}
+				end := l.EndOffset()
+				if got := readAll(t, l, 0, end); len(got) != int(end)/2 {
+					t.Fatalf("%d batches below %d", len(got), end)
+				}
+				f.set(nil)
+			}
+			if l.Err() != nil {
+				t.Fatal(l.Err())
+			}
+			// What failed is no duplicate when it is sent again.
+			if r := mustAppend(t, l, sp.build()); r.Duplicate || r.BaseOffset != 20 {
+				t.Fatalf("%+v", r)
+			}
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, testOptions(mem))
+			if end := s.Log("t-0").EndOffset(); end != 22 {
+				t.Fatalf("reopened at %d", end)
+			}
+		})
+	}
+}
+
+func TestWriteThatCannotBeUndoneTakesTheLogOffline(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool {
+		return strings.HasSuffix(op.Name, ".log") && (op.Kind == vfs.OpWrite || op.Kind == vfs.OpTruncate)
+	}}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 1, value: 500, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(&vfs.ShortWrite{N: 10, Err: syscall.EIO})
+	if _, err := appendAs(l, FromClient, one.build()); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	f.set(nil)
+	if _, err := appendAs(l, FromClient, one.build()); !errors.Is(err, ErrOffline) {
+		t.Fatal(err)
+	}
+	if err := s.Close(1); err == nil {
+		t.Fatal("closed cleanly")
+	}
+	s = mustOpen(t, testOptions(mem))
+	if l := s.Log("t-0"); l.EndOffset() != 1 || l.Err() != nil {
+		t.Fatalf("end %d: %v", l.EndOffset(), l.Err())
+	}
+}
+
+func TestBadEntryLeavesTheOthersAlone(t *testing.T) {
+	s := mustOpen(t, testOptions(vfs.NewMem()))
+	l := mustCreate(t, s, "t-0")
+	sp := spec{n: 2, value: 10, ts: fixedClock(), epoch: -1}
+	bad := sp.build()
+	bad[len(bad)-1] ^= 1
+	outOfOrder := sp
+	outOfOrder.pid, outOfOrder.seq = 5, 0
+	next := outOfOrder
+	next.seq = 9
+	big := sp
+	big.value = 3000
+	entries := []*Entry{
+		{Data: sp.build()}, {Data: bad}, {Data: outOfOrder.build()}, {Data: next.build()},
+		{Data: big.build()}, {}, {Data: outOfOrder.build()}, {Data: sp.build()},
+	}
+	l.Append(fixedClock(), 0, entries)
+	want := []int64{0, -1, 2, -1, -1, -1, 2, 4}
+	for i, e := range entries {
+		if (e.Err != nil) != (want[i] < 0) || e.Err == nil && e.Result.BaseOffset != want[i] {
+			t.Errorf("entry %d: %+v %v, want %d", i, e.Result, e.Err, want[i])
+		}
+	}
+	if !errors.Is(entries[3].Err, ErrOutOfOrderSequence) || !errors.Is(entries[4].Err, ErrRecordListTooLarge) || !entries[6].Result.Duplicate {
+		t.Errorf("%v, %v, %+v", entries[3].Err, entries[4].Err, entries[6].Result)
+	}
+	if got := readAll(t, l, 0, l.EndOffset()); len(got) != 3 || l.EndOffset() != 6 {
+		t.Errorf("%d batches, end %d", len(got), l.EndOffset())
+	}
+	s.Close(1)
+}
