@@ -15,10 +15,10 @@ type feature struct {
 }
 
 // features are what this build implements of Kafka's features, by name. Those of coordinators that
-// are not here are left out: what ApiVersions names, this build keeps. It is never written to.
+// are not here are left out: what ApiVersions names, this build keeps. So is kraft.version, whose
+// level is the quorum's and not in the image. It is never written to.
 var features = [...]feature{
 	{"eligible.leader.replicas.version", 0, 1},
-	{"kraft.version", 0, 1},
 	{"metadata.version", 7, 29},
 }
 

@@ -199,7 +199,7 @@ func TestApiVersionsTellWhatIsServed(t *testing.T) {
 		case 3:
 			wantSupported = []string{"metadata.version"}
 		case 4:
-			wantSupported = []string{"eligible.leader.replicas.version", "kraft.version", "metadata.version"}
+			wantSupported = []string{"eligible.leader.replicas.version", "metadata.version"}
 		}
 		if version >= 3 { // group.version is finalized too, but there are no groups here
 			wantFinalized = []string{"eligible.leader.replicas.version", "metadata.version"}

@@ -242,3 +242,44 @@ func errText(err error) string {
 	}
 	return err.Error()
 }
+
+// Whatever a file says, it is refused or becomes a configuration whose every value can be asked for.
+func FuzzLoad(f *testing.F) {
+	for _, s := range []string{
+		"", "listeners=PLAINTEXT://:9092", "listeners=A://[::1]:1,CONTROLLER://:2\nlistener.security.protocol.map=A:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=,", "controller.listener.names=PLAINTEXT", "log.retention.hours=2147483647", "log.roll.hours=9\nlog.roll.ms=0",
+		"max.connections.per.ip.overrides=a:1,b:2", "node.id=3\nbroker.id=3", "millrace.durability=os", "advertised.listeners=PLAINTEXT://h:0",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		pairs, err := ParseProperties(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		s, err := Load(pairs)
+		if err != nil {
+			return
+		}
+		if len(s.Listeners) == 0 || len(s.Advertised) != len(s.Listeners) || len(s.LogDirs) == 0 || s.Controller().Name == "" {
+			t.Fatalf("%q loads as %+v", text, s)
+		}
+		l := s.Layers(s.static, s.static)
+		for k := range Topic().Describable() {
+			l.TopicDefault(k)
+			l.TopicDefaultFrom(k)
+		}
+		for k := range Group().All() {
+			l.GroupDefault(k)
+		}
+		for k := range Broker().All() {
+			l.Synonyms(k.Name)
+		}
+		if err := ValidateTopic(nil, nil, l); err != nil {
+			t.Logf("%q: %v", text, err)
+		}
+		if err := s.ValidateDynamic(map[string]string{"log.retention.bytes": "5"}, l, false); err != nil {
+			t.Logf("%q: %v", text, err)
+		}
+	})
+}
