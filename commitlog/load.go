@@ -409,13 +409,6 @@ func (ld *loader) restart() error {
 // sync makes what loading changed durable, before anything is served.
 func (ld *loader) sync() error {
 	l := ld.l
-	wrote, err := l.writeSnapshots()
-	if err != nil {
-		return err
-	}
-	if err := l.writeEpochs(); err != nil {
-		return err
-	}
 	active := (*l.segs.Load()).active()
 	for _, seg := range ld.walked {
 		if seg != active {
@@ -427,7 +420,15 @@ func (ld *loader) sync() error {
 			return err
 		}
 	}
-	if ld.changed || wrote {
+	wrote, err := l.writeSnapshots()
+	if err != nil {
+		return err
+	}
+	named, err := l.writeEpochs()
+	if err != nil {
+		return err
+	}
+	if (ld.changed || wrote) && !named {
 		if err := ld.fs.SyncDir(l.dir); err != nil {
 			return err
 		}

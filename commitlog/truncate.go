@@ -174,12 +174,15 @@ func (l *Log) restartLocked(base int64) error {
 
 // finishCutLocked makes the cut durable.
 func (l *Log) finishCutLocked() error {
-	if err := l.writeEpochs(); err != nil {
+	named, err := l.writeEpochs()
+	if err != nil {
 		return err
 	}
 	l.mu.dirNew = false
-	if err := l.store.fs.SyncDir(l.dir); err != nil {
-		return err
+	if !named {
+		if err := l.store.fs.SyncDir(l.dir); err != nil {
+			return err
+		}
 	}
 	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
 	if l.keep {

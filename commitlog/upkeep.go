@@ -64,8 +64,9 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 		}
 	}
 	wrote, err := l.writeSnapshots()
+	named := false // the names of what was written are durable
 	if err == nil {
-		err = l.writeEpochs()
+		named, err = l.writeEpochs()
 	}
 	if err != nil {
 		l.mu.Lock()
@@ -73,7 +74,7 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 		l.mu.Unlock()
 		return false, fmt.Errorf("commitlog: checkpoint of %s: %w", l.name, err)
 	}
-	if dirNew || wrote {
+	if (dirNew || wrote) && !named {
 		if err := l.store.fs.SyncDir(l.dir); err != nil {
 			return true, err
 		}
@@ -101,24 +102,25 @@ func (l *Log) trim(end int64) {
 	}
 }
 
-// writeEpochs writes the leader epoch file if the cache has moved on. The file
-// and its name are durable then. l.syncing is held.
-func (l *Log) writeEpochs() error {
+// writeEpochs writes the leader epoch file if the cache has moved on and reports
+// whether it did. The file is durable then, and every name of the directory.
+// l.syncing is held.
+func (l *Log) writeEpochs() (wrote bool, err error) {
 	l.epoch.Lock()
 	if !l.epoch.dirty {
 		l.epoch.Unlock()
-		return nil
+		return false, nil
 	}
 	data := encodeEpochs(nil, l.epoch.cache)
 	l.epoch.dirty = false
 	l.epoch.Unlock()
-	err := vfs.WriteFileAtomic(l.store.fs, filepath.Join(l.dir, epochFile), data)
-	if err != nil {
+	if err := vfs.WriteFileAtomic(l.store.fs, filepath.Join(l.dir, epochFile), data); err != nil {
 		l.epoch.Lock()
 		l.epoch.dirty = true
 		l.epoch.Unlock()
+		return false, err
 	}
-	return err
+	return true, nil
 }
 
 // markDirty puts the log into the janitor's list unless it stands there.
