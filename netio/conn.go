@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,9 @@ var (
 	errStalled    = errors.New("netio: a frame stopped arriving")
 	errWriteStall = errors.New("netio: replies are not taken")
 	errFailed     = errors.New("netio: a request could not be answered")
+
+	// errResting is no end: the connection goes on by another goroutine.
+	errResting = errors.New("netio: connection rests")
 )
 
 // Conn is one connection. Its methods may be called from any goroutine, but for Value and SetValue.
@@ -41,7 +45,6 @@ type Conn struct {
 	id       uint64
 	listener string
 	remote   netip.AddrPort
-	local    netip.AddrPort
 	tcp      *net.TCPConn
 	raw      syscall.RawConn
 	value    any // the connection's goroutine's
@@ -66,7 +69,8 @@ type Conn struct {
 		closed     bool
 		pending    int
 		replyBytes int
-		err        error // why it ended
+		err        error         // why it ended
+		over       chan struct{} // closed when it ends; made for who waits for that
 		onClose    []func()
 	}
 }
@@ -82,10 +86,10 @@ func (s *Server) newConn(tcp *net.TCPConn, listener string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{s: s, listener: listener, tcp: tcp, raw: raw, over: make(chan struct{})}
-	c.remote, c.local = addrPort(tcp.RemoteAddr()), addrPort(tcp.LocalAddr())
+	c := &Conn{s: s, listener: listener, tcp: tcp, raw: raw}
+	c.remote = addrPort(tcp.RemoteAddr())
 	c.mu.changed.L = &c.mu
-	c.in.tryRead = c.tryRead
+	c.in.tryRead, c.in.tryFirst = c.tryRead, c.tryFirst
 	return c, nil
 }
 
@@ -104,7 +108,7 @@ func (c *Conn) ID() uint64 { return c.id }
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
 // LocalAddr is the address that the peer connected to.
-func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
+func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.tcp.LocalAddr()) }
 
 // Listener is the name of the listener that took the connection.
 func (c *Conn) Listener() string { return c.listener }
@@ -155,18 +159,47 @@ func (c *Conn) OnClose(fn func()) {
 
 // Closed says whether the connection is over.
 func (c *Conn) Closed() bool {
-	select {
-	case <-c.over:
-		return true
-	default:
-		return false
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.closed
 }
 
-// serve is the connection's goroutine.
+// ended is closed when the connection ends.
+func (c *Conn) ended() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.over == nil {
+		c.mu.over = make(chan struct{})
+		if c.mu.closed {
+			close(c.mu.over)
+		}
+	}
+	return c.mu.over
+}
+
+// serve is the connection's goroutine. Until bytes come its stack is the smallest that there is;
+// what is called here before that is kept shallow for it.
 func (c *Conn) serve() {
+	c.serveFrom(c.raw.Read(c.in.tryFirst))
+}
+
+// serveFrom goes on when the wait for the first bytes has ended. A connection that has been used
+// and then rests gets a new goroutine, because the stack that the handler needed does not shrink
+// while nothing happens.
+func (c *Conn) serveFrom(err error) {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = c.readAll(err)
+	}
+	if errors.Is(err, errResting) {
+		go c.serve() // the server goes on waiting for it as for this one
+		return
+	}
+	c.finish(err)
+}
+
+// finish ends the connection for a reason.
+func (c *Conn) finish(err error) {
 	defer c.s.forget(c)
-	err := c.readAll()
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, errFailed) {
 		// What is in work is still answered; a client that has closed only its sending side waits for it.
 		if !errors.Is(err, errDrained) {
@@ -200,9 +233,12 @@ func (c *Conn) end(err error) {
 	}
 	c.mu.closed = true
 	c.mu.err = err
+	over := c.mu.over
 	c.mu.changed.Broadcast()
 	c.mu.Unlock()
-	close(c.over)
+	if over != nil {
+		close(over)
+	}
 	// The peer is told by the close itself; that it went wrong helps nobody.
 	_ = c.tcp.Close()
 }

@@ -479,13 +479,10 @@ func TestNoGoroutineOutlivesClose(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for range 1000 { // a goroutine that is done may still be counted for a moment
-		if runtime.NumGoroutine() <= before {
-			return
-		}
-		runtime.Gosched()
+	// A goroutine that is done may still be counted for a moment.
+	if !eventually(func() bool { return runtime.NumGoroutine() <= before }) {
+		t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 	}
-	t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 }
 
 func TestSeveralListenersByName(t *testing.T) {

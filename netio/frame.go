@@ -119,7 +119,7 @@ func (c *Conn) ownFrame(x *Exchange, n int, wait bool) bool {
 			// Nobody waits for memory of a pool while holding some of it. The frame is in that
 			// memory, so the bound is overshot by no more than what is already within it.
 			c.s.frames.overcharge(int64(n))
-		case !c.s.frames.charge(int64(n), c.over, c.s.drain):
+		case !c.s.frames.charge(int64(n), c.ended(), c.s.drain):
 			return false
 		}
 		x.charged = int64(n)
@@ -242,7 +242,7 @@ func (c *Conn) emptyFrame(x *Exchange, n int, pooled, wait bool) bool {
 	case !pooled:
 		return c.ownFrame(x, n, wait)
 	case wait:
-		x.buf = c.s.frames.get(n, c.over, c.s.drain)
+		x.buf = c.s.frames.get(n, c.ended(), c.s.drain)
 	default:
 		x.buf = c.s.frames.tryGet(n)
 	}

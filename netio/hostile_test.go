@@ -260,7 +260,7 @@ func TestRequestsWithoutReadingAreBounded(t *testing.T) {
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	held := make(chan *Exchange, 1)
-	s := start(t, Options{IdleTimeout: 100 * time.Millisecond, Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
+	s := start(t, Options{IdleTimeout: time.Second, Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
 		if xs[0].Frame[2] == 'w' {
 			held <- xs[0]
 		} else {

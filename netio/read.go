@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
 const (
@@ -13,6 +14,8 @@ const (
 	// maxReadBuffers bounds the read buffers in use: 64 MiB. They are held while a read is being
 	// handled, and by frames in them until those are released; never while a peer is waited for.
 	maxReadBuffers = 1024
+	// restAfter is how long a connection waits on the stack that it has.
+	restAfter = 5 * time.Second
 	// uncharged is the size up to which a frame that is given away does not count toward
 	// QueuedBytes; maxPending bounds those.
 	uncharged = 4 << 10
@@ -23,10 +26,11 @@ const (
 
 // reading is the state of a connection's input. It belongs to the connection's goroutine.
 type reading struct {
-	tryRead func(fd uintptr) bool // bound once, so that a read allocates nothing
-	next    readStep              // what tryRead wants done
-	n       int                   // bytes that it read
-	err     error
+	tryRead  func(fd uintptr) bool // bound once, so that a read allocates nothing
+	tryFirst func(fd uintptr) bool // likewise
+	next     readStep              // what tryRead wants done
+	n        int                   // bytes that it read
+	err      error
 
 	// Input that is not yet frames: rb.b[start:end], read up to limit; or head[:headLen] while
 	// there is no buffer.
@@ -42,6 +46,7 @@ type reading struct {
 	predict int // size with prefix of the last frame, if it exceeded a read buffer; else 0
 
 	lastRead  int64 // when bytes last came
+	resting   bool  // the goroutine is a new one that waits in tryFirst
 	windowEnd int64 // of the stall window of a frame that has to be waited for; 0: none
 	windowGot int
 	arm       deadline
@@ -56,9 +61,43 @@ const (
 	muted
 )
 
-// readAll reads and handles until the connection ends, and says why.
-func (c *Conn) readAll() error {
-	c.in.lastRead = c.s.now()
+// tryFirst is tryRead for the first bytes of a connection, or the first after a rest: those of a frame's head go where they
+// are kept without a buffer.
+func (c *Conn) tryFirst(fd uintptr) bool {
+	n, again, err := readSocket(int(fd), c.in.head[:])
+	if again {
+		return false
+	}
+	c.in.n, c.in.err = n, err
+	return true
+}
+
+// readAll reads and handles until the connection ends, and says why. first is how the wait for the
+// first bytes ended.
+func (c *Conn) readAll(first error) error {
+	in := &c.in
+	switch {
+	case first != nil:
+		if err := c.readDeadline(); err != nil {
+			return err
+		}
+		c.armRead()
+		return errResting
+	case in.err != nil:
+		return in.err
+	case in.n == 0:
+		return io.EOF
+	default:
+		in.resting, in.headLen, in.lastRead = false, in.n, c.s.now()
+		c.s.stats.bytesIn.Add(int64(in.n))
+		if in.rb = c.s.reads.get(readBufferBytes, nil, c.s.drain); in.rb == nil {
+			return errDrained
+		}
+		c.openReadBuffer(readBufferBytes)
+		if err := c.consumeBuffer(); err != nil { // they may be a whole frame, if a useless one
+			return err
+		}
+	}
 	for {
 		if err := c.fill(); err != nil {
 			return err
@@ -93,7 +132,7 @@ func (c *Conn) fill() error {
 		}
 		switch c.in.next {
 		case needBuffer:
-			if c.in.rb = c.s.reads.get(readBufferBytes, c.over, c.s.drain); c.in.rb == nil {
+			if c.in.rb = c.s.reads.get(readBufferBytes, c.ended(), c.s.drain); c.in.rb == nil {
 				return errDrained
 			}
 			c.openReadBuffer(readBufferBytes)

@@ -26,6 +26,9 @@ type Server struct {
 	lastID    atomic.Uint64
 	refusals  atomic.Int64 // when a refused connection was last logged
 
+	restAfter   int64 // restAfter; a test does not wait as long
+	sendfileMin int64 // SendfileMinBytes; the benchmark of the crossover compares others
+
 	mu struct {
 		sync.Mutex
 		listeners []namedListener
@@ -65,7 +68,7 @@ func Listen(o *Options) (*Server, error) {
 	if o.Handler == nil {
 		panic("BUG: netio: a server without a handler")
 	}
-	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers)}
+	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers), restAfter: int64(restAfter), sendfileMin: SendfileMinBytes}
 	s.frames = newPool(s.o.QueuedBytes, min(s.o.QueuedBytes, 32<<20))
 	s.reads = newPool(maxReadBuffers*readBufferBytes, 64*readBufferBytes)
 	s.scratches = newPool(maxScratches*scratchBytes, 64*scratchBytes)
@@ -178,6 +181,8 @@ func (s *Server) take(tcp *net.TCPConn, listener string) {
 		return
 	}
 	s.stats.accepted.Add(1)
+	c.in.lastRead, c.in.resting = s.now(), true
+	c.armRead()
 	go c.serve()
 }
 

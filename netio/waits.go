@@ -40,8 +40,13 @@ func (c *Conn) armRead() {
 			in.windowGot, _ = c.frameGot()
 		}
 		want = in.windowEnd
-	} else if c.s.o.IdleTimeout > 0 {
-		want = in.lastRead + int64(c.s.o.IdleTimeout)
+	} else {
+		if c.s.o.IdleTimeout > 0 {
+			want = in.lastRead + int64(c.s.o.IdleTimeout)
+		}
+		if rest := in.lastRead + c.s.restAfter; !in.resting && (want == 0 || rest < want) {
+			want = rest
+		}
 	}
 	if want != 0 && (in.arm.armed == 0 || in.arm.armed > want) {
 		in.arm.armed = want
@@ -78,6 +83,10 @@ func (c *Conn) readDeadline() error {
 			return errIdle
 		}
 		in.lastRead = now
+	case !in.resting && now-in.lastRead >= c.s.restAfter:
+		in.resting = true
+		c.armRead()
+		return errResting
 	}
 	return nil
 }
@@ -116,7 +125,7 @@ func (c *Conn) sitOutMute() error {
 			t := time.NewTimer(time.Duration(wait))
 			select {
 			case <-t.C:
-			case <-c.over:
+			case <-c.ended():
 				t.Stop()
 				return errDrained
 			case <-c.s.drain:

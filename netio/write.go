@@ -181,7 +181,7 @@ func (w *writer) view(v View, n int64) error {
 		return nil
 	}
 	fd, pos, ok := v.Fd()
-	if ok && canSendfile && (n >= SendfileMinBytes || !w.room(1)) {
+	if ok && canSendfile && (n >= w.c.s.sendfileMin || !w.room(1)) {
 		w.file = fileRange{fd, pos, n}
 		if err := w.send(true); err != nil {
 			return fmt.Errorf("view of %d bytes%s: %w", n, nameOf(v), err)
@@ -190,7 +190,7 @@ func (w *writer) view(v View, n int64) error {
 	}
 	if !w.room(1) {
 		// The bytes are in no kernel file: there has to be a buffer.
-		if w.scratch = w.c.s.scratches.get(scratchBytes, w.c.over, nil); w.scratch == nil {
+		if w.scratch = w.c.s.scratches.get(scratchBytes, w.c.ended(), nil); w.scratch == nil {
 			return io.ErrClosedPipe
 		}
 		w.used = 0
