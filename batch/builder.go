@@ -80,18 +80,16 @@ func (bl *Builder) AppendAt(off, ts int64, key, value []byte, headers []RecordHe
 	*bl.buf = p
 }
 
-// appendFrame adds a record that is encoded already; its headers are copied as they are.
-func (bl *Builder) appendFrame(ts int64, f *frame) {
+// appendFrame adds a record of p that is encoded already; its headers are copied as
+// they are.
+func (bl *Builder) appendFrame(ts int64, f *frame, p []byte) {
 	offsetDelta, timestampDelta := bl.begin(bl.lastOffset+1, ts)
-	headers := f.headers
-	if f.headerCount == 0 {
-		headers = nil
-	}
+	key, value, headers := f.key(p), f.value(p), p[f.headersPos:f.end]
 	size := 1 + varlongSize(timestampDelta) + varlongSize(int64(offsetDelta)) +
-		fieldSize(f.key) + fieldSize(f.value) + varlongSize(int64(f.headerCount)) + len(headers)
-	p := bl.appendHead(size, timestampDelta, offsetDelta)
-	p = appendField(appendField(p, f.key), f.value)
-	*bl.buf = append(appendVarint(p, f.headerCount), headers...)
+		fieldSize(key) + fieldSize(value) + varlongSize(int64(f.headerCount)) + len(headers)
+	q := bl.appendHead(size, timestampDelta, offsetDelta)
+	q = appendField(appendField(q, key), value)
+	*bl.buf = append(appendVarint(q, f.headerCount), headers...)
 }
 
 // begin counts a record and returns its deltas.

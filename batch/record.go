@@ -55,8 +55,8 @@ func (b Batch) Each(limit int, fn func(rec *Record) error) error {
 		if appendTime {
 			rec.Timestamp = b.MaxTimestamp()
 		}
-		rec.Key, rec.Value = f.key, f.value
-		rec.Headers = f.appendHeaders(rec.Headers[:0])
+		rec.Key, rec.Value = f.key(p), f.value(p)
+		rec.Headers = f.appendHeaders(rec.Headers[:0], p)
 		if err := fn(&rec); err != nil {
 			return err
 		}
@@ -76,14 +76,31 @@ func checkEnd(count int32, left int) error {
 	return nil
 }
 
-// frame is one record as it lies in the bytes; key, value and headers alias them.
+// frame is where the parts of one record lie in the bytes. It holds no pointers, so
+// that walking a batch costs no write barriers.
 type frame struct {
 	attributes     int8
 	offsetDelta    int32
 	timestampDelta int64
-	key, value     []byte // nil is null
-	headers        []byte
+	keyPos, keyLen int // keyLen < 0 is null
+	valPos, valLen int // valLen < 0 is null
+	headersPos     int // of the first header
 	headerCount    int32
+	end            int // of the record
+}
+
+func (f *frame) key(p []byte) []byte {
+	if f.keyLen < 0 {
+		return nil
+	}
+	return p[f.keyPos : f.keyPos+f.keyLen : f.keyPos+f.keyLen]
+}
+
+func (f *frame) value(p []byte) []byte {
+	if f.valLen < 0 {
+		return nil
+	}
+	return p[f.valPos : f.valPos+f.valLen : f.valPos+f.valLen]
 }
 
 // Reasons for which a record is not well formed, in Kafka's words as far as they go.
@@ -97,6 +114,51 @@ const (
 // parse reads the record at p[pos:] and returns the position after it, or why it
 // is not one.
 func (f *frame) parse(p []byte, pos int) (next int, reason string) {
+	// Where all lengths and deltas are short and there are no headers, as usual, the
+	// bytes are read without calls; every check is made at the end.
+	if pos+10 <= len(p) {
+		length, n0 := short(p, pos)
+		head := pos + n0
+		ts, n1 := short(p, head+1)
+		off, n2 := short(p, head+1+n1)
+		key, n3 := short(p, head+1+n1+n2)
+		keyPos := head + 1 + n1 + n2 + n3
+		keyLen := int(unzigzag(key))
+		valPos := keyPos + max(keyLen, 0)
+		next = head + int(length>>1)
+		if n0*n1*n2*n3 != 0 && length&1 == 0 && next <= len(p) && valPos+2 <= next {
+			val, n4 := short(p, valPos)
+			valPos += n4
+			valLen := int(unzigzag(val))
+			if n4 != 0 && valPos+max(valLen, 0)+1 == next && p[next-1] == 0 {
+				f.attributes = int8(p[head])
+				f.timestampDelta, f.offsetDelta = int64(unzigzag(ts)), unzigzag(off)
+				f.keyPos, f.keyLen, f.valPos, f.valLen = keyPos, keyLen, valPos, valLen
+				f.headersPos, f.headerCount, f.end = next, 0, next
+				return next, ""
+			}
+		}
+	}
+	return f.parseAny(p, pos)
+}
+
+// short reads a varint of one or two bytes; n is 0 if it is longer. p must hold two
+// bytes at pos.
+func short(p []byte, pos int) (u uint32, n int) {
+	c := uint32(p[pos])
+	if c < 0x80 {
+		return c, 1
+	}
+	if d := uint32(p[pos+1]); d < 0x80 {
+		return c&0x7f | d<<7, 2
+	}
+	return 0, 0
+}
+
+func unzigzag(u uint32) int32 { return int32(u>>1) ^ -int32(u&1) }
+
+// parseAny is parse for every record.
+func (f *frame) parseAny(p []byte, pos int) (next int, reason string) {
 	length, pos := varint(p, pos)
 	if pos < 0 {
 		return 0, reasonStructure
@@ -114,33 +176,26 @@ func (f *frame) parse(p []byte, pos int) (next int, reason string) {
 	if f.offsetDelta, pos = varint(p, pos); pos < 0 {
 		return 0, reasonStructure
 	}
-	if f.key, pos = field(p, pos); pos < 0 {
+	if f.keyPos, f.keyLen, pos = field(p, pos); pos < 0 {
 		return 0, reasonStructure
 	}
-	if f.value, pos = field(p, pos); pos < 0 {
+	if f.valPos, f.valLen, pos = field(p, pos); pos < 0 {
 		return 0, reasonStructure
 	}
-	if pos < next && p[pos] == 0 { // no headers: the usual case
-		f.headers, f.headerCount = nil, 0
-		if pos+1 != next {
-			return 0, reasonSize
-		}
-		return next, ""
-	}
+	f.end = next
 	return next, f.parseHeaders(p, pos)
 }
 
 // parseHeaders reads the headers, which must fill p[pos:].
 func (f *frame) parseHeaders(p []byte, pos int) (reason string) {
-	var n int32
-	if n, pos = varint(p, pos); pos < 0 {
+	if f.headerCount, pos = varint(p, pos); pos < 0 {
 		return reasonStructure
 	}
-	if n < 0 || int(n) > len(p)-pos {
+	if f.headerCount < 0 || int(f.headerCount) > len(p)-pos {
 		return reasonHeaderCount
 	}
-	f.headers, f.headerCount = p[pos:], n
-	for range n {
+	f.headersPos = pos
+	for range f.headerCount {
 		keyLen, at := varint(p, pos)
 		if at < 0 {
 			return reasonStructure
@@ -151,7 +206,7 @@ func (f *frame) parseHeaders(p []byte, pos int) (reason string) {
 		if int(keyLen) > len(p)-at {
 			return reasonStructure
 		}
-		if _, pos = field(p, at+int(keyLen)); pos < 0 {
+		if _, _, pos = field(p, at+int(keyLen)); pos < 0 {
 			return reasonStructure
 		}
 	}
@@ -161,32 +216,30 @@ func (f *frame) parseHeaders(p []byte, pos int) (reason string) {
 	return ""
 }
 
-// appendHeaders decodes the headers, which parse has checked.
-func (f *frame) appendHeaders(dst []RecordHeader) []RecordHeader {
-	p, pos := f.headers, 0
+// appendHeaders decodes the headers of a record of p, which parse has checked.
+func (f *frame) appendHeaders(dst []RecordHeader, p []byte) []RecordHeader {
+	pos := f.headersPos
 	for range f.headerCount {
 		n, at := varint(p, pos)
-		key := string(p[at : at+int(n)])
-		var value []byte
-		value, pos = field(p, at+int(n))
-		dst = append(dst, RecordHeader{Key: key, Value: value})
+		h := RecordHeader{Key: string(p[at : at+int(n)])}
+		var valLen int
+		if at, valLen, pos = field(p, at+int(n)); valLen >= 0 {
+			h.Value = p[at : at+valLen : at+valLen]
+		}
+		dst = append(dst, h)
 	}
 	return dst
 }
 
-// field reads a length and as many bytes; a negative length is null. next is
-// negative if p does not hold them.
-func field(p []byte, pos int) (v []byte, next int) {
-	n, pos := varint(p, pos)
-	switch {
-	case pos < 0:
-		return nil, -1
-	case n < 0:
-		return nil, pos
-	case int(n) > len(p)-pos:
-		return nil, -1
+// field reads a length, negative for null, and skips as many bytes, which begin at
+// at. next is negative if p does not hold them.
+func field(p []byte, pos int) (at, n, next int) {
+	v, pos := varint(p, pos)
+	n = int(v)
+	if pos < 0 || n > len(p)-pos {
+		return 0, 0, -1
 	}
-	return p[pos : pos+int(n) : pos+int(n)], pos + int(n)
+	return pos, n, pos + max(n, 0)
 }
 
 // varint reads a zig-zag varint of at most 5 bytes at p[pos:]; next is negative if
@@ -199,6 +252,7 @@ func varint(p []byte, pos int) (v int32, next int) {
 	return varintLong(p, pos)
 }
 
+//go:noinline
 func varintLong(p []byte, pos int) (v int32, next int) {
 	var u uint32
 	for shift := 0; shift < 35 && pos < len(p); shift += 7 {
@@ -218,6 +272,11 @@ func varlong(p []byte, pos int) (v int64, next int) {
 		u := uint64(p[pos])
 		return int64(u>>1) ^ -int64(u&1), pos + 1
 	}
+	return varlongLong(p, pos)
+}
+
+//go:noinline
+func varlongLong(p []byte, pos int) (v int64, next int) {
 	var u uint64
 	for shift := 0; shift < 70 && pos < len(p); shift += 7 {
 		c := p[pos]

@@ -3,6 +3,7 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -220,7 +221,7 @@ func (w *walk) run(b Batch, p []byte, r *Rules) error {
 		if off != int64(i) {
 			w.consecutive = false
 		}
-		if f.key == nil && r.RequireKey || appendTime || ts != NoTimestamp && r.TimestampType == CreateTime && r.outside(ts) {
+		if f.keyLen < 0 && r.RequireKey || appendTime || ts != NoTimestamp && r.TimestampType == CreateTime && r.outside(ts) {
 			w.check(int(i), &f, off, ts, appendTime, r)
 		}
 		if ts > w.maxTimestamp {
@@ -245,7 +246,7 @@ func (r *Rules) outside(ts int64) bool {
 // check is the slow path for a record that may be at fault.
 func (w *walk) check(i int, f *frame, off, ts int64, appendTime bool, r *Rules) {
 	switch {
-	case f.key == nil && r.RequireKey:
+	case f.keyLen < 0 && r.RequireKey:
 		w.errs = append(w.errs, RecordError{Index: i, Msg: "Compacted topic cannot accept message without key in topic partition " + r.TopicPartition})
 	case r.TimestampType == CreateTime && ts != NoTimestamp:
 		if r.outside(ts) {
@@ -263,17 +264,11 @@ func (w *walk) check(i int, f *frame, off, ts int64, appendTime bool, r *Rules) 
 
 // describe is how Kafka prints the record.
 func (w *walk) describe(f *frame, off, ts int64) string {
-	class, key, value := "DefaultRecord", len(f.key), len(f.value)
+	class, least := "DefaultRecord", 0
 	if w.partial {
-		class = "PartialDefaultRecord"
-		if f.key == nil {
-			key = -1
-		}
-		if f.value == nil {
-			value = -1
-		}
+		class, least = "PartialDefaultRecord", math.MinInt
 	}
-	return fmt.Sprintf("%s(offset=%d, timestamp=%d, key=%d bytes, value=%d bytes)", class, off, ts, key, value)
+	return fmt.Sprintf("%s(offset=%d, timestamp=%d, key=%d bytes, value=%d bytes)", class, off, ts, max(f.keyLen, least), max(f.valLen, least))
 }
 
 // result is the error for the records at fault, nil if there are none.
@@ -319,7 +314,7 @@ func (r *Rules) rebuild(b Batch, p []byte, nextOffset int64, target Target) (Bat
 		if b.TimestampType() == LogAppendTime {
 			ts = b.MaxTimestamp()
 		}
-		bl.appendFrame(ts, &f)
+		bl.appendFrame(ts, &f, p)
 	}
 	out, err := bl.Build(nil)
 	if err != nil {
