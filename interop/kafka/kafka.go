@@ -129,6 +129,19 @@ func Start(o Options) (*process.Broker, error) {
 // ClusterID is the id that Start formats new directories with.
 const ClusterID = "4L6g3nShT-eMCtK--X86sw"
 
+// Singles returns the settings that let Kafka's own topics live on one node. A broker that is to
+// show the same settings needs them too.
+func Singles() []string {
+	return []string{
+		"offsets.topic.replication.factor=1",
+		"transaction.state.log.replication.factor=1",
+		"transaction.state.log.min.isr=1",
+		"share.coordinator.state.topic.replication.factor=1",
+		"share.coordinator.state.topic.min.isr=1",
+		"group.initial.rebalance.delay.ms=0",
+	}
+}
+
 func configure(o *Options) error {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
@@ -142,13 +155,7 @@ func configure(o *Options) error {
 		"controller.listener.names=CONTROLLER",
 		"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
 		"log.dirs=" + o.Data,
-		"offsets.topic.replication.factor=1",
-		"transaction.state.log.replication.factor=1",
-		"transaction.state.log.min.isr=1",
-		"share.coordinator.state.topic.replication.factor=1",
-		"share.coordinator.state.topic.min.isr=1",
-		"group.initial.rebalance.delay.ms=0",
-	}, o.Properties...)
+	}, append(Singles(), o.Properties...)...)
 	if err := os.WriteFile(filepath.Join(o.Dir, "kraft.properties"), []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}

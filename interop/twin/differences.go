@@ -20,7 +20,8 @@ const (
 	Recent               // a time: recent on both sides or the same on both
 	Unordered            // an array: the elements, in the order of their key
 	Records              // a record set: batch by batch, see diffRecords
-	Served               // ApiKeys: what the second side serves must be as the first has it
+	Served               // an array: what the second side has must be as the first has it
+	Later                // Kafka has a coordinator, Millrace answers COORDINATOR_NOT_AVAILABLE
 )
 
 // Differences is the written list. What is not here must be equal.
@@ -29,13 +30,15 @@ var Differences = []Difference{
 
 	{API: "ApiVersions", Field: "ApiKeys", How: Served, Key: "ApiKey", Why: "an API is advertised once it is served; the ranges of those are Kafka's"},
 	{API: "ApiVersions", Field: "FinalizedFeaturesEpoch", How: Ignored, Why: "offset in the metadata log, which also holds what other requests did"},
-	{API: "ApiVersions", Field: "SupportedFeatures", How: Unordered, Key: "Name", Why: "a Java map's order"},
-	{API: "ApiVersions", Field: "FinalizedFeatures", How: Unordered, Key: "Name", Why: "a Java map's order"},
+	{API: "ApiVersions", Field: "SupportedFeatures", How: Served, Key: "Name", Why: "a feature is advertised once its APIs are served"},
+	{API: "ApiVersions", Field: "FinalizedFeatures", How: Served, Key: "Name", Why: "a feature is advertised once its APIs are served"},
 
 	{API: "Metadata", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
 	{API: "Metadata", Field: "ClusterID", How: Ignored, Why: "each cluster's own id"},
 	{API: "Metadata", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
 	{API: "Metadata", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+
+	{API: "Metadata", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
 
 	{API: "Produce", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
 	{API: "Produce", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
@@ -48,6 +51,8 @@ var Differences = []Difference{
 	{API: "Fetch", Field: "Topics[].Partitions[].RecordBatches", How: Records, Why: "producer ids are the broker's; bytes that the broker itself compresses differ by compressor"},
 	{API: "Fetch", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
 
+	{API: "ListOffsets", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "ListOffsets", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
 	{API: "ListOffsets", Field: "Topics[].Partitions[].Timestamp", How: Recent, Why: "the broker's clock where it stamps"},
 
 	{API: "CreateTopics", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
@@ -70,6 +75,8 @@ var Differences = []Difference{
 
 	{API: "InitProducerID", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
 
+	{API: "FindCoordinator", Field: "", How: Later, Why: "there are no coordinators before groups and transactions are served"},
+	{API: "FindCoordinator", Field: "Coordinators[]", How: Later, Why: "there are no coordinators before groups and transactions are served"},
 	{API: "FindCoordinator", Field: "Port", How: Ignored, Why: "each broker's own address"},
 	{API: "FindCoordinator", Field: "Coordinators[].Port", How: Ignored, Why: "each broker's own address"},
 }

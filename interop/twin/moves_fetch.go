@@ -136,7 +136,7 @@ func (g *generator) fetchOnce() {
 	case 4:
 		f.min, f.max, name = -1, -1, "with negative limits"
 	}
-	g.request(fmt.Sprintf("Fetch %s of %s wait %d min %d max %d isolation %d", name, f.reads2string(), f.wait, f.min, f.max, f.isolation), version, f.build)
+	g.request(fmt.Sprintf("Fetch %s %d of %s wait %d min %d max %d isolation %d", name, f.replica, f.reads2string(), f.wait, f.min, f.max, f.isolation), version, f.build)
 }
 
 func (f *fetch) reads2string() string {
@@ -232,17 +232,33 @@ func (g *generator) addFetch(name string, version int16, f fetch, label string) 
 	g.request(fmt.Sprintf("Fetch session %s: %s of %s epoch %d wait %d min %d max %d", label, name, f.reads2string(), f.epoch, f.wait, f.min, f.max), version, f.build).Label = label
 }
 
+// askedTime is one partition of a ListOffsets request.
+type askedTime struct {
+	at     partition
+	time   int64
+	leader int32
+}
+
+func (a askedTime) String() string {
+	return fmt.Sprintf("[%v time %d epoch %d]", a.at, a.time, a.leader)
+}
+
+// askedEpoch is one partition of an OffsetForLeaderEpoch request.
+type askedEpoch struct {
+	at            partition
+	leader, epoch int32
+}
+
+func (a askedEpoch) String() string {
+	return fmt.Sprintf("[%v current epoch %d epoch %d]", a.at, a.leader, a.epoch)
+}
+
 func (g *generator) listOffsets() {
 	version := g.version(1, 11)
 	isolation, replica := int8(g.r.IntN(2)), one[int32](g, -1, -1, -1, -1, -2, 3)
-	type asked struct {
-		at     partition
-		time   int64
-		leader int32
-	}
-	var as []asked
+	var as []askedTime
 	for range 1 + g.r.IntN(3) {
-		a := asked{g.partition(), one[int64](g, -1, -1, -2, -2, -3, -4, -5, -6, -7, -100, 0, baseMs, baseMs+int64(g.r.IntN(1_000_000)), baseMs+500_000, 5_000_000_000_000), -1}
+		a := askedTime{g.partition(), one[int64](g, -1, -1, -2, -2, -3, -4, -5, -6, -7, -100, 0, baseMs, baseMs+int64(g.r.IntN(1_000_000)), baseMs+500_000, 5_000_000_000_000), -1}
 		if g.chance(12) {
 			a.at = g.strange()
 		}
@@ -251,7 +267,7 @@ func (g *generator) listOffsets() {
 		}
 		as = append(as, a)
 	}
-	g.request(fmt.Sprintf("ListOffsets %v replica %d isolation %d", describe(as), replica, isolation), version, func(*Side) kmsg.Request {
+	g.request(fmt.Sprintf("ListOffsets %sreplica %d isolation %d", describe(as), replica, isolation), version, func(*Side) kmsg.Request {
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.ReplicaID, req.IsolationLevel, req.TimeoutMillis = replica, isolation, 5000
 		for _, a := range as {
@@ -271,10 +287,10 @@ func (g *generator) listOffsets() {
 }
 
 // describe prints draws with their topics' names.
-func describe[T any](as []T) string {
+func describe[T fmt.Stringer](as []T) string {
 	var s string
 	for _, a := range as {
-		s += fmt.Sprintf("%+v ", a)
+		s += a.String() + " "
 	}
 	return s
 }
@@ -284,19 +300,15 @@ func (p partition) String() string { return fmt.Sprintf("%s-%d", p.topic.name, p
 func (g *generator) offsetForLeaderEpoch() {
 	version := g.version(2, 4)
 	replica := one[int32](g, -1, -1, -2, 4)
-	type asked struct {
-		at            partition
-		leader, epoch int32
-	}
-	var as []asked
+	var as []askedEpoch
 	for range 1 + g.r.IntN(3) {
-		a := asked{g.partition(), one[int32](g, -1, -1, 0, 1, 5), one[int32](g, 0, 0, 1, -1, -2, 100)}
+		a := askedEpoch{g.partition(), one[int32](g, -1, -1, 0, 1, 5), one[int32](g, 0, 0, 1, -1, -2, 100)}
 		if g.chance(15) {
 			a.at = g.strange()
 		}
 		as = append(as, a)
 	}
-	g.request(fmt.Sprintf("OffsetForLeaderEpoch %v replica %d", describe(as), replica), version, func(*Side) kmsg.Request {
+	g.request(fmt.Sprintf("OffsetForLeaderEpoch %sreplica %d", describe(as), replica), version, func(*Side) kmsg.Request {
 		req := kmsg.NewPtrOffsetForLeaderEpochRequest()
 		req.ReplicaID = replica
 		for _, a := range as {

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 }
 
 // Properties of the oracle: few partitions for its own topics, because they are many files.
-var oracleProperties = []string{"offsets.topic.num.partitions=1", "transaction.state.log.num.partitions=1"}
+// Retention is off: the records are old.
+var oracleProperties = []string{"log.retention.ms=-1", "offsets.topic.num.partitions=1", "transaction.state.log.num.partitions=1"}
 
 func startKafka(t *testing.T) string {
 	t.Helper()
@@ -47,7 +48,7 @@ func startKafka(t *testing.T) string {
 
 func startMillrace(t *testing.T) string {
 	t.Helper()
-	b, err := subject.Start(subject.Options{Dir: t.TempDir(), Properties: oracleProperties})
+	b, err := subject.Start(subject.Options{Dir: t.TempDir(), Properties: append(kafka.Singles(), oracleProperties...)})
 	if err != nil {
 		t.Fatal(err)
 	}
