@@ -6,13 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -67,56 +64,18 @@ type killer struct {
 	dir  string
 	bin  string
 	addr string
-	cmd  *exec.Cmd
+	p    *process
 
 	mu    sync.Mutex
 	known map[place]string // what some client was told or shown
 }
 
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "millrace")
-	cmd := exec.Command("go", "build", "-o", bin, "../cmd/millrace")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building the broker: %v\n%s", err, out)
-	}
-	return bin
-}
-
-// start runs the broker on a port of the kernel's choosing and waits for its first answer.
 func (k *killer) start(durability string) {
 	k.t.Helper()
-	addrFile := filepath.Join(k.t.TempDir(), "addr")
-	k.cmd = exec.Command(k.bin, "serve", "--data-dir", k.dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile,
-		"--set", "millrace.durability="+durability, "--set", "log.segment.bytes=1048576", "--set", "num.partitions="+strconv.Itoa(killPartitions))
-	logFile, err := os.OpenFile(filepath.Join(k.dir, "..", "broker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	defer logFile.Close()
-	k.cmd.Stdout, k.cmd.Stderr = logFile, logFile
-	if err := k.cmd.Start(); err != nil {
-		k.t.Fatal(err)
-	}
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if addr, err := os.ReadFile(addrFile); err == nil && len(addr) > 0 {
-			k.addr = strings.TrimSpace(string(addr))
-			return
-		}
-		select {
-		case <-deadline:
-			log, _ := os.ReadFile(logFile.Name())
-			k.t.Fatalf("the broker did not start:\n%s", tail(log))
-		case <-tick.C:
-		}
-	}
+	k.p = startProcess(k.t, k.bin, k.dir, filepath.Join(k.dir, "..", "broker.log"),
+		"millrace.durability="+durability, "log.segment.bytes=1048576", "num.partitions="+strconv.Itoa(killPartitions))
+	k.addr = k.p.addr
 }
-
-func tail(p []byte) []byte { return p[max(0, len(p)-4000):] }
 
 func (k *killer) round(round int) {
 	durability := []string{"sync", "os"}[round%2]
@@ -133,10 +92,7 @@ func (k *killer) round(round int) {
 	}
 	wg.Go(func() { k.consume(ctx) })
 	<-time.After(time.Duration(50+k.rng.IntN(350)) * time.Millisecond)
-	if err := k.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		k.t.Error(err)
-	}
-	k.cmd.Wait()
+	k.p.kill()
 	cancel()
 	wg.Wait()
 }
@@ -254,14 +210,10 @@ func (k *killer) compare(round int, found map[place]string, ends kadm.ListedOffs
 func (k *killer) finish() {
 	k.start("sync")
 	k.verify(*killRounds)
-	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		k.t.Fatal(err)
-	}
-	if err := k.cmd.Wait(); err != nil {
+	if err := k.p.stop(); err != nil {
 		k.t.Errorf("a clean stop ended with %v", err)
 	}
-	out, err := exec.Command(k.bin, "log", "verify", k.dir).CombinedOutput()
-	if err != nil {
-		k.t.Errorf("log verify: %v\n%s", err, out)
+	if err := k.p.verify(); err != nil {
+		k.t.Error(err)
 	}
 }
