@@ -133,7 +133,7 @@ var apis = [...]struct {
 	{API{66, "ListTransactions", 0, 2, 0}, false},
 	{API{68, "ConsumerGroupHeartbeat", 0, 1, 0}, false},
 	{API{69, "ConsumerGroupDescribe", 0, 1, 0}, false},
-	{API{74, "ListConfigResources", 0, 1, 0}, false},
+	{API{74, "ListConfigResources", 0, 1, 0}, true},
 	{API{75, "DescribeTopicPartitions", 0, 0, 0}, true},
 	{API{76, "ShareGroupHeartbeat", 1, 1, 0}, false},
 	{API{77, "ShareGroupDescribe", 1, 1, 0}, false},
