@@ -210,3 +210,46 @@ func TestBadEntryLeavesTheOthersAlone(t *testing.T) {
 	}
 	s.Close(1)
 }
+
+// TestStartWithAFullDisk: recovery needs no room.
+func TestStartWithAFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 2, value: 500, ts: fixedClock(), epoch: -1, pid: 9}
+	for range 10 {
+		mustAppend(t, l, one.build())
+		one.seq += 2
+	}
+	killed := mem.KillClone()
+	s.Close(1)
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite }}
+	f.set(syscall.ENOSPC)
+	s = mustOpen(t, testOptions(vfs.NewFaulty(killed, f.hook)))
+	l = s.Log("t-0")
+	if l.Err() != nil || l.EndOffset() != 20 || len(readAll(t, l, 0, 20)) != 10 {
+		t.Fatalf("end %d: %v", l.EndOffset(), l.Err())
+	}
+	if _, err := appendAs(l, FromClient, one.build()); !errors.Is(err, ErrStorage) {
+		t.Fatal(err)
+	}
+	again := mustOpen(t, testOptions(killed.KillClone()))
+	if end := again.Log("t-0").EndOffset(); end != 20 {
+		t.Fatalf("end %d after another kill", end)
+	}
+	again.Close(1)
+	f.set(nil)
+	mustAppend(t, l, one.build())
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, testOptions(killed))
+	l = s.Log("t-0")
+	if _, clean := s.CleanShutdown(); !clean || l.EndOffset() != 22 || len(readAll(t, l, 0, 22)) != 11 {
+		t.Fatalf("clean %v, end %d", clean, l.EndOffset())
+	}
+	if p := l.ActiveProducers(); len(p) != 1 || p[0].LastSequence != 21 {
+		t.Fatalf("%+v", p)
+	}
+	s.Close(1)
+}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/compaction"
@@ -406,33 +407,63 @@ func (ld *loader) restart() error {
 	return l.startAt(ld.start)
 }
 
-// sync makes what loading changed durable, before anything is served.
+// sync makes what loading changed durable, before anything is served. A full disk
+// that has no room for indexes, snapshots and epochs is no reason not to serve: they
+// wait in memory, and the recovery point stays where it was.
 func (ld *loader) sync() error {
 	l := ld.l
-	active := (*l.segs.Load()).active()
+	point := l.recovery.Load()
+	err := ld.writeDerived()
+	if err != nil && !isFull(err) {
+		return err
+	}
+	if err != nil {
+		point, _ = ld.recoveryPoint()
+		l.store.janitor.report(l.name, err)
+		l.markDirty()
+	}
 	for _, seg := range ld.walked {
-		if seg != active {
-			if err := seg.Seal(); err != nil {
-				return err
-			}
+		sync := seg.SyncAll
+		if err != nil {
+			sync = seg.Sync
 		}
-		if err := seg.SyncAll(); err != nil {
+		if err := sync(); err != nil {
 			return err
 		}
 	}
-	wrote, err := l.writeSnapshots()
-	if err != nil {
-		return err
-	}
-	named, err := l.writeEpochs()
-	if err != nil {
-		return err
-	}
-	if (ld.changed || wrote) && !named {
+	if ld.changed || err != nil {
 		if err := ld.fs.SyncDir(l.dir); err != nil {
 			return err
 		}
 	}
+	l.recovery.Store(min(point, l.end.Load()))
 	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
 	return nil
+}
+
+// writeDerived writes what could be made again from the batches.
+func (ld *loader) writeDerived() error {
+	l := ld.l
+	active := (*l.segs.Load()).active()
+	for _, seg := range ld.walked {
+		flush := seg.Seal
+		if seg == active {
+			flush = seg.FlushIndexes
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	wrote, err := l.writeSnapshots()
+	ld.changed = ld.changed || wrote
+	if err != nil {
+		return err
+	}
+	_, err = l.writeEpochs()
+	return err
+}
+
+// isFull reports whether the disk refused a write for want of room.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

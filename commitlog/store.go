@@ -107,7 +107,12 @@ func (s *Store) open() error {
 		return nil
 	}
 	// Kafka wrote last, or nobody: what is here is durable up to the ends now.
-	return s.points.writeRecovery(s)
+	err = s.points.writeRecovery(s)
+	if err != nil && isFull(err) {
+		s.janitor.report("", err)
+		return nil // then Kafka's rule holds once more
+	}
+	return err
 }
 
 // makeDir makes the data directory and its parents, durably, where they are missing.

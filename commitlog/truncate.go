@@ -45,6 +45,7 @@ func (l *Log) TruncateTo(off int64) error {
 		return fmt.Errorf("%w: truncate %s to %d", ErrOffsetOutOfRange, l.name, off)
 	case off >= end:
 		l.cutEpochs(off)
+		l.markDirty()
 		return nil
 	}
 	// The file must not say that bytes are durable which are about to be others.
