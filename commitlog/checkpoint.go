@@ -120,11 +120,12 @@ func appendCheckpointHead(dst []byte, n int) []byte {
 // line, a line with the number of entries, and one line of fields per entry. entry
 // is given the fields of each line, fields of them, and says whether they are well formed.
 func decodeCheckpoint(name string, p []byte, fields int, entry func(f [][]byte) bool) error {
-	pos := int64(0)
+	size, pos := len(p), 0
 	corrupt := func(format string, args ...any) error {
-		return &CorruptError{File: name, Pos: pos, Reason: fmt.Sprintf(format, args...)}
+		return &CorruptError{File: name, Pos: int64(pos), Reason: fmt.Sprintf(format, args...)}
 	}
 	next := func() (line []byte, ok bool) {
+		pos = size - len(p)
 		if len(p) == 0 {
 			return nil, false
 		}
@@ -136,16 +137,13 @@ func decodeCheckpoint(name string, p []byte, fields int, entry func(f [][]byte) 
 	if !ok || string(line) != checkpointVersion {
 		return corrupt("unrecognized version of the checkpoint file: %.20q", line)
 	}
-	pos += 2
 	line, ok = next()
 	want, err := strconv.ParseInt(string(line), 10, 64)
 	if !ok || err != nil || want < 0 || want > math.MaxInt32 {
 		return corrupt("bad number of entries: %.20q", line)
 	}
-	total := int64(len(p))
 	for n := int64(0); ; n++ {
-		pos = int64(len("0\n")) + int64(len(line)) + total - int64(len(p))
-		l, ok := next()
+		line, ok := next()
 		if !ok {
 			if n != want {
 				return corrupt("expected %d entries in the checkpoint file, but found only %d", want, n)
@@ -155,9 +153,9 @@ func decodeCheckpoint(name string, p []byte, fields int, entry func(f [][]byte) 
 		if n == want {
 			return corrupt("more than the expected %d entries in the checkpoint file", want)
 		}
-		f := bytes.Fields(l)
+		f := bytes.Fields(line)
 		if len(f) != fields || !entry(f) {
-			return corrupt("malformed line in the checkpoint file: %.100q", l)
+			return corrupt("malformed line in the checkpoint file: %.100q", line)
 		}
 	}
 }

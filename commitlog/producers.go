@@ -371,7 +371,12 @@ func insertTxn(list []openTxn, t openTxn) []openTxn {
 // stage holds what the batches of one append do to the producer state until the
 // write has succeeded. There is one at a time for each producers.
 type stage struct {
-	p       *producers
+	p *producers
+	// transactionVersion is the feature level under which the append's markers were
+	// sent (KIP-890); from 2 on each transaction has its own epoch. begin sets it to
+	// 0, an older one.
+	transactionVersion int16
+
 	touched []producerEntry
 	undo    []undoEntry
 	events  []txnEvent
@@ -397,7 +402,7 @@ type stageMark struct{ undo, events int }
 // begin starts the stage of an append. The last one must have been committed or dropped.
 func (p *producers) begin() *stage {
 	st := &p.stage
-	st.p = p
+	st.p, st.transactionVersion = p, 0
 	if len(st.touched) != 0 || len(st.events) != 0 {
 		panic("BUG: commitlog: a stage was neither committed nor dropped")
 	}
@@ -574,7 +579,10 @@ func (e *producerEntry) checkSequence(h *batch.Header) error {
 // addMarker changes e by the marker that ends a transaction.
 func (st *stage) addMarker(e *producerEntry, h *batch.Header, marker batch.EndTxnMarker, origin Origin) error {
 	if origin != FromReplica {
-		if h.ProducerEpoch < e.epoch {
+		// With an epoch to each transaction, a marker bears a higher one than its data;
+		// the same only when it is sent again.
+		again := h.ProducerEpoch == e.epoch && e.txnFirstOffset < 0
+		if h.ProducerEpoch < e.epoch || st.transactionVersion >= 2 && h.ProducerEpoch == e.epoch && !again {
 			return staleEpoch(e, h)
 		}
 		if e.coordinatorEpoch > marker.CoordinatorEpoch {
