@@ -61,6 +61,9 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 	if err := files.MkdirAll(filepath.Join(dir, LogName), 0o755); err != nil {
 		return fmt.Errorf("quorum: %w", err)
 	}
+	if err := syncAncestors(files, dir); err != nil {
+		return fmt.Errorf("quorum: %w", err)
+	}
 	header := []controlRecord{{batch.SnapshotHeader, &records.SnapshotHeaderRecord{}}}
 	if err := writeSnapshot(files, filepath.Join(dir, bootstrapName), 0, o.NowMs, header, bootstrapValues(o.MetadataVersion)); err != nil {
 		return err
@@ -80,6 +83,18 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 		return fmt.Errorf("quorum: %w", err)
 	}
 	return nil
+}
+
+// syncAncestors makes the name of dir durable, and those of the directories on the way to it that may be as new.
+func syncAncestors(files vfs.FS, dir string) error {
+	for p := filepath.Dir(dir); ; p = filepath.Dir(p) {
+		if err := files.SyncDir(p); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		if p == filepath.Dir(p) {
+			return nil
+		}
+	}
 }
 
 // bootstrapFeatures are the features that a new cluster has on, in the order of the file, each from the metadata

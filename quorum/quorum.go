@@ -133,11 +133,13 @@ func Open(store *commitlog.Store, files vfs.FS, dir string, nodeID int32, o Opti
 	if err != nil {
 		return nil, err
 	}
+	if q.opts.Durability == commitlog.OS {
+		q.flush = make(chan struct{}, 1) // before the election, whose records are to be synced too
+	}
 	if err := q.elect(past); err != nil {
 		return nil, err
 	}
-	if q.opts.Durability == commitlog.OS {
-		q.flush = make(chan struct{}, 1)
+	if q.flush != nil {
 		q.stopped.Go(q.flusher)
 	}
 	q.log.OnAdvance(q.advanced)
