@@ -23,10 +23,32 @@ func (b *Broker) handleDescribeConfigs(c *call, req *kmsg.DescribeConfigsRequest
 	d := describer{img: img, nodeID: b.cfg.NodeID, layers: b.layers(img), log: b.log,
 		synonyms: req.IncludeSynonyms, docs: req.IncludeDocumentation && c.h.APIVersion >= 3}
 	resp := kmsg.NewPtrDescribeConfigsResponse()
+	refused := slices.ContainsFunc(req.Resources, func(r kmsg.DescribeConfigsRequestResource) bool { return !describable(r.ResourceType) })
 	for i := range req.Resources {
+		if refused { // Kafka refuses the whole request for one resource of a type it does not know
+			resp.Resources = append(resp.Resources, refusedResource(&req.Resources[i]))
+			continue
+		}
 		resp.Resources = append(resp.Resources, d.resource(&req.Resources[i]))
 	}
 	c.reply(resp)
+}
+
+// describable says whether a resource is of a type that has settings.
+func describable(t kmsg.ConfigResourceType) bool {
+	switch config.ResourceType(t) {
+	case config.ResourceTopic, config.ResourceBroker, config.ResourceBrokerLogger, config.ResourceClientMetrics, config.ResourceGroup:
+		return true
+	}
+	return false
+}
+
+func refusedResource(r *kmsg.DescribeConfigsRequestResource) kmsg.DescribeConfigsResponseResource {
+	out := kmsg.NewDescribeConfigsResponseResource()
+	out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
+	text := textInvalidRequest
+	out.ErrorCode, out.ErrorMessage = int16(wire.InvalidRequest), &text
+	return out
 }
 
 // layers are this broker's settings as the image has them.
