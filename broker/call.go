@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -17,7 +18,8 @@ type call struct {
 	b        *Broker
 	x        *netio.Exchange
 	h        wire.RequestHeader
-	nowMs    int64 // when the request was read
+	nowMs    int64           // when the request was read
+	pending  *sync.WaitGroup // of the connection's requests like this one; nil: nobody waits for it
 	answered atomic.Bool
 }
 
@@ -46,12 +48,21 @@ func (c *call) send(r *netio.Reply) {
 		panic(fmt.Sprintf("BUG: %s answered twice", kmsg.NameForKey(c.h.APIKey)))
 	}
 	c.x.Reply(r)
+	c.over()
+}
+
+// over lets the requests that wait for this one go on.
+func (c *call) over() {
+	if c.pending != nil {
+		c.pending.Done()
+	}
 }
 
 // fail closes the connection once what was asked before is answered.
 func (c *call) fail(err error) {
 	if !c.answered.Swap(true) {
 		c.x.Fail(err)
+		c.over()
 	}
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -21,10 +22,16 @@ type connState struct {
 	header  wire.RequestHeader
 	staged  []*produce // consecutive produce requests of one read, not yet appended
 	appends appendGroups
+
+	// Requests of the connection that are not answered yet, fetches apart. Only Handle adds and waits.
+	produces, others sync.WaitGroup
 }
 
 // Handle implements netio.Handler: phase one of every frame of a read, in order. Consecutive
-// produce requests are appended together, so one write of a log takes several of them.
+// produce requests are appended together, so one write of a log takes several of them, and any
+// number of them may wait for their sync. Every other request sees what those before it did, as with
+// Kafka, which works on one request of a connection at a time: it waits here until they are answered.
+// Only a fetch, which may wait long for data, holds up nothing behind it.
 func (b *Broker) Handle(conn *netio.Conn, xs []*netio.Exchange) {
 	st, _ := conn.Value().(*connState)
 	if st == nil {
@@ -64,7 +71,13 @@ func (b *Broker) handleOne(st *connState, x *netio.Exchange, now int64) bool {
 	if len(x.Frame) > maxControlFrame {
 		return b.refuse(x, fmt.Errorf("broker: %s request of %d bytes", api.Name, len(x.Frame)))
 	}
+	st.produces.Wait()
+	st.others.Wait()
 	c := &call{b: b, x: x, h: h, nowMs: now}
+	if h.APIKey != wire.KeyFetch {
+		c.pending = &st.others
+		st.others.Add(1)
+	}
 	return b.run(c, handlers[h.APIKey], body)
 }
 
@@ -80,6 +93,7 @@ func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64)
 			}
 		}
 	}()
+	st.others.Wait()
 	if err := b.stageProduce(st, x, st.header, body, now); err != nil {
 		return b.refuse(x, err)
 	}
@@ -90,14 +104,20 @@ func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64)
 func (b *Broker) run(c *call, handle handler, body []byte) (ok bool) {
 	defer c.rescue()
 	if err := handle(b, c, body); err != nil {
-		return b.refuse(c.x, err)
+		b.refused(c.x, err)
+		c.fail(err)
+		return false
 	}
 	return true
 }
 
 // refuse closes the connection of a frame that cannot be answered.
 func (b *Broker) refuse(x *netio.Exchange, err error) bool {
-	b.log.Warn("closing connection", "remote", x.Conn().RemoteAddr(), "cause", err)
+	b.refused(x, err)
 	x.Fail(err)
 	return false
+}
+
+func (b *Broker) refused(x *netio.Exchange, err error) {
+	b.log.Warn("closing connection", "remote", x.Conn().RemoteAddr(), "cause", err)
 }

@@ -56,7 +56,7 @@ type producePart struct {
 var produces = sync.Pool{New: func() any { return new(produce) }}
 
 func (p *produce) recycle() {
-	p.b, p.x, p.h = nil, nil, wire.RequestHeader{}
+	p.b, p.x, p.h, p.pending = nil, nil, wire.RequestHeader{}, nil
 	p.answered.Store(false)
 	clear(p.parts)
 	p.parts = p.parts[:0]
@@ -77,6 +77,8 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 	for range p.req.Partitions {
 		p.parts = append(p.parts, producePart{})
 	}
+	p.pending = &st.produces
+	st.produces.Add(1)
 	st.staged = append(st.staged, p)
 	if err := p.checkWhole(); err != nil {
 		for i := range p.parts {
@@ -318,6 +320,7 @@ func (p *produce) finishUnanswered(failed error) {
 	} else {
 		x.NoReply()
 	}
+	p.over()
 	p.recycle()
 }
 

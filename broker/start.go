@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -168,7 +169,7 @@ func (b *Broker) logEvents() commitlog.EventListener {
 			if r.BytesCut > 0 {
 				level = slog.LevelWarn
 			}
-			b.log.Log(nil, level, "recovered", "log", r.Log, "bytesRead", r.BytesWalked, "bytesCut", r.BytesCut, "end", r.End, "cause", r.Cause)
+			b.log.Log(context.Background(), level, "recovered", "log", r.Log, "bytesRead", r.BytesWalked, "bytesCut", r.BytesCut, "end", r.End, "cause", r.Cause)
 		},
 		RetentionDeleted: func(r commitlog.RetentionReport) {
 			b.log.Info("retention removed segments", "log", r.Log, "reason", r.Reason, "segments", r.Segments, "bytes", r.Bytes, "start", r.Start)

@@ -90,6 +90,18 @@ func (d *Deadline) unlink() {
 	d.next, d.prev, d.in, d.what = nil, nil, nil, nil
 }
 
+// Waiting is how many deadlines stand.
+func (t *Deadlines) Waiting() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range t.mu.moments {
+		for d := m.head.next; d != &m.head; d = d.next {
+			n++
+		}
+	}
+	return n
+}
+
 // Hurry expires, on the caller's goroutine, the deadlines of whatever match picks.
 func (t *Deadlines) Hurry(match func(Expirer) bool) {
 	var picked []Expirer

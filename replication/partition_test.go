@@ -70,7 +70,7 @@ func (k *kit) lead() {
 
 func (k *kit) append(n int) (last int64) {
 	k.t.Helper()
-	bl := batch.NewBuilder(batch.BuilderOptions{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, LeaderEpoch: -1})
+	bl := batch.NewBuilder(batch.BuilderOptions{LeaderEpoch: -1})
 	for range n {
 		bl.Append(1000, nil, []byte("value"), nil)
 	}
