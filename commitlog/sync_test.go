@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,8 +64,13 @@ func TestWhatArrivesDuringASyncSharesTheNext(t *testing.T) {
 		return nil
 	})))
 	l := mustCreate(t, s, "t-0")
-	var seen []int64 // by the observer, of which there is one call at a time
-	l.OnAdvance(func() { seen = append(seen, l.AcknowledgedOffset()) })
+	var mu sync.Mutex
+	var seen []int64 // by the observer
+	l.OnAdvance(func() {
+		mu.Lock()
+		seen = append(seen, l.AcknowledgedOffset())
+		mu.Unlock()
+	})
 	one := spec{n: 1, value: 5, ts: fixedClock(), epoch: -1}
 	mustAppend(t, l, one.build())
 	<-g.held
@@ -89,6 +95,8 @@ func TestWhatArrivesDuringASyncSharesTheNext(t *testing.T) {
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if len(seen) < 2 || seen[0] != 1 || seen[1] != 11 {
 		t.Fatalf("the observer saw %v", seen)
 	}
