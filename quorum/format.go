@@ -65,7 +65,7 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 		return fmt.Errorf("quorum: %w", err)
 	}
 	header := []controlRecord{{batch.SnapshotHeader, &records.SnapshotHeaderRecord{}}}
-	if err := writeSnapshot(files, filepath.Join(dir, bootstrapName), 0, o.NowMs, header, bootstrapValues(o.MetadataVersion)); err != nil {
+	if err := writeSnapshot(files, filepath.Join(dir, bootstrapName), 0o644, 0, o.NowMs, header, bootstrapValues(o.MetadataVersion)); err != nil {
 		return err
 	}
 	voter := records.VotersVoter{VoterID: o.NodeID, VoterDirectoryID: o.DirectoryID,
@@ -75,7 +75,7 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 		controlRecord{batch.KRaftVersion, &records.KRaftVersionRecord{KRaftVersion: maxKRaftVersion}},
 		controlRecord{batch.KRaftVoters, &records.VotersRecord{Voters: []records.VotersVoter{voter}}})
 	none := func(func([]byte, error) bool) {}
-	if err := writeSnapshot(files, filepath.Join(dir, LogName, snapshotID{}.name()), 0, o.NowMs, header, none); err != nil {
+	if err := writeSnapshot(files, filepath.Join(dir, LogName, snapshotID{}.name()), 0o400, 0, o.NowMs, header, none); err != nil {
 		return err
 	}
 	m := commitlog.MetaProperties{Version: 1, ClusterID: o.ClusterID, NodeID: o.NodeID, DirectoryID: o.DirectoryID}

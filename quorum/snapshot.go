@@ -164,7 +164,7 @@ func (q *Quorum) WriteSnapshot(at Snapshot, values iter.Seq2[[]byte, error]) err
 		control = append(control, controlRecord{batch.KRaftVersion, &records.KRaftVersionRecord{KRaftVersion: q.kraftVersion}},
 			controlRecord{batch.KRaftVoters, q.voters})
 	}
-	if err := writeSnapshot(q.files, filepath.Join(q.dir, s.name()), at.Epoch, q.opts.NowMs(), control, values); err != nil {
+	if err := writeSnapshot(q.files, filepath.Join(q.dir, s.name()), 0o400, at.Epoch, q.opts.NowMs(), control, values); err != nil {
 		return err
 	}
 	q.snap.Lock()
@@ -174,9 +174,9 @@ func (q *Quorum) WriteSnapshot(at Snapshot, values iter.Seq2[[]byte, error]) err
 }
 
 // writeSnapshot writes header, values and footer under the name with .part, syncs, and renames.
-func writeSnapshot(files vfs.FS, name string, epoch int32, nowMs int64, header []controlRecord, values iter.Seq2[[]byte, error]) (err error) {
+func writeSnapshot(files vfs.FS, name string, perm os.FileMode, epoch int32, nowMs int64, header []controlRecord, values iter.Seq2[[]byte, error]) (err error) {
 	part := name + partSuffix
-	f, err := files.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o400)
+	f, err := files.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
 	if err != nil {
 		return fmt.Errorf("quorum: %w", err)
 	}
