@@ -6,15 +6,80 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
+	"os/exec"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// cpu is the CPU time that this process has used. Benchmarks here report it, because client and
-// server share the machine: it counts both ends of the loopback.
+// The client of the benchmarks is this test binary again, so that the CPU time that they report is
+// the server's alone.
+const clientEnv = "NETIO_BENCH_CLIENT"
+
+func TestMain(m *testing.M) {
+	if what := os.Getenv(clientEnv); what != "" {
+		benchClient(what)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// benchConns is how many connections a client has, so that the server is never without work.
+const benchConns = 8
+
+// benchClient sends on each connection rounds of deep requests of size bytes, and reads in bytes of
+// answers each round.
+func benchClient(what string) {
+	var to string
+	var rounds, deep, size, in int
+	if _, err := fmt.Sscan(what, &to, &rounds, &deep, &size, &in); err != nil {
+		panic(err)
+	}
+	var wg sync.WaitGroup
+	for range benchConns {
+		wg.Go(func() { benchConn(to, rounds, deep, size, in) })
+	}
+	wg.Wait()
+}
+
+func benchConn(to string, rounds, deep, size, in int) {
+	c, err := net.Dial("tcp", to)
+	if err != nil {
+		panic(err)
+	}
+	out := bytes.Repeat(frame(0, make([]byte, size-6)), deep)
+	answers := make([]byte, in)
+	for range rounds {
+		if _, err := c.Write(out); err != nil {
+			panic(err)
+		}
+		if _, err := io.ReadFull(c, answers); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// benchServer has a client of its own process do b.N requests and reports the server's CPU time.
+func benchServer(b *testing.B, s *Server, deep, size, answer int) {
+	b.Helper()
+	client := exec.Command(os.Args[0])
+	client.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %d %d", clientEnv, addr(s), b.N/(deep*benchConns)+1, deep, size, deep*answer))
+	client.Stderr = os.Stderr
+	from := cpu()
+	b.ResetTimer()
+	if err := client.Run(); err != nil {
+		b.Fatal(err)
+	}
+	used := cpu() - from
+	b.ReportMetric(float64(used)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(b.N)/used.Seconds()/1e3, "k/cpu-s")
+}
+
+// cpu is the CPU time that this process has used.
 func cpu() time.Duration {
 	var ru syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
@@ -23,101 +88,67 @@ func cpu() time.Duration {
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
-// BenchmarkSmallRequests is one-record requests, pipelined so many deep, through the door with a
-// handler that only answers.
-func BenchmarkSmallRequests(b *testing.B) {
-	answer := make([]byte, 46)
-	s := start(b, Options{Handler: handlerFunc(func(_ *Conn, xs []*Exchange) {
+// answering answers each request with n bytes and a size prefix.
+func answering(n int) Handler {
+	answer := make([]byte, n)
+	return handlerFunc(func(_ *Conn, xs []*Exchange) {
 		for _, x := range xs {
 			x.Release()
 			r := NewReply()
 			r.SetBuf(append(r.Buf(), answer...))
 			x.Reply(r)
 		}
-	})})
-	one := frame(0, make([]byte, 170))
+	})
+}
+
+// BenchmarkSmallRequests is one-record requests, pipelined so many deep, through the door with a
+// handler that only answers.
+func BenchmarkSmallRequests(b *testing.B) {
+	s := start(b, Options{Handler: answering(46)})
 	for _, deep := range []int{1, 5, 64, 512} {
-		b.Run(fmt.Sprintf("deep=%d", deep), func(b *testing.B) {
-			c := dial(b, s)
-			out := bytes.Repeat(one, deep)
-			in := make([]byte, deep*(4+len(answer)))
-			b.ReportAllocs()
-			from := cpu()
-			b.ResetTimer()
-			for range b.N/deep + 1 {
-				if _, err := c.Write(out); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := io.ReadFull(c, in); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(cpu()-from)/float64(b.N), "cpu-ns/op")
-		})
+		b.Run(fmt.Sprintf("deep=%d", deep), func(b *testing.B) { benchServer(b, s, deep, 176, 50) })
 	}
 }
 
-// BenchmarkLargeFrames is frames of Produce's usual sizes, answered when whole.
+// BenchmarkLargeFrames is frames of Produce's usual sizes, five deep, answered when whole.
 func BenchmarkLargeFrames(b *testing.B) {
-	s := start(b, Options{Handler: handlerFunc(func(_ *Conn, xs []*Exchange) {
-		for _, x := range xs {
-			x.Release()
-			x.Reply(NewReply())
-		}
-	})})
+	s := start(b, Options{Handler: answering(46)})
 	for _, n := range []int{16 << 10, 64<<10 + 100, 1 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", n>>10), func(b *testing.B) {
-			c := dial(b, s)
-			out := frame(0, make([]byte, n))
-			go func() {
-				for range b.N {
-					if _, err := c.Write(out); err != nil {
-						return // the reader sees it
-					}
-				}
-			}()
 			b.SetBytes(int64(n))
-			b.ReportAllocs()
-			from := cpu()
-			b.ResetTimer()
-			for range b.N {
-				if _, err := readFrame(c); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(cpu()-from)/float64(b.N), "cpu-ns/op")
+			benchServer(b, s, 5, n, 50)
 		})
 	}
 }
 
-// BenchmarkCrossover is a header, Views and the few bytes that end a flexible Fetch response: the
-// Views by sendfile, or read into the header's buffer.
+// BenchmarkCrossover is a header, Views, and the few bytes that end a flexible Fetch response or
+// none, as in the older ones: the Views by sendfile, or read into the header's buffer.
 func BenchmarkCrossover(b *testing.B) {
 	f, _ := tempFile(b, 64<<20)
-	for _, count := range []int{1, 16} {
-		for _, n := range []int64{1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10} {
+	for _, shape := range []struct{ views, tail int }{{1, 0}, {1, 3}, {16, 3}} {
+		for _, n := range []int64{2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10} {
 			for _, way := range []string{"pread", "sendfile"} {
-				b.Run(fmt.Sprintf("views=%d/n=%d/%s", count, n, way), func(b *testing.B) {
-					benchmarkViews(b, &fileView{f: f, n: n, closed: new(atomic.Int64)}, count, way == "sendfile")
+				b.Run(fmt.Sprintf("views=%d/tail=%d/n=%dKiB/%s", shape.views, shape.tail, n>>10, way), func(b *testing.B) {
+					v := &fileView{f: f, n: n, closed: new(atomic.Int64)}
+					benchmarkViews(b, v, shape.views, shape.tail, way == "sendfile")
 				})
 			}
 		}
 	}
 }
 
-func benchmarkViews(b *testing.B, v *fileView, count int, sendfile bool) {
-	pos := int64(0)
+func benchmarkViews(b *testing.B, v *fileView, count, tail int, sendfile bool) {
+	var at atomic.Int64
 	s, err := Listen(&Options{Listeners: []Listener{{"BENCH", "127.0.0.1:0"}}, Handler: handlerFunc(func(_ *Conn, xs []*Exchange) {
 		for _, x := range xs {
 			r := NewReply()
 			for range count {
 				r.SetBuf(append(r.Buf(), make([]byte, 60)...))
-				pos = (pos + v.n) & (32<<20 - 1)
 				w := *v
-				w.pos = pos
+				w.pos = at.Add(v.n) & (32<<20 - 1)
 				r.AddView(&w)
 			}
-			r.SetBuf(append(r.Buf(), 0, 0, 0))
+			r.SetBuf(append(r.Buf(), make([]byte, tail)...))
 			x.Reply(r)
 		}
 	})})
@@ -125,29 +156,18 @@ func benchmarkViews(b *testing.B, v *fileView, count int, sendfile bool) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	if s.sendfileMin = math.MaxInt64; sendfile {
-		s.sendfileMin = 1
+	s.sendfileMin, s.sendfileMinAtEnd = math.MaxInt64, math.MaxInt64
+	if sendfile {
+		s.sendfileMin, s.sendfileMinAtEnd = 1, 1
 	}
 	s.Serve()
-	c := dial(b, s)
-	ask := frame(1, nil)
-	in := make([]byte, 4+count*(60+int(v.n))+3)
-	from := cpu()
-	b.ResetTimer()
-	for range b.N {
-		if _, err := c.Write(ask); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.ReadFull(c, in); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(cpu()-from)/float64(b.N), "cpu-ns/op")
+	b.SetBytes(int64(count) * v.n)
+	benchServer(b, s, 1, 100, 4+count*(60+int(v.n))+tail)
 }
 
 // An idle connection costs its goroutine and little more, after it has been used, too.
 func TestIdleConnectionsAreSmall(t *testing.T) {
-	const most = 5 << 10
+	const most = 6 << 10
 	s, err := Listen(&Options{Listeners: []Listener{{"IDLE", "127.0.0.1:0"}}, Handler: handlerFunc(echo), Pooled: pooledZero})
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,9 @@ type Server struct {
 	lastID    atomic.Uint64
 	refusals  atomic.Int64 // when a refused connection was last logged
 
-	restAfter   int64 // restAfter; a test does not wait as long
-	sendfileMin int64 // SendfileMinBytes; the benchmark of the crossover compares others
+	restAfter int64 // restAfter; a test does not wait as long
+	// SendfileMinBytes and SendfileMinBytesAtEnd; the benchmark of the crossover compares others.
+	sendfileMin, sendfileMinAtEnd int64
 
 	mu struct {
 		sync.Mutex
@@ -68,7 +69,8 @@ func Listen(o *Options) (*Server, error) {
 	if o.Handler == nil {
 		panic("BUG: netio: a server without a handler")
 	}
-	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers), restAfter: int64(restAfter), sendfileMin: SendfileMinBytes}
+	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers), restAfter: int64(restAfter),
+		sendfileMin: SendfileMinBytes, sendfileMinAtEnd: SendfileMinBytesAtEnd}
 	s.frames = newPool(s.o.QueuedBytes, min(s.o.QueuedBytes, 32<<20))
 	s.reads = newPool(maxReadBuffers*readBufferBytes, 64*readBufferBytes)
 	s.scratches = newPool(maxScratches*scratchBytes, 64*scratchBytes)
