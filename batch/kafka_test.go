@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -261,4 +262,67 @@ func renderBytes(p []byte) string {
 		return "null"
 	}
 	return fmt.Sprintf("%q", p)
+}
+
+// A segment that Kafka's cleaner wrote: gaps, batches without records, delete horizons,
+// markers.
+func TestCompactedSegment(t *testing.T) {
+	f, err := os.Open("testdata/kafka-compacted.log.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zr, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := io.ReadAll(zr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batches, gaps, empty, horizons, markers int
+	last := int64(-1)
+	for len(p) > 0 {
+		var b Batch
+		if b, p, err = Next(p); err != nil {
+			t.Fatal(err)
+		}
+		batches++
+		if err := b.VerifyCRC(); err != nil {
+			t.Fatal(err)
+		}
+		if b.BaseOffset() <= last {
+			t.Fatalf("base offset %d after %d", b.BaseOffset(), last)
+		}
+		n := 0
+		err := b.Each(0, func(rec *Record) error {
+			if n++; rec.Offset <= last || rec.Offset > b.LastOffset() || rec.Offset < b.BaseOffset() {
+				return fmt.Errorf("offset %d after %d", rec.Offset, last)
+			}
+			last = rec.Offset
+			return nil
+		})
+		if err != nil || n != int(b.Count()) {
+			t.Fatalf("batch at %d: %d of %d records, %v", b.BaseOffset(), n, b.Count(), err)
+		}
+		last = b.LastOffset()
+		if b.HasDeleteHorizon() {
+			horizons++
+		}
+		switch {
+		case n == 0:
+			empty++
+		case b.IsControl():
+			markers++
+			if _, err := b.EndTxnMarker(); err != nil {
+				t.Error(err)
+			}
+		case n <= int(b.LastOffsetDelta()):
+			gaps++
+		}
+	}
+	t.Logf("%d batches: %d with gaps, %d empty, %d with a delete horizon, %d markers", batches, gaps, empty, horizons, markers)
+	if gaps == 0 || horizons == 0 || markers == 0 {
+		t.Error("the segment does not show what it is for")
+	}
 }
