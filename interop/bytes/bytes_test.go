@@ -64,12 +64,13 @@ func (n *node) on(t *testing.T, data string, fn func(s *twin.Side) error) error 
 	return b.Stop()
 }
 
+// The records are old on purpose: retention is off.
 func startKafka(dir, data string, port int) (*process.Broker, error) {
-	return kafka.Start(kafka.Options{Dir: dir, Data: data, Port: port, Properties: []string{"offsets.topic.num.partitions=1"}})
+	return kafka.Start(kafka.Options{Dir: dir, Data: data, Port: port, Properties: []string{"offsets.topic.num.partitions=1", "log.retention.ms=-1"}})
 }
 
 func startMillrace(dir, data string, port int) (*process.Broker, error) {
-	return subject.Start(subject.Options{Dir: dir, Data: data, Port: port})
+	return subject.Start(subject.Options{Dir: dir, Data: data, Port: port, Properties: []string{"log.retention.ms=-1"}})
 }
 
 // TestKafkaAndKafka shows that two Kafkas write the same bytes: what the next test finds is ours.

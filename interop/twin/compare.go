@@ -157,7 +157,11 @@ func (c *comparer) slices(path, norm string, x, y reflect.Value, rule *Differenc
 		}
 	}
 	for i := range min(len(xs), len(ys)) {
-		if d := c.value(path+"["+strconv.Itoa(i)+"]", norm+"[]", xs[i], ys[i]); d != "" {
+		at := strconv.Itoa(i)
+		if rule != nil && rule.Key != "" {
+			at = strings.TrimSpace(c.key(c.a, norm, xs[i], strings.Fields(rule.Key)))
+		}
+		if d := c.value(path+"["+at+"]", norm+"[]", xs[i], ys[i]); d != "" {
 			return d
 		}
 	}
@@ -189,10 +193,10 @@ func (c *comparer) key(s *Side, norm string, v reflect.Value, keys []string) str
 		if r := c.rules[norm+"[]."+k]; r != nil && r.How == Labelled {
 			parts = append(parts, label(s, r.How, f))
 		} else {
-			parts = append(parts, fmt.Sprintf("%8s", show(f)))
+			parts = append(parts, strings.Trim(show(f), `"`))
 		}
 	}
-	return strings.Join(parts, "\x00")
+	return strings.Join(parts, " ")
 }
 
 func elements(v reflect.Value) []reflect.Value {

@@ -66,6 +66,7 @@ var Differences = []Difference{
 
 	{API: "DescribeConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
 	{API: "DescribeConfigs", Field: "Resources[].Configs", How: Unordered, Key: "Name", Why: "a Java map's order"},
+	{API: "DescribeConfigs", Field: "Resources[].Configs[].Documentation", How: Ignored, Why: "Kafka's texts are not carried along"},
 	{API: "IncrementalAlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
 	{API: "AlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
 

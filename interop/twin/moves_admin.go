@@ -174,7 +174,7 @@ func (g *generator) incrementalAlterConfigs() {
 		op = kmsg.IncrementalAlterConfigOpSubtract
 	} // an unknown operation takes Kafka's controller down: it cannot be asked
 	if r.kind == kmsg.ConfigResourceTypeBroker && g.chance(60) {
-		kv = one(g, [2]string{"log.cleaner.threads", "2"}, [2]string{"num.io.threads", "6"}, [2]string{"node.id", "3"}, [2]string{"message.max.bytes", "2000000"}, [2]string{"log.retention.ms", "x"}, [2]string{"listeners", "PLAINTEXT://:1"})
+		kv = one(g, [2]string{"log.cleaner.threads", "2"}, [2]string{"num.io.threads", "6"}, [2]string{"node.id", "3"}, [2]string{"message.max.bytes", "2000000"}, [2]string{"log.retention.ms", "x"})
 	}
 	twice, null := g.chance(6), g.chance(6)
 	g.request(fmt.Sprintf("IncrementalAlterConfigs %v %v op %d validate %v twice %v null %v", r, kv, op, validate, twice, null), version, func(*Side) kmsg.Request {
