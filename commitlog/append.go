@@ -139,23 +139,18 @@ type appendScratch struct {
 	rules batch.Rules
 	stage *stage
 
-	// Batches that are staged for one write, and the entries they belong to.
+	// Batches that are staged for one write, and the entries that it decides:
+	// theirs, and duplicates of them.
 	bufs    [][]byte
 	metas   []segment.BatchMeta
 	batches []batch.Batch
-	entries []stagedEntry
+	entries []*Entry
 	bytes   int64 // sum of bufs
 	next    int64 // offset of the next record
 
 	err    error // why nothing more can be appended in this call
 	broken error // why the log must go offline
 	wrote  wrote
-}
-
-// stagedEntry is an entry whose batches end at index end of bufs.
-type stagedEntry struct {
-	e   *Entry
-	end int
 }
 
 func newAppendScratch() *appendScratch { return &appendScratch{} }
@@ -218,12 +213,15 @@ func (l *Log) stageLocked(w *appendScratch, e *Entry) error {
 				BaseOffset: dup.firstOffset(), LastOffset: dup.lastOffset,
 				LogAppendTimeMs: dup.timestamp, LogStartOffset: l.start.Load(), Duplicate: true,
 			}
+			if dup.lastOffset >= l.end.Load() {
+				w.entries = append(w.entries, e) // its original is staged, and may fail yet
+			}
 		}
 		return err
 	}
 	w.bytes += in.bytes
 	w.next = in.next
-	w.entries = append(w.entries, stagedEntry{e: e, end: len(w.bufs)})
+	w.entries = append(w.entries, e)
 	e.Result = Appended{BaseOffset: in.first, LastOffset: in.last, LogAppendTimeMs: -1, LogStartOffset: l.start.Load()}
 	if w.cfg.TimestampType == batch.LogAppendTime && e.Origin != FromReplica {
 		e.Result.LogAppendTimeMs = w.rules.NowMs
@@ -377,9 +375,9 @@ func (w *appendScratch) consume(n int) {
 // fail fails every staged entry and what is still to come in this call: offsets
 // that were given out behind them are void.
 func (w *appendScratch) fail(err error) {
-	for _, s := range w.entries {
-		s.e.Err = err
-		s.e.Result = Appended{}
+	for _, e := range w.entries {
+		e.Err = err
+		e.Result = Appended{}
 	}
 	w.err = err
 	w.stage.drop()

@@ -253,3 +253,33 @@ func TestStartWithAFullDisk(t *testing.T) {
 	}
 	s.Close(1)
 }
+
+// A duplicate that comes in the same call as its original shares its fate: it is not told of offsets
+// that were never written.
+func TestDuplicateFailsWithItsOriginal(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	l := mustCreate(t, s, "t-0")
+	sp := spec{n: 2, value: 50, ts: fixedClock(), epoch: -1, pid: 9}
+	send := func() []*Entry {
+		es := []*Entry{{Data: sp.build()}, {Data: sp.build()}}
+		l.Append(fixedClock(), 0, es)
+		return es
+	}
+	f.set(syscall.ENOSPC)
+	for i, e := range send() {
+		if !errors.Is(e.Err, ErrStorage) {
+			t.Errorf("entry %d of a failed write: %+v, %v", i, e.Result, e.Err)
+		}
+	}
+	f.set(nil)
+	for i, e := range send() {
+		if e.Err != nil || e.Result.BaseOffset != 0 || e.Result.LastOffset != 1 || e.Result.Duplicate != (i == 1) {
+			t.Errorf("entry %d: %+v, %v", i, e.Result, e.Err)
+		}
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}
