@@ -62,7 +62,7 @@ func (b *Broker) handleOne(st *connState, x *netio.Exchange, now int64) bool {
 	}
 	api, served := wire.Lookup(h.APIKey)
 	if !served || !api.Has(h.APIVersion) && h.APIKey != wire.KeyApiVersions {
-		return b.refuse(x, fmt.Errorf("%w: %s version %d", errUnsupportedVersion, kmsg.NameForKey(h.APIKey), h.APIVersion))
+		return b.refuse(x, fmt.Errorf("%w: %s (key %d) version %d", errUnsupportedVersion, kmsg.NameForKey(h.APIKey), h.APIKey, h.APIVersion))
 	}
 	if h.APIKey == wire.KeyProduce {
 		return b.stage(st, x, body, now)
@@ -104,20 +104,14 @@ func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64)
 func (b *Broker) run(c *call, handle handler, body []byte) (ok bool) {
 	defer c.rescue()
 	if err := handle(b, c, body); err != nil {
-		b.refused(c.x, err)
 		c.fail(err)
 		return false
 	}
 	return true
 }
 
-// refuse closes the connection of a frame that cannot be answered.
+// refuse closes the connection of a frame that cannot be answered. The door logs the peer and why.
 func (b *Broker) refuse(x *netio.Exchange, err error) bool {
-	b.refused(x, err)
 	x.Fail(err)
 	return false
-}
-
-func (b *Broker) refused(x *netio.Exchange, err error) {
-	b.log.Warn("closing connection", "remote", x.Conn().RemoteAddr(), "cause", err)
 }

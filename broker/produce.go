@@ -307,7 +307,7 @@ func (p *produce) refuseAppend(i int, err error) {
 		res.LogStartOffset = p.parts[i].partition.Log().StartOffset()
 	}
 	if res.Code == wire.UnknownServerError || res.Code == wire.KafkaStorageError {
-		p.b.log.Error("append failed", "log", p.parts[i].partition.Log().Name(), "cause", err)
+		p.b.log.Error("append failed", "log", p.parts[i].partition.Log().Name(), "peer", p.x.Conn().RemoteAddr(), "cause", err)
 	}
 }
 
