@@ -9,6 +9,7 @@ package broker
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,7 @@ type Broker struct {
 	directoryID [16]byte
 	brokerEpoch int64
 
+	starting sync.Mutex // Start and Shutdown decide who was first
 	stopping atomic.Bool
 	done     chan struct{} // closed when everything is
 	stopped  error         // of Shutdown; valid once done is closed

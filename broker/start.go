@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-project/millrace/commitlog"
@@ -159,7 +160,8 @@ func (b *Broker) quorumOptions(d commitlog.Durability) quorum.Options {
 
 // logEvents tells an operator what the engine did by itself.
 func (b *Broker) logEvents() commitlog.EventListener {
-	var last time.Time
+	var told atomic.Int64 // ms
+	told.Store(nowMs())
 	return commitlog.EventListener{
 		LogOffline: func(name string, err error) {
 			b.log.Error("log is offline until restart", "log", name, "cause", err)
@@ -178,11 +180,9 @@ func (b *Broker) logEvents() commitlog.EventListener {
 			b.log.Error("upkeep failed and is tried again", "log", name, "cause", err)
 		},
 		Progress: func(done, total int) {
-			if now := time.Now(); now.Sub(last) >= time.Second && done < total {
-				if !last.IsZero() {
-					b.log.Info("loading logs", "done", done, "of", total)
-				}
-				last = now
+			now, last := nowMs(), told.Load()
+			if now-last >= 1000 && done < total && told.CompareAndSwap(last, now) {
+				b.log.Info("loading logs", "done", done, "of", total)
 			}
 		},
 	}

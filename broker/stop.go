@@ -8,8 +8,14 @@ import (
 	"github.com/millrace-project/millrace/replication"
 )
 
-// Start answers requests and returns.
-func (b *Broker) Start() { b.server.Serve() }
+// Start answers requests and returns. After Shutdown it does nothing.
+func (b *Broker) Start() {
+	b.starting.Lock()
+	defer b.starting.Unlock()
+	if !b.stopping.Load() {
+		b.server.Serve()
+	}
+}
 
 // Serve answers requests until Shutdown or Close.
 func (b *Broker) Serve() error {
@@ -26,7 +32,10 @@ func (b *Broker) Addr() string { return b.server.Addrs()[b.cfg.Listeners[0].Name
 // their checkpoints written; last, and only if every log closed cleanly, the marker of a clean stop.
 // A ctx that is done skips the waiting, never the sync.
 func (b *Broker) Shutdown(ctx context.Context) error {
-	if b.stopping.Swap(true) {
+	b.starting.Lock()
+	already := b.stopping.Swap(true)
+	b.starting.Unlock()
+	if already {
 		<-b.done
 		return b.stopped
 	}
