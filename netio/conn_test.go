@@ -516,3 +516,26 @@ func TestListenErrorNamesTheListener(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A stream of small requests makes no garbage at the door.
+func TestRequestsDoNotAllocate(t *testing.T) {
+	if raceEnabled || invariants {
+		t.Log("pools are not what they are in this build")
+		return
+	}
+	s := start(t, Options{Handler: handlerFunc(echo)})
+	c := dial(t, s)
+	out := bytes.Repeat(frame(0, make([]byte, 100)), 100)
+	in := make([]byte, len(out))
+	n := testing.AllocsPerRun(200, func() {
+		if _, err := c.Write(out); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.ReadFull(c, in); err != nil {
+			t.Error(err)
+		}
+	})
+	if n > 5 { // the garbage collector may empty a pool meanwhile
+		t.Errorf("%v allocations for 100 requests", n)
+	}
+}
