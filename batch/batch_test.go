@@ -276,6 +276,27 @@ func TestBombsAreInvalidRecords(t *testing.T) {
 	}
 }
 
+// More large batches at a time than may be validated at once: all come through, and the
+// places are given back.
+func TestLargeBatchesTakeTurns(t *testing.T) {
+	big := sample(t, Zstd, 100, 100_000)
+	done := make(chan error)
+	for range 4 * maxLargeScratches {
+		go func() {
+			_, err := ValidateAndAssign(bytes.Clone(big), 0, plainRules())
+			done <- err
+		}()
+	}
+	for range 4 * maxLargeScratches {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(largeScratches); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
 func TestDecompressAppends(t *testing.T) {
 	for c := None; c <= Zstd; c++ {
 		for _, n := range []int{0, 1, 100, 32 << 10, 64<<10 + 1, 300_000} {

@@ -22,6 +22,12 @@ const DefaultMaxDecompressed = 100 << 20
 // maxPooledScratch is the largest scratch that is kept for the next batch.
 const maxPooledScratch = 4 << 20
 
+// maxLargeScratches is how many batches that decompress to more than that are
+// validated at a time, so that all validation together takes at most
+// maxLargeScratches × the limit, and maxPooledScratch for each of the others. One
+// more waits.
+const maxLargeScratches = 4
+
 // maxZstdWindow is the largest window that a zstd frame may ask for, as in Kafka's
 // library.
 const maxZstdWindow = 128 << 20
@@ -32,8 +38,8 @@ const maxZstdWindow = 128 << 20
 // and with an error that wraps ErrUndecodable if src is damaged or the codec is not
 // one. dst and src must not overlap.
 func Decompress(dst, src []byte, c Codec, limit int) ([]byte, error) {
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
+	s := getScratch()
+	defer s.put()
 	return s.appendDecompressed(dst, src, c, limit)
 }
 
@@ -43,15 +49,24 @@ type scratch struct {
 	src bytes.Reader
 	gz  gzip.Reader
 	lz  *lz4.Reader
+
+	large bool // holds one of largeScratches
 }
 
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
+var (
+	scratches      = sync.Pool{New: func() any { return new(scratch) }}
+	largeScratches = make(chan struct{}, maxLargeScratches)
+)
 
 func getScratch() *scratch { return scratches.Get().(*scratch) }
 
 func (s *scratch) put() {
 	if cap(s.buf) > maxPooledScratch {
 		s.buf = nil
+	}
+	if s.large {
+		s.large = false
+		<-largeScratches
 	}
 	s.src.Reset(nil)
 	scratches.Put(s)
@@ -62,6 +77,21 @@ func (s *scratch) decompress(src []byte, c Codec, limit int) ([]byte, error) {
 	p, err := s.appendDecompressed(s.buf[:0], src, c, limit)
 	s.buf = p[:0]
 	return p, err
+}
+
+// decompressBounded is decompress for bytes that nobody has vouched for: what takes
+// more than a pooled scratch waits for its turn. No lock is taken between it and put.
+func (s *scratch) decompressBounded(src []byte, c Codec, limit int) ([]byte, error) {
+	if limit <= 0 {
+		limit = DefaultMaxDecompressed
+	}
+	p, err := s.decompress(src, c, min(limit, maxPooledScratch))
+	if limit <= maxPooledScratch || !errors.Is(err, ErrTooLarge) {
+		return p, err
+	}
+	largeScratches <- struct{}{}
+	s.large = true
+	return s.decompress(src, c, limit)
 }
 
 func (s *scratch) appendDecompressed(dst, src []byte, c Codec, limit int) ([]byte, error) {

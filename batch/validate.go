@@ -119,7 +119,7 @@ func ValidateAndAssign(b Batch, nextOffset int64, r *Rules) (out Batch, err erro
 	if c != None {
 		s := getScratch()
 		defer s.put()
-		if p, err = s.decompress(p, c, r.MaxDecompressed); err != nil {
+		if p, err = s.decompressBounded(p, c, r.MaxDecompressed); err != nil {
 			return nil, undecodable(err)
 		}
 	}
