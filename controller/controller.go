@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -70,7 +69,7 @@ type Options struct {
 
 func (o Options) withDefaults() (Options, error) {
 	if o.NowMs == nil {
-		o.NowMs = func() int64 { return time.Now().UnixMilli() }
+		o.NowMs = coordinator.NowMs
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

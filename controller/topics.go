@@ -142,11 +142,8 @@ func (m *machine) directoryOf(broker int32) records.UUID {
 	if b := m.img.Broker(broker); b != nil && len(b.Directories) == 1 {
 		return b.Directories[0]
 	}
-	return unassignedDirectory
+	return records.UUID{15: 1} // UNASSIGNED (KIP-858)
 }
-
-// Reserved directory ids (KIP-858).
-var unassignedDirectory = records.UUID{15: 1}
 
 // checkNewName refuses names that no topic can have, that are taken, or that would share a metric's name with another.
 func (m *machine) checkNewName(name string) *answer {

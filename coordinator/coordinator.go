@@ -60,7 +60,10 @@ func (o Options) withDefaults() Options {
 		o.MaxQueue = 10_000
 	}
 	if o.NowMs == nil {
-		o.NowMs = func() int64 { return time.Now().UnixMilli() }
+		o.NowMs = NowMs
 	}
 	return o
 }
+
+// NowMs is the wall clock in ms.
+func NowMs() int64 { return time.Now().UnixMilli() }

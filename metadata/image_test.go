@@ -78,7 +78,7 @@ func TestImageAgainstModel(t *testing.T) {
 	rng := rand.New(rand.NewSource(seed))
 	m, img, off := newModel(), Empty("c"), int64(0)
 	name := func() string { return []string{"a", "a.b", "a_b", "b", "c.c", "c_c", "d"}[rng.Intn(7)] }
-	for range 2000 {
+	for range 500 {
 		b := NewBuilder(img)
 		before := img
 		beforeText := dump(t, before)

@@ -148,12 +148,11 @@ func Open(store *commitlog.Store, files vfs.FS, dir string, nodeID int32, o Opti
 
 // history is what the log says about who may lead it.
 type history struct {
-	epoch           int32 // newest epoch in log, snapshot or quorum-state; 0 = none yet
-	leaderVoters    []int32
-	kraftVersion    int16
-	voters          *records.VotersRecord
-	votersInLog     bool // not only in the snapshot of the format tool
-	snapshotEndsLog bool
+	epoch        int32 // newest epoch in log, snapshot or quorum-state; 0 = none yet
+	leaderVoters []int32
+	kraftVersion int16
+	voters       *records.VotersRecord
+	votersInLog  bool // not only in the snapshot of the format tool
 }
 
 // history reads the control records of the newest snapshot and of the log behind it.

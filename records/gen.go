@@ -28,14 +28,14 @@ type field struct {
 }
 
 type record struct {
-	kind, name       string
-	key              int
-	min, max         int
-	flexible         span
-	fields           []*field
-	structs          map[string]*[]*field
-	order            []string          // nested structs in the order of their first use
-	goName           map[string]string // nested struct → Go type
+	kind, name string
+	key        int
+	min, max   int
+	flexible   span
+	fields     []*field
+	structs    map[string]*[]*field
+	order      []string          // nested structs in the order of their first use
+	goName     map[string]string // nested struct → Go type
 }
 
 type family struct {

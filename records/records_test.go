@@ -78,7 +78,7 @@ func TestRoundTripOfEverySchemaAndVersion(t *testing.T) {
 		s := m.Schema()
 		for version := s.MinVersion; version <= s.MaxVersion; version++ {
 			written := 0
-			for round := range 200 {
+			for round := range 60 {
 				in := reflect.New(reflect.TypeOf(m).Elem())
 				msg := in.Interface().(Message)
 				if err := msg.ReadFrom(minimal(t, m, version), version); err != nil {
