@@ -106,6 +106,10 @@ func (f Footprint) idle(ctx context.Context, w io.Writer, b *brokerProcess) erro
 	return nil
 }
 
+// connectionRest is how long connections are left alone before they count as idle: a broker may
+// keep what a request needed for a while.
+const connectionRest = 15 * time.Second
+
 func (f Footprint) connections(ctx context.Context, w io.Writer, b *brokerProcess) error {
 	before, err := b.settledRSS(ctx)
 	if err != nil {
@@ -132,6 +136,9 @@ func (f Footprint) connections(ctx context.Context, w io.Writer, b *brokerProces
 		if _, err := io.ReadFull(c, head[:]); err != nil {
 			return fmt.Errorf("bench: connection %d: %w", len(conns), err)
 		}
+	}
+	if err := wait(ctx, connectionRest); err != nil {
+		return err
 	}
 	after, err := b.settledRSS(ctx)
 	if err != nil {

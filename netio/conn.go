@@ -191,6 +191,7 @@ func (c *Conn) serveFrom(err error) {
 		err = c.readAll(err)
 	}
 	if errors.Is(err, errResting) {
+		c.s.trim.rested()
 		go c.serve() // the server goes on waiting for it as for this one
 		return
 	}

@@ -18,6 +18,7 @@ type Server struct {
 	frames    *pool // frames that have memory of their own: QueuedBytes
 	reads     *pool // read buffers
 	scratches *pool // reply buffers
+	trim      *trimmer
 	transfers chan struct{}
 	draining  atomic.Bool
 	drain     chan struct{} // closed when draining begins
@@ -74,6 +75,7 @@ func Listen(o *Options) (*Server, error) {
 	s.frames = newPool(s.o.QueuedBytes, min(s.o.QueuedBytes, 32<<20))
 	s.reads = newPool(maxReadBuffers*readBufferBytes, 64*readBufferBytes)
 	s.scratches = newPool(maxScratches*scratchBytes, 64*scratchBytes)
+	s.trim = newTrimmer()
 	s.mu.conns = map[*Conn]struct{}{}
 	s.mu.perIP = map[netip.Addr]int{}
 	for _, l := range o.Listeners {
@@ -255,6 +257,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) stopListening() {
+	s.trim.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.draining.Swap(true) {
