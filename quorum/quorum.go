@@ -101,6 +101,7 @@ type Quorum struct {
 
 	kraftVersion int16
 	voters       *records.VotersRecord // nil with kraft.version 0
+	sizeAtOpen   int64
 
 	notify  atomic.Pointer[func()]
 	flush   chan struct{} // capacity 1; nil when the store syncs by itself
@@ -177,7 +178,7 @@ func (q *Quorum) history() (*history, error) {
 			}
 		}
 	}
-	err = q.readLog(true, func(e Entry) error {
+	q.sizeAtOpen, err = q.readLog(true, func(e Entry) error {
 		h.epoch = max(h.epoch, e.Epoch)
 		return h.control(e, true)
 	})

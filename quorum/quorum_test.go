@@ -223,6 +223,9 @@ func TestSnapshotAndRetention(t *testing.T) {
 	n.close(t)
 	n = mustOpen(t, files, "/d", o)
 	expect(t, n.content(t), "s:A", "s:B", "@5 epoch 1", "5 c", "6 c:2")
+	if got := n.q.SizeSinceSnapshot(); got != 69 { // one batch with one record of one byte
+		t.Errorf("%d bytes behind the snapshot", got)
+	}
 	n.settle(t)
 	clock += weekMs + 1
 	if err := n.q.WriteSnapshot(Snapshot{7, 2, clock}, values("A", "B", "C")); err != nil {
@@ -244,8 +247,8 @@ func TestSnapshotAndRetention(t *testing.T) {
 	n.close(t)
 	n = mustOpen(t, files, "/d", o)
 	expect(t, n.content(t), "s:A", "s:B", "s:C", "s:D", "@8 epoch 2", "8 c:2")
-	if n.q.Epoch() != 3 {
-		t.Errorf("epoch %d", n.q.Epoch())
+	if n.q.Epoch() != 3 || n.q.SizeSinceSnapshot() != 0 {
+		t.Errorf("epoch %d, %d bytes behind the snapshot", n.q.Epoch(), n.q.SizeSinceSnapshot())
 	}
 	n.close(t)
 }

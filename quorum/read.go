@@ -50,15 +50,16 @@ func (q *Quorum) Read(snapshot func(Entry) error, begun func(Snapshot) error, lo
 	if err := begun(from); err != nil {
 		return err
 	}
-	return q.readLog(false, log)
+	_, err := q.readLog(false, log)
+	return err
 }
 
 // readChunk is how much of the log is read at once.
 const readChunk = 1 << 20
 
 // readLog hands out the log's records behind the newest snapshot, or of control batches only (of every other batch its
-// last offset alone, so that epochs are seen).
-func (q *Quorum) readLog(controlOnly bool, fn func(Entry) error) error {
+// last offset alone, so that epochs are seen). size is the bytes of the batches.
+func (q *Quorum) readLog(controlOnly bool, fn func(Entry) error) (size int64, err error) {
 	off := q.log.StartOffset()
 	if s, ok := q.newestSnapshot(); ok {
 		off = max(off, s.end)
@@ -67,7 +68,7 @@ func (q *Quorum) readLog(controlOnly bool, fn func(Entry) error) error {
 	for off < end {
 		p, err := q.readChunk(off, end)
 		if err != nil {
-			return err
+			return size, err
 		}
 		for {
 			b, rest, err := batch.Next(p)
@@ -75,18 +76,19 @@ func (q *Quorum) readLog(controlOnly bool, fn func(Entry) error) error {
 				break
 			}
 			if err != nil {
-				return fmt.Errorf("quorum: metadata log at offset %d: %w", off, err)
+				return size, fmt.Errorf("quorum: metadata log at offset %d: %w", off, err)
 			}
 			p = rest
 			if b.LastOffset() >= off { // the first batch may begin below off
 				if err := eachRecord(b, off, controlOnly, fn); err != nil {
-					return err
+					return size, err
 				}
+				size += int64(len(b))
 				off = b.LastOffset() + 1
 			}
 		}
 	}
-	return nil
+	return size, nil
 }
 
 func (q *Quorum) readChunk(off, end int64) ([]byte, error) {

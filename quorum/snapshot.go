@@ -320,13 +320,5 @@ func (q *Quorum) retires(list []snapshotID) (bool, error) {
 	return err == nil && q.opts.NowMs()-appended > q.opts.RetentionMs, err
 }
 
-// SizeSinceSnapshot is how many bytes of log lie behind the newest snapshot, to the segment.
-func (q *Quorum) SizeSinceSnapshot() int64 {
-	end, n := q.NewestSnapshot(), int64(0)
-	for _, seg := range q.log.Segments() {
-		if seg.NextOffset > end {
-			n += seg.Size
-		}
-	}
-	return n
-}
+// SizeSinceSnapshot is how many bytes of log lay behind the newest snapshot when the log was opened.
+func (q *Quorum) SizeSinceSnapshot() int64 { return q.sizeAtOpen }
