@@ -412,3 +412,31 @@ func BenchmarkEach(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/record")
 }
+
+// Batches of every size from nothing pooled, so that each decoder has to make its own room.
+func TestDecompressIntoNoRoom(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	for i := range 120 {
+		src := make([]byte, r.IntN(1<<(1+i%19)))
+		for j := range src {
+			src[j] = byte(r.IntN(1 << (i % 9)))
+		}
+		for c := Gzip; c <= Zstd; c++ {
+			z, err := Compress(nil, src, c, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, room := range []int{0, 1, len(src) / 2, len(src), len(src) + 1} {
+				p, err := new(scratch).appendDecompressed(make([]byte, 0, room), z, c, len(src)+r.IntN(2))
+				if err != nil || !bytes.Equal(p, src) {
+					t.Fatalf("%s: %d bytes, room for %d: %d bytes, %v", c, len(src), room, len(p), err)
+				}
+			}
+			if len(src) > 1 {
+				if _, err := new(scratch).appendDecompressed(nil, z, c, len(src)-1); !errors.Is(err, ErrTooLarge) {
+					t.Fatalf("%s: %d bytes, one too many: %v", c, len(src), err)
+				}
+			}
+		}
+	}
+}

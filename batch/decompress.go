@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -98,7 +99,6 @@ func (s *scratch) appendDecompressed(dst, src []byte, c Codec, limit int) ([]byt
 	if limit <= 0 {
 		limit = DefaultMaxDecompressed
 	}
-	n := len(dst)
 	var err error
 	switch c {
 	case None:
@@ -120,7 +120,7 @@ func (s *scratch) appendDecompressed(dst, src []byte, c Codec, limit int) ([]byt
 	if err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUndecodable) {
 		err = fmt.Errorf("%w: %s: %w", ErrUndecodable, c, err)
 	}
-	return dst[:max(n, len(dst))], err
+	return dst, err
 }
 
 // readAll appends what r has to dst; end is one past the last byte that dst may hold.
@@ -290,43 +290,38 @@ func unsnapBlock(dst, src []byte, end int) ([]byte, error) {
 	return dst[:len(dst)+n], nil
 }
 
-// zstdDecoder is shared: DecodeAll may be called concurrently. It decodes into the
-// capacity that it is given and no further, which is the bound.
-var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
-	if err != nil {
-		panic("BUG: batch: " + err.Error())
+// zstdDecoders are made on first use; the one at i decodes up to 4 MiB << i, and
+// takes memory in proportion to what it decodes, not to what a frame claims. They
+// are shared: DecodeAll may be called concurrently. (WithDecodeAllCapLimit would
+// spare the steps, but with it a frame that needs more room than there is may be
+// called damaged.)
+var zstdDecoders = func() (all [10]func() *zstd.Decoder) {
+	for i := range all {
+		all[i] = sync.OnceValue(func() *zstd.Decoder {
+			d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(4<<(20+i)), zstd.WithDecoderMaxWindow(maxZstdWindow))
+			if err != nil {
+				panic("BUG: batch: " + err.Error())
+			}
+			return d
+		})
 	}
-	return d
-})
+	return all
+}()
 
-// zstdBlockSize is the most that one block of a zstd frame holds, of which the
-// smallest takes 3 bytes.
-const zstdBlockSize = 128 << 10
-
-// unzstd decodes into the room that dst has, and tries again with four times as
-// much until limit, or until more than src can hold: Kafka's frames do not say how
-// much they hold, and what others say may be a lie.
+// unzstd decodes with the smallest decoder that reaches limit. A frame whose window
+// is larger than what that one may decode is taken to be too large.
 func unzstd(dst, src []byte, limit int) ([]byte, error) {
 	if len(src) == 0 {
 		return dst, io.ErrUnexpectedEOF
 	}
-	at := len(dst)
-	most := min(limit, (len(src)/3+1)*zstdBlockSize)
-	room := min(most, max(cap(dst)-at, 4*len(src), 512))
-	for {
-		dst = slices.Grow(dst[:at], room)
-		p, err := zstdDecoder().DecodeAll(src, dst[:at:at+room])
-		switch {
-		case err == nil:
-			return p, nil
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return dst, err
-		case room == limit:
-			return dst, ErrTooLarge
-		case room == most:
-			return dst, err
-		}
-		room = min(most, 4*room)
+	i := min(max(bits.Len(uint(limit-1))-22, 0), len(zstdDecoders)-1)
+	p, err := zstdDecoders[i]().DecodeAll(src, dst)
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), err == nil && len(p)-len(dst) > limit,
+		errors.Is(err, zstd.ErrWindowSizeExceeded) && 4<<(20+i) < maxZstdWindow:
+		return dst, ErrTooLarge
+	case err != nil:
+		return dst, err
 	}
+	return p, nil
 }

@@ -106,7 +106,7 @@ func TestParseRecordWaysAgree(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	small := []byte{0, 0, 0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 0x7f, 0x80, 0x81, 0xff}
 	ok := 0
-	for range 2_000_000 {
+	for range 300_000 {
 		p := make([]byte, r.IntN(24))
 		for i := range p {
 			p[i] = small[r.IntN(len(small))]
@@ -121,7 +121,7 @@ func TestParseRecordWaysAgree(t *testing.T) {
 			ok++
 		}
 	}
-	if ok < 1000 {
+	if ok < 100 {
 		t.Errorf("only %d records were well formed", ok)
 	}
 }
