@@ -16,7 +16,8 @@ import (
 // phase two reads again when there is enough, something fails, or MaxWaitMs is over. Incremental
 // sessions (KIP-227) say what is read and what the reply lists.
 //
-// Replica fetches are refused as Kafka refuses a replica that it does not know: UNKNOWN_LEADER_EPOCH.
+// Replica fetches are refused as Kafka refuses a replica that it does not know: UNKNOWN_LEADER_EPOCH,
+// or NOT_LEADER_OR_FOLLOWER to one that names no epoch.
 
 // fetch is one fetch request in work.
 type fetch struct {
@@ -62,7 +63,7 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 	}
 	f := &fetch{call: call{b: b, x: c.x, h: c.h, nowMs: c.nowMs}}
 	defer f.rescue()
-	f.maxBytes = int64(min(max(req.MaxBytes, 0), b.cfg.FetchMaxBytes))
+	f.maxBytes = int64(min(req.MaxBytes, b.cfg.FetchMaxBytes))
 	f.minBytes = min(int64(req.MinBytes), f.maxBytes)
 	f.replica = req.ReplicaID >= 0
 	f.committed = req.IsolationLevel == 1
@@ -81,20 +82,30 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 	return nil
 }
 
-// sessionRequest is the request as the sessions see it. It does not alias the frame.
+// sessionRequest is the request as the sessions see it. It does not alias the frame. Of a partition
+// that is named twice the last wish counts, in the place of the first.
 func sessionRequest(version int16, req *wire.FetchRequest) *session.Request {
 	s := &session.Request{SessionID: req.SessionID, Epoch: req.SessionEpoch, UsesTopicIDs: version >= 13, Follower: req.ReplicaID >= 0}
 	s.Partitions = make([]session.Partition, 0, len(req.Partitions))
+	seen := map[session.Key]int{}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		key := session.Key{TopicID: t.ID, Topic: string(t.Name)}
 		for j := t.First; j < t.First+t.Count; j++ {
 			p := &req.Partitions[j]
 			key.Partition = p.Index
-			s.Partitions = append(s.Partitions, session.Partition{
+			want := session.Partition{
 				Key: key, FetchOffset: p.FetchOffset, LogStartOffset: p.LogStartOffset, MaxBytes: p.MaxBytes,
-				CurrentLeaderEpoch: p.CurrentLeaderEpoch, LastFetchedEpoch: p.LastFetchedEpoch,
-			})
+				CurrentLeaderEpoch: max(p.CurrentLeaderEpoch, replication.AnyEpoch), LastFetchedEpoch: max(p.LastFetchedEpoch, -1),
+			}
+			if len(req.Partitions) > 1 {
+				if at, twice := seen[key]; twice {
+					s.Partitions[at] = want
+					continue
+				}
+				seen[key] = len(s.Partitions)
+			}
+			s.Partitions = append(s.Partitions, want)
 		}
 	}
 	for i := range req.Forgotten {
@@ -163,6 +174,9 @@ func (f *fetch) readPart(p *fetchPart, left int64, minOne bool) replication.Read
 			res.View.Close()
 		}
 		res = replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: replication.ErrUnknownEpoch}
+		if p.want.CurrentLeaderEpoch == replication.AnyEpoch {
+			res.Err = replication.ErrNotLeader
+		}
 	}
 	return res
 }

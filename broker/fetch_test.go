@@ -91,7 +91,8 @@ func TestFetchRefusesWithKafkasCodes(t *testing.T) {
 		{"older epoch", 12, fetchRequest("t", 0, func(_ *kmsg.FetchRequest, p *part) { p.CurrentLeaderEpoch = epoch - 1 }), pick(epoch > 0, wire.FencedLeaderEpoch, wire.None)},
 		{"newer epoch", 12, fetchRequest("t", 0, func(_ *kmsg.FetchRequest, p *part) { p.CurrentLeaderEpoch = epoch + 1 }), wire.UnknownLeaderEpoch},
 		{"unknown last epoch", 12, fetchRequest("t", 0, func(_ *kmsg.FetchRequest, p *part) { p.LastFetchedEpoch = epoch + 1 }), wire.OffsetOutOfRange},
-		{"replica", 12, fetchRequest("t", 0, func(r *kmsg.FetchRequest, _ *part) { r.ReplicaID = 2 }), wire.UnknownLeaderEpoch},
+		{"replica", 12, fetchRequest("t", 0, func(r *kmsg.FetchRequest, p *part) { r.ReplicaID, p.CurrentLeaderEpoch = 2, epoch }), wire.UnknownLeaderEpoch},
+		{"replica without an epoch", 12, fetchRequest("t", 0, func(r *kmsg.FetchRequest, _ *part) { r.ReplicaID = 2 }), wire.NotLeaderOrFollower},
 	} {
 		if p := n.fetch(c.version, c.req); wire.Code(p.ErrorCode) != c.want || c.want != wire.None && (p.HighWatermark != -1 || len(p.RecordBatches) != 0) {
 			t.Errorf("%s: %s, high watermark %d, want %s", c.name, wire.Code(p.ErrorCode), p.HighWatermark, c.want)

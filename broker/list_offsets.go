@@ -37,30 +37,46 @@ func (b *Broker) handleListOffsets(c *call, req *kmsg.ListOffsetsRequest) {
 			seen[listKey{t.Topic, p.Partition}]++
 		}
 	}
+	at := map[string]int{} // a topic that is named twice is answered once, and so is a partition
 	for _, t := range req.Topics {
-		rt := kmsg.NewListOffsetsResponseTopic()
-		rt.Topic = t.Topic
+		k, known := at[t.Topic]
+		if !known {
+			k = len(resp.Topics)
+			at[t.Topic] = k
+			rt := kmsg.NewListOffsetsResponseTopic()
+			rt.Topic = t.Topic
+			resp.Topics = append(resp.Topics, rt)
+		}
+		rt := &resp.Topics[k]
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
+			key := listKey{t.Topic, p.Partition}
 			found, err := noOffset, errDuplicate
-			if seen[listKey{t.Topic, p.Partition}] == 1 {
+			switch seen[key] {
+			case 0:
+				continue // it has its answer
+			case 1:
 				found, err = b.listOffset(c.h.APIVersion, t.Topic, p, req.IsolationLevel == 1)
 			}
-			rp := kmsg.NewListOffsetsResponseTopicPartition()
-			rp.Partition = p.Partition
-			rp.ErrorCode = int16(codeOf(err))
-			if err == errOffsetUnavailable && c.h.APIVersion < 5 {
-				rp.ErrorCode = int16(wire.LeaderNotAvailable)
-			}
-			if err != nil {
-				found = noOffset
-			}
-			rp.Timestamp, rp.Offset, rp.LeaderEpoch = found.timestamp, found.offset, found.leaderEpoch
-			rt.Partitions = append(rt.Partitions, rp)
+			seen[key] = 0
+			rt.Partitions = append(rt.Partitions, listed(c.h.APIVersion, p.Partition, found, err))
 		}
-		resp.Topics = append(resp.Topics, rt)
 	}
 	c.reply(resp)
+}
+
+func listed(version int16, partition int32, found listedOffset, err error) kmsg.ListOffsetsResponseTopicPartition {
+	p := kmsg.NewListOffsetsResponseTopicPartition()
+	p.Partition = partition
+	p.ErrorCode = int16(codeOf(err))
+	if err == errOffsetUnavailable && version < 5 {
+		p.ErrorCode = int16(wire.LeaderNotAvailable)
+	}
+	if err != nil {
+		found = noOffset
+	}
+	p.Timestamp, p.Offset, p.LeaderEpoch = found.timestamp, found.offset, found.leaderEpoch
+	return p
 }
 
 type listKey struct {

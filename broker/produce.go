@@ -72,6 +72,7 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 		p.recycle()
 		return err
 	}
+	dropRepeated(&p.req)
 	p.acks, p.timeout = p.req.Acks, p.req.TimeoutMs
 	p.resp.Begin(&p.req)
 	for range p.req.Partitions {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/millrace-project/millrace/batch"
@@ -89,6 +90,9 @@ func (p *produce) checkWhole() error {
 			continue
 		}
 		b := batch.Batch(records)
+		if p.h.APIVersion < 7 && b.Codec() > batch.Zstd {
+			return &batch.ValidationError{Kind: batch.Undecodable, Msg: fmt.Sprintf("Unknown compression type id: %d", b.Codec())}
+		}
 		if !b.HasProducer() || !b.IsTransactional() {
 			continue
 		}
@@ -102,9 +106,9 @@ func (p *produce) checkWhole() error {
 
 // messageOf is the message that Kafka puts beside a whole request's error.
 func messageOf(err error) *string {
-	msg := err.Error()
-	if err == errSeveralProducers {
-		msg = "Transactional records contained more than one producer ID"
+	msg := "Transactional records contained more than one producer ID"
+	if invalid, ok := errors.AsType[*batch.ValidationError](err); ok {
+		msg = invalid.Msg
 	}
 	return &msg
 }

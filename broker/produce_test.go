@@ -222,3 +222,37 @@ func TestLogAppendTimeIsAnswered(t *testing.T) {
 		t.Fatalf("%+v", p)
 	}
 }
+
+func TestOfARepeatedPartitionTheLastCounts(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	n.mustCreate("a", 50)
+	n.mustCreate("b", 50)
+	for _, partitions := range []int32{2, 50} { // few are compared one by one, many by a map
+		req := kmsg.NewPtrProduceRequest()
+		req.Acks, req.TimeoutMillis = -1, 5000
+		for _, topic := range []string{"a", "b", "a"} {
+			rt := kmsg.NewProduceRequestTopic()
+			rt.Topic = topic
+			for i := range partitions {
+				rp := kmsg.NewProduceRequestTopicPartition()
+				rp.Partition, rp.Records = i, recordsOf(plain(), fmt.Sprint(topic, len(req.Topics)))
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			req.Topics = append(req.Topics, rt)
+		}
+		resp := askNode[*kmsg.ProduceResponse](n, req, 9)
+		if len(resp.Topics) != 2 || len(resp.Topics[0].Partitions) != int(partitions) || len(resp.Topics[1].Partitions) != int(partitions) {
+			t.Fatalf("%d topics: %+v", len(resp.Topics), resp)
+		}
+		for _, rt := range resp.Topics {
+			for _, p := range rt.Partitions {
+				if p.ErrorCode != 0 {
+					t.Fatalf("%+v", p)
+				}
+			}
+		}
+		if got := values(t, n.fetch(11, fetchRequest("a", 0)).RecordBatches); got[len(got)-1] != "a2" {
+			t.Fatalf("the last does not count: %v", got)
+		}
+	}
+}

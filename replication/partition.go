@@ -161,10 +161,13 @@ func (p *Partition) leads() (*role, error) {
 	return r, ErrNotLeader
 }
 
-// CheckLeader refuses unless this node leads the partition in the caller's epoch; epoch -1 is any.
+// AnyEpoch is the leader epoch of a caller that does not know one.
+const AnyEpoch int32 = -1
+
+// CheckLeader refuses unless this node leads the partition in the caller's epoch.
 func (p *Partition) CheckLeader(epoch int32) error {
 	r, err := p.leads()
-	if epoch >= 0 && epoch != r.Epoch && !r.gone {
+	if epoch != AnyEpoch && epoch != r.Epoch && !r.gone {
 		if epoch < r.Epoch {
 			return ErrFencedEpoch
 		}
@@ -212,6 +215,9 @@ func (p *Partition) Bound(committed bool) int64 {
 func (p *Partition) EndOffsetForEpoch(epoch int32) (int32, int64) {
 	r := p.role.Load()
 	latest, known := p.log.LatestEpoch()
+	if epoch < -1 && (known || r.leading) {
+		return epoch, p.log.StartOffset() // below the first epoch, as Kafka has it
+	}
 	if epoch < 0 || !r.leading || known && latest >= r.Epoch {
 		return p.log.EndOffsetForEpoch(epoch)
 	}

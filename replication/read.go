@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/millrace-project/millrace/batch"
@@ -25,7 +26,7 @@ type ReadResult struct {
 	HighWatermark int64
 	StableOffset  int64
 	StartOffset   int64
-	Aborted       []commitlog.AbortedTxn // with Committed: never nil
+	Aborted       []commitlog.AbortedTxn // with Committed: not nil, unless Diverged
 	// Diverged: the consumer's log left this one at the end of DivergingEpoch.
 	Diverged        bool
 	DivergingEpoch  int32
@@ -61,9 +62,12 @@ func (p *Partition) Read(r *ReadRequest) ReadResult {
 			return failedRead(fmt.Errorf("%w: nothing is known of the last fetched epoch %d", commitlog.ErrOffsetOutOfRange, r.LastFetchedEpoch))
 		}
 		if epoch < r.LastFetchedEpoch || end < r.Offset {
-			res.Diverged, res.DivergingEpoch, res.DivergingOffset = true, epoch, end
+			res.Diverged, res.DivergingEpoch, res.DivergingOffset, res.Aborted = true, epoch, end, nil
 			return res
 		}
+	}
+	if r.MaxBytes < 0 && r.Offset >= res.StartOffset && r.Offset < res.Bound {
+		return failedRead(errMaxBytes)
 	}
 	v, err := p.log.Read(r.Offset, res.Bound, r.MaxBytes, r.MinOne)
 	if err != nil {
@@ -78,6 +82,8 @@ func (p *Partition) Read(r *ReadRequest) ReadResult {
 	}
 	return res
 }
+
+var errMaxBytes = errors.New("replication: a read of fewer than zero bytes")
 
 func failedRead(err error) ReadResult {
 	return ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: err}
