@@ -18,6 +18,7 @@ func TestValidateDynamic(t *testing.T) {
 		{true, []string{"num.partitions", "5", "node.id", "9"}, "Cannot update these configs dynamically: Set(node.id, num.partitions)"},
 		{true, []string{"num.partitions", "5", "node.id", "9", "log.dirs", "x", "broker.rack", "x", "process.roles", "x", "fetch.max.bytes", "7"}, "Cannot update these configs dynamically: HashSet(num.partitions, process.roles, log.dirs, fetch.max.bytes, node.id, broker.rack)"},
 		{true, []string{"ssl.keystore.type", "PEM"}, "These security configs can be dynamically updated only per-listener using the listener prefix: HashSet(ssl.keystore.type)"},
+		{false, []string{"listeners", "PLAINTEXT://:1"}, "Cannot update these configs at default cluster level, broker id must be specified: Set(listeners)"},
 		{false, []string{"ssl.client.auth", "none"}, "Cannot update these configs at default cluster level, broker id must be specified: Set(ssl.client.auth)"},
 		{false, []string{"listener.name.plaintext.ssl.client.auth", "none", "sasl.jaas.config", "x"}, "Cannot update these configs at default cluster level, broker id must be specified: Set(sasl.jaas.config, listener.name.plaintext.ssl.client.auth)"},
 		{true, []string{"log.retention.bytes", "x"}, "Invalid value x for configuration log.retention.bytes: Not a number of type LONG"},
