@@ -212,8 +212,36 @@ func (ld *loader) clearLeftovers() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range plan.Delete {
+	if err := ld.carryOut(plan); err != nil {
+		return err
+	}
+	if ld.changed {
+		if names, err = ld.list(); err != nil {
+			return err
+		}
+	}
+	ld.names = names
+	return nil
+}
+
+// carryOut does what the plan says in its order, with the syncs of the directory that
+// keep a crash in the middle from looking like something else.
+func (ld *loader) carryOut(plan compaction.Plan) error {
+	for i, name := range plan.Delete {
+		if i > 0 && i == plan.SyncAt {
+			if err := ld.fs.SyncDir(ld.l.dir); err != nil {
+				return err
+			}
+		}
 		if err := ld.remove(name); err != nil {
+			return err
+		}
+	}
+	if len(plan.Rename) == 0 {
+		return nil
+	}
+	if len(plan.Delete) > 0 {
+		if err := ld.fs.SyncDir(ld.l.dir); err != nil {
 			return err
 		}
 	}
@@ -223,12 +251,6 @@ func (ld *loader) clearLeftovers() error {
 		}
 		ld.changed = true
 	}
-	if ld.changed {
-		if names, err = ld.list(); err != nil {
-			return err
-		}
-	}
-	ld.names = names
 	return nil
 }
 
