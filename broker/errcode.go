@@ -21,6 +21,7 @@ var (
 	errNotVerifiable     = errors.New("broker: no transaction coordinator verifies the partition")
 	errPolicy            = errors.New("broker: the topic's cleanup.policy does not allow it")
 	errDuplicate         = errors.New("broker: the request names the partition twice")
+	errIsolation         = errors.New("broker: no such isolation level") // Kafka has no code for it
 	errVersion           = errors.New("broker: not at this version")
 	errOffsetUnavailable = errors.New("broker: the high watermark has not caught up with the leader's start")
 )

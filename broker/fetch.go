@@ -63,6 +63,10 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 	}
 	f := &fetch{call: call{b: b, x: c.x, h: c.h, nowMs: c.nowMs}}
 	defer f.rescue()
+	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
+		f.refuseWhole(req, wire.UnknownServerError)
+		return nil
+	}
 	f.maxBytes = int64(min(req.MaxBytes, b.cfg.FetchMaxBytes))
 	f.minBytes = min(int64(req.MinBytes), f.maxBytes)
 	f.replica = req.ReplicaID >= 0
@@ -154,10 +158,8 @@ func (f *fetch) read() (ready bool) {
 		n := p.res.Len()
 		p.size = n
 		total += n
-		if n > 0 {
-			minOne = false
-			left = max(0, left-n)
-		}
+		minOne = minOne && n == 0
+		left = max(0, left-n)
 		ready = ready || p.res.Err != nil || p.res.Diverged
 	}
 	f.mu.total = total
@@ -165,20 +167,23 @@ func (f *fetch) read() (ready bool) {
 }
 
 func (f *fetch) readPart(p *fetchPart, left int64, minOne bool) replication.ReadResult {
-	res := p.partition.Read(&replication.ReadRequest{
+	if f.replica {
+		return replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: refuseReplica(p)}
+	}
+	return p.partition.Read(&replication.ReadRequest{
 		Offset: p.want.FetchOffset, LeaderEpoch: p.want.CurrentLeaderEpoch, LastFetchedEpoch: p.want.LastFetchedEpoch,
 		MaxBytes: int(min(int64(p.want.MaxBytes), left)), MinOne: minOne, Committed: f.committed,
 	})
-	if f.replica && res.Err == nil {
-		if res.View != nil {
-			res.View.Close()
-		}
-		res = replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: replication.ErrUnknownEpoch}
-		if p.want.CurrentLeaderEpoch == replication.AnyEpoch {
-			res.Err = replication.ErrNotLeader
-		}
+}
+
+func refuseReplica(p *fetchPart) error {
+	switch err := p.partition.CheckLeader(p.want.CurrentLeaderEpoch); {
+	case err != nil:
+		return err
+	case p.want.CurrentLeaderEpoch == replication.AnyEpoch:
+		return replication.ErrNotLeader
 	}
-	return res
+	return replication.ErrUnknownEpoch
 }
 
 // park lets the request wait. What was read is given back; it is read again for the answer.
@@ -285,6 +290,25 @@ func (f *fetch) refuse(err error) {
 	f.send(r)
 }
 
+// refuseWhole answers with one error for the request and, before version 13, each of its partitions.
+func (f *fetch) refuseWhole(req *wire.FetchRequest, code wire.Code) {
+	resp := wire.FetchResponse{Code: code, SessionID: req.SessionID}
+	if f.h.APIVersion < 13 {
+		for _, t := range req.Topics {
+			resp.Topics = append(resp.Topics, wire.FetchResponseTopic{Name: string(t.Name), First: t.First, Count: t.Count})
+		}
+		for _, p := range req.Partitions {
+			out := wire.NewFetchResult(p.Index, code)
+			out.Aborted = noneAborted
+			resp.Partitions = append(resp.Partitions, out)
+		}
+	}
+	r := netio.NewReply()
+	buf := wire.AppendResponseHeader(r.Buf(), wire.KeyFetch, f.h.APIVersion, f.h.CorrelationID)
+	r.SetBuf(resp.AppendTo(buf, f.h.APIVersion, nil))
+	f.send(r)
+}
+
 // respond lists what was read and sends it; the reply owns the Views.
 func (f *fetch) respond() {
 	results := make([]session.Result, len(f.parts))
@@ -306,9 +330,9 @@ func (f *fetch) respond() {
 	resp := fetchResponses.Get().(*wire.FetchResponse)
 	resp.SessionID = id
 	at := make([]int, 0, len(f.parts)) // of resp's partitions in f.parts
-	for _, missing := range [...]bool{false, true} {
+	for rank := range missingRanks {
 		for i := range f.parts {
-			if include[i] && (f.parts[i].partition == nil) == missing {
+			if include[i] && f.parts[i].rank() == rank {
 				f.list(resp, &f.parts[i])
 				at = append(at, i)
 			}
@@ -338,6 +362,20 @@ func (f *fetch) encode(resp *wire.FetchResponse, at []int) {
 	}
 	f.closeViews()
 	f.send(r)
+}
+
+// missingRanks is how many ranks there are. Kafka lists what it can read first, then topic ids that
+// it does not know, then partitions that it does not know.
+const missingRanks = 3
+
+func (p *fetchPart) rank() int {
+	switch {
+	case p.err == errNoTopicID:
+		return 1
+	case p.err == errNoPartition:
+		return 2
+	}
+	return 0
 }
 
 func (p *fetchPart) failure() error {

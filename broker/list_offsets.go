@@ -52,10 +52,12 @@ func (b *Broker) handleListOffsets(c *call, req *kmsg.ListOffsetsRequest) {
 			p := &t.Partitions[i]
 			key := listKey{t.Topic, p.Partition}
 			found, err := noOffset, errDuplicate
-			switch seen[key] {
-			case 0:
+			switch n := seen[key]; {
+			case n == 0:
 				continue // it has its answer
-			case 1:
+			case req.IsolationLevel != 0 && req.IsolationLevel != 1:
+				err = errIsolation
+			case n == 1:
 				found, err = b.listOffset(c.h.APIVersion, t.Topic, p, req.IsolationLevel == 1)
 			}
 			seen[key] = 0

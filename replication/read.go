@@ -26,7 +26,7 @@ type ReadResult struct {
 	HighWatermark int64
 	StableOffset  int64
 	StartOffset   int64
-	Aborted       []commitlog.AbortedTxn // with Committed: not nil, unless Diverged
+	Aborted       []commitlog.AbortedTxn // with Committed: not nil, unless Diverged or the first batch did not fit
 	// Diverged: the consumer's log left this one at the end of DivergingEpoch.
 	Diverged        bool
 	DivergingEpoch  int32
@@ -74,6 +74,9 @@ func (p *Partition) Read(r *ReadRequest) ReadResult {
 		return failedRead(err)
 	}
 	res.View = v
+	if r.Committed && v == nil && r.MaxBytes > 0 && r.Offset < res.Bound {
+		res.Aborted = nil // a first batch that does not fit: Kafka answers without the list
+	}
 	if r.Committed && v != nil {
 		if res.Aborted, err = p.aborted(r.Offset, res.Bound, v); err != nil {
 			v.Close()
