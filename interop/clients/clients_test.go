@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 
 	"github.com/millrace-project/millrace/interop/process"
@@ -104,6 +105,10 @@ func oneTopic(t *testing.T, addr, topic string, w Client, readers []Client, acks
 	if err := w.Produce(addr, topic, acks, codec, written); err != nil {
 		t.Fatalf("produce: %v", err)
 	}
+	if err := AwaitEnd(addr, topic, len(written)); err != nil {
+		t.Fatal(err)
+	}
+	var reads sync.WaitGroup // most of a read is a client's waiting for its last fetch
 	for _, r := range readers {
 		for p := range int32(partitions) {
 			all := Expected(written, p, From{Offset: AtStart})
@@ -112,18 +117,22 @@ func oneTopic(t *testing.T, addr, topic string, w Client, readers []Client, acks
 				places = places[:2] // its timestamps are the clock's
 			}
 			for _, from := range places {
-				want := Expected(written, p, from)
-				got, err := r.Consume(addr, topic, p, from, len(want))
-				if err != nil {
-					t.Errorf("%s partition %d from %+v: %v", r.Name(), p, from, err)
-					continue
-				}
-				want, got = forReader(r, byKcat, want, got)
-				if Hash(want) != Hash(got) {
-					t.Errorf("%s partition %d from %+v: want %s, got %s\n%s", r.Name(), p, from, Hash(want), Hash(got), firstDifference(want, got))
-				}
+				reads.Go(func() { readBack(t, addr, topic, r, p, from, byKcat, Expected(written, p, from)) })
 			}
 		}
+	}
+	reads.Wait()
+}
+
+func readBack(t *testing.T, addr, topic string, r Client, p int32, from From, byKcat bool, want []Record) {
+	got, err := r.Consume(addr, topic, p, from, len(want))
+	if err != nil {
+		t.Errorf("%s partition %d from %+v: %v", r.Name(), p, from, err)
+		return
+	}
+	want, got = forReader(r, byKcat, want, got)
+	if Hash(want) != Hash(got) {
+		t.Errorf("%s partition %d from %+v: want %s, got %s\n%s", r.Name(), p, from, Hash(want), Hash(got), firstDifference(want, got))
 	}
 }
 

@@ -109,3 +109,32 @@ func CreateTopic(addr, topic string, partitions int32, configs map[string]*strin
 	}
 	return nil
 }
+
+// AwaitEnd waits until the partitions hold n records: acks=0 says nothing about when they do.
+func AwaitEnd(addr, topic string, n int) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic)
+		if err != nil {
+			return err
+		}
+		sum := 0
+		ends.Each(func(o kadm.ListedOffset) { sum += int(o.Offset) })
+		if sum == n {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s holds %d of %d records: %w", topic, sum, n, ctx.Err())
+		}
+	}
+}

@@ -23,8 +23,10 @@ func byPartition(m kafka.Message, _ ...int) int { return int(m.WriterData.(int32
 
 // Produce writes all records in batches of 50.
 func (KafkaGo) Produce(addr, topic string, acks int16, codec string, records []Record) error {
+	transport := &kafka.Transport{} // the default one is shared and remembers for seconds which topics there are
+	defer transport.CloseIdleConnections()
 	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: topic, Balancer: kafka.BalancerFunc(byPartition), RequiredAcks: kafka.RequiredAcks(acks),
-		Compression: kafkaGoCodecs[codec], BatchSize: 50, BatchTimeout: 5 * time.Millisecond}
+		Compression: kafkaGoCodecs[codec], BatchSize: 50, BatchTimeout: 5 * time.Millisecond, Transport: transport}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ms := make([]kafka.Message, len(records))
