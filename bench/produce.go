@@ -110,15 +110,14 @@ func checkProduced(req *request, answer []byte, first bool) error {
 	if err := decode(resp, answer); err != nil {
 		return err
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return fmt.Errorf("bench: %s partition %d: %w", t.Topic, p.Partition, err)
-			}
-			return nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return fmt.Errorf("bench: a produce answer with %d topics for one partition", len(resp.Topics))
 	}
-	return fmt.Errorf("bench: a produce answer without a partition")
+	p := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return fmt.Errorf("bench: %s partition %d: %w", resp.Topics[0].Topic, p.Partition, err)
+	}
+	return nil
 }
 
 // baseOffsetPos finds the base offset in a version 9 answer with one topic and one partition:

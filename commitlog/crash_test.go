@@ -20,7 +20,6 @@ type crashPoint struct {
 	synced  int64
 	start   int64 // of the DeleteBefore calls that returned
 	asked   int64 // of those that were made
-	gen     int   // truncations that returned
 	inCut   bool  // a truncation was running
 	content []twinBatch
 }

@@ -69,7 +69,7 @@ func TestDirectoryNames(t *testing.T) {
 	if log, kind := parseDirName(long); len(long) != 255 || kind != dirDeleted || !strings.HasSuffix(log, "x-12345") {
 		t.Errorf("%d bytes: %q", len(long), long)
 	}
-	if deletedDirName("t-3") == deletedDirName("t-3") {
+	if first, second := deletedDirName("t-3"), deletedDirName("t-3"); first == second {
 		t.Error("two names are the same")
 	}
 }

@@ -335,12 +335,6 @@ func (e *producerEntry) expired(nowMs, expirationMs int64) bool {
 	return e.txnFirstOffset < 0 && nowMs-e.lastTimestamp >= expirationMs
 }
 
-// clear forgets all, to be loaded anew after a truncation.
-func (p *producers) clear() {
-	clear(p.byID)
-	p.open, p.ended = nil, nil
-}
-
 func (p *producers) beginTxn(t openTxn) { p.open = insertTxn(p.open, t) }
 
 // completeTxn moves a transaction from open to ended and returns the last stable

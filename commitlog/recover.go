@@ -39,11 +39,7 @@ func (ld *loader) recover() error {
 		}
 		if i > first && own {
 			if err := ld.gapBefore(list, i); err != nil {
-				list = list[:i]
-				if err := ld.dropFrom(i, err); err != nil {
-					return err
-				}
-				break
+				return ld.dropFrom(i, err)
 			}
 		}
 		whole := !own || damaged || i < first || point <= seg.BaseOffset()

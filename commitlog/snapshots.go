@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -21,6 +19,7 @@ type snapshotSet struct {
 	offs    []int64           // offsets of the files, ascending; pending ones included
 	pending []pendingSnapshot // encoded, not yet written
 	last    int64             // nothing at or below it is worth a snapshot
+	kept    int64             // the latest at loading, which stays until the next load, as in Kafka
 }
 
 type pendingSnapshot struct {
@@ -29,16 +28,6 @@ type pendingSnapshot struct {
 }
 
 func snapshotName(off int64) string { return fmt.Sprintf("%020d%s", off, snapshotSuffix) }
-
-// parseSnapshotName returns the offset of a producer snapshot's file name.
-func parseSnapshotName(name string) (off int64, ok bool) {
-	digits, ok := strings.CutSuffix(name, snapshotSuffix)
-	if !ok || len(digits) != 20 {
-		return 0, false
-	}
-	off, err := strconv.ParseInt(digits, 10, 64)
-	return off, err == nil && off >= 0
-}
 
 // takeSnapshotLocked notes the producers' state up to off, as Kafka does on a
 // roll and at close: not if nothing was appended since the last one.
@@ -96,8 +85,18 @@ func writeSynced(fs vfs.FS, name string, data []byte) error {
 	return err
 }
 
-// trimSnapshots removes the files that no segment's base and not the latest
-// offset needs. l.syncing is held, l.mu is not.
+// loadedSnapshots removes the files that Kafka removes when it loads the log, and
+// notes the latest of them. The log is not shared yet.
+func (l *Log) loadedSnapshots() error {
+	err := l.trimSnapshots()
+	if offs := l.mu.snapshots.offs; len(offs) > 0 {
+		l.mu.snapshots.kept = offs[len(offs)-1]
+	}
+	return err
+}
+
+// trimSnapshots removes the files that no segment's base, not the latest offset
+// and not the latest of the last load needs. l.syncing is held, l.mu is not.
 func (l *Log) trimSnapshots() error {
 	l.mu.Lock()
 	list := *l.segs.Load()
@@ -106,7 +105,7 @@ func (l *Log) trimSnapshots() error {
 	kept := set.offs[:0]
 	for i, off := range set.offs {
 		latest := i == len(set.offs)-1
-		if latest || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
+		if latest || off == set.kept || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
 			kept = append(kept, off)
 			continue
 		}

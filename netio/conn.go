@@ -49,9 +49,8 @@ type Conn struct {
 	raw      syscall.RawConn
 	value    any // the connection's goroutine's
 
-	in       reading       // the connection's goroutine's
-	writeArm deadline      // the writer's: who set mu.writing
-	over     chan struct{} // closed when the connection is
+	in       reading  // the connection's goroutine's
+	writeArm deadline // the writer's: who set mu.writing
 	client   atomic.Pointer[clientSoftware]
 	mutedTo  atomic.Int64 // on the server's clock, ns; 0: not muted
 

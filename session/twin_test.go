@@ -31,7 +31,6 @@ type twinSession struct {
 type twinPart struct {
 	want       Partition
 	hw, start  int64
-	everSent   bool
 	identifier string
 }
 

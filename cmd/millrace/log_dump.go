@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -203,7 +204,11 @@ func (d *dumper) record(b batch.Batch, r *batch.Record, i int32) {
 			fmt.Fprintf(d.out, " payload: %v\n", err)
 			return
 		}
-		fmt.Fprintf(d.out, " payload: %s v%d %+v\n", m.Schema().Name, version, m)
+		body, err := json.Marshal(m)
+		if err != nil {
+			body = fmt.Appendf(nil, "%q", err.Error())
+		}
+		fmt.Fprintf(d.out, " payload: {\"type\":%q,\"version\":%d,\"data\":%s}\n", m.Schema().Name, version, body)
 		return
 	}
 	if r.Key != nil {
