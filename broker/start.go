@@ -145,7 +145,7 @@ func (b *Broker) openStore() error {
 	b.brokerEpoch, _ = b.store.CleanShutdown()
 	b.quorum, err = quorum.Open(b.store, b.fs, b.dir, b.cfg.NodeID, q)
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return fmt.Errorf("broker: %s: %w", filepath.Join(b.dir, quorum.LogName), err)
 	}
 	return nil
 }
@@ -240,7 +240,7 @@ func (b *Broker) openController() error {
 		NowMs:  nowMs, Logger: b.log, TopicConfigs: b.newTopicConfigs,
 	})
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return fmt.Errorf("broker: %s: %w", filepath.Join(b.dir, quorum.LogName), err)
 	}
 	b.brokerEpoch = b.ctl.BrokerEpoch()
 	return nil

@@ -277,7 +277,7 @@ func (q *Quorum) checkVoters(h *history) error {
 		return fmt.Errorf("%w: voters are %v, this node is %d", ErrVoters, ids, q.nodeID)
 	}
 	if id := h.voters.Voters[0].VoterDirectoryID; id != q.opts.DirectoryID {
-		return fmt.Errorf("%w: voter %d has directory id %s, this directory's is %s", ErrVoters, q.nodeID, uuidString(id), uuidString(q.opts.DirectoryID))
+		return fmt.Errorf("%w: voter %d has directory id %s, that of meta.properties is %s", ErrVoters, q.nodeID, uuidString(id), uuidString(q.opts.DirectoryID))
 	}
 	return nil
 }
