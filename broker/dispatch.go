@@ -67,7 +67,9 @@ func (b *Broker) handleOne(st *connState, x *netio.Exchange, now int64) bool {
 	if h.APIKey == wire.KeyProduce {
 		return b.stage(st, x, body, now)
 	}
-	b.appendStaged(st, now)
+	if !b.appendStaged(st, now) {
+		return b.refuse(x, errConnectionFailed)
+	}
 	if len(x.Frame) > maxControlFrame {
 		return b.refuse(x, fmt.Errorf("broker: %s request of %d bytes", api.Name, len(x.Frame)))
 	}

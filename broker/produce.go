@@ -74,6 +74,10 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 	}
 	dropRepeated(&p.req)
 	p.acks, p.timeout = p.req.Acks, p.req.TimeoutMs
+	if n := len(st.staged); n > 0 && st.staged[n-1].acks == 0 && p.acks != 0 && !b.appendStaged(st, now) {
+		p.recycle()
+		return errConnectionFailed
+	}
 	p.resp.Begin(&p.req)
 	for range p.req.Partitions {
 		p.parts = append(p.parts, producePart{})
@@ -212,17 +216,20 @@ func (g *appendGroups) reset() {
 	g.list = g.list[:0]
 }
 
-// appendStaged appends what the requests staged, and begins their waits.
-func (b *Broker) appendStaged(st *connState, now int64) {
+// appendStaged appends what the requests staged, and begins their waits. False means that one of
+// them ended the connection: what comes behind it is not looked at.
+func (b *Broker) appendStaged(st *connState, now int64) (ok bool) {
 	if len(st.staged) == 0 {
-		return
+		return true
 	}
 	b.appendGroups(st, now)
+	ok = true
 	for i, p := range st.staged {
-		p.appended()
+		ok = p.appended() && ok
 		st.staged[i] = nil
 	}
 	st.staged = st.staged[:0]
+	return ok
 }
 
 // appendGroups runs the appends. A panic fails the connection's staged requests and nobody else's.
@@ -253,19 +260,20 @@ func (b *Broker) dropStaged(st *connState) {
 }
 
 // appended takes the append's results, lets go of the frame, and waits for what is to be
-// acknowledged.
-func (p *produce) appended() {
+// acknowledged. False means that it ended the connection.
+func (p *produce) appended() (ok bool) {
 	if p.answered.Load() {
-		return // a panic ended its connection
+		return false // a panic ended its connection
 	}
 	failed := p.takeResults()
 	p.req.Reset()
 	p.x.Release()
 	if p.acks == 0 {
 		p.finishUnanswered(failed)
-		return
+		return failed == nil
 	}
 	p.wait()
+	return true
 }
 
 func (p *produce) takeResults() (failed error) {

@@ -151,6 +151,14 @@ func TestAcksZeroHasNoAnswerAndAnErrorEndsTheConnection(t *testing.T) {
 	}
 	p.write(p.frame(produceRequest("none", 0, 0, recordsOf(plain(), "v")), 9))
 	p.wantClosed("acks=0 to a topic that is not there")
+
+	// What comes behind the failed request on its connection is not done.
+	p = n.pipe()
+	p.send(9, produceRequest("none", 0, 0, recordsOf(plain(), "v")), produceRequest("t", 0, 1, recordsOf(plain(), "behind")))
+	p.wantClosed("acks=0 to a topic that is not there")
+	if end := n.listOffset("t", 0, -1).Offset; end != 11 {
+		t.Fatalf("a request behind a failed one was appended: the end is %d", end)
+	}
 }
 
 // Answers come in the order of the requests whatever they wait for, appends of one connection keep
