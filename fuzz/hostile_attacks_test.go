@@ -264,7 +264,8 @@ func (a *attacker) pipeline(ctx context.Context, c *net.TCPConn) {
 	api, _ := wire.Lookup(key)
 	frame := a.forge(key, api.Max)
 	if key == wire.KeyProduce {
-		frame = a.produce(a.records()[:min(100, len(a.records()))])
+		records := a.records()
+		frame = a.produce(records[:min(100, len(records))])
 	}
 	p := bytes.Repeat(frame, min(1000, 1+(8<<20)/len(frame)))
 	_ = c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
