@@ -107,6 +107,9 @@ func FuzzParseValue(f *testing.F) {
 					continue
 				}
 				shown := v.String()
+				if strings.TrimFunc(shown, func(r rune) bool { return r <= ' ' }) != shown {
+					continue // an outer control character of a list's outer element: Java trims the list whole
+				}
 				again, err := k.Parse(&shown)
 				if err != nil || again.String() != shown {
 					t.Fatalf("%s=%q prints as %q, which reads as %q (%v)", k.Name, s, shown, again.String(), err)

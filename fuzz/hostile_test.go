@@ -32,7 +32,7 @@ const (
 	// The most memory that the broker may be seen with: 256 MiB of frames, 96 MiB of read and reply
 	// buffers, and 100 MiB of decompressed records for each of the four logs that bombs are sent to;
 	// and as much again, which the garbage collector lets pass before it collects.
-	stormMaxRSS = 1500 << 20
+	stormMaxRSS = 1000 << 20
 	// Threads are those in sendfile and pread (64), fdatasync (16), and the runtime's.
 	stormMaxThreads = 150
 )

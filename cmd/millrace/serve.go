@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -71,6 +72,9 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	}
 	for _, name := range cfg.Unknown {
 		log.Warn("unknown setting, ignored", "setting", name)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(broker.MemoryLimit(cfg))
 	}
 	b, err := broker.New(cfg, broker.Options{Logger: log, Version: version})
 	if err != nil {
