@@ -31,6 +31,7 @@ type options struct {
 	workloads   string // only those whose name holds this
 	dir         string // data here instead of in a loop mount
 	imageBytes  int64
+	touchBytes  int64
 }
 
 func main() {
@@ -43,6 +44,7 @@ func main() {
 	flag.StringVar(&o.workloads, "workloads", "", "only the workloads whose name contains this")
 	flag.StringVar(&o.dir, "dir", "", "directory for the brokers' data; empty: a journaled ext4 in a loop mount")
 	flag.Int64Var(&o.imageBytes, "image-bytes", 24<<30, "size of the loop mount's sparse image, which lies in the directory for temporary files")
+	flag.Int64Var(&o.touchBytes, "touch-bytes", 3<<30, "memory to use and give back before each figure, so that the page cache grows into pages that the machine has")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)

@@ -103,6 +103,9 @@ func (r *runner) load(ctx context.Context, p pair, s *side, w workload, when str
 	if err := r.place.settle(); err != nil {
 		return fail(err)
 	}
+	if !w.fills && when != "warm" {
+		touchMemory(r.options.touchBytes)
+	}
 	before := readCPU()
 	res, err := w.run(ctx, l, s.configs)
 	if err == nil {

@@ -34,7 +34,8 @@ func produce(recordBytes, batchBytes, inFlight int) func(context.Context, bench.
 
 func fetch(fetchBytes, recordBytes int) func(context.Context, bench.Load, map[string]string) (bench.Result, error) {
 	return func(ctx context.Context, l bench.Load, _ map[string]string) (bench.Result, error) {
-		return bench.Fetch{Load: l, FetchBytes: fetchBytes, RecordBytes: recordBytes, FillBytes: int64(l.Partitions) * (64 << 20)}.Run(ctx)
+		fill := int64(l.Partitions) * min(1024*int64(fetchBytes), 64<<20) // one sync a batch: many small ones take long
+		return bench.Fetch{Load: l, FetchBytes: fetchBytes, RecordBytes: recordBytes, FillBytes: fill}.Run(ctx)
 	}
 }
 
