@@ -20,7 +20,8 @@ type Rules struct {
 	RequireKey bool
 	// Target is compression.type; the zero value keeps the producer's codec.
 	Target Target
-	// MaxBytes is max.message.bytes, before and after a recompression; 0 is no limit.
+	// MaxBytes is max.message.bytes, before and after a recompression; 0 is no limit,
+	// and a negative limit lets nothing in, as max.message.bytes=0 does.
 	MaxBytes int
 	// MaxDecompressed bounds the decompressed records; 0 is DefaultMaxDecompressed.
 	MaxDecompressed int
@@ -156,7 +157,7 @@ func (r *Rules) checkBatch(b Batch) error {
 	if r.FromClient && b.BaseOffset() != 0 {
 		return invalid("The baseOffset of the record batch in the append to %s should be 0, but it is %d", r.TopicPartition, b.BaseOffset())
 	}
-	if r.MaxBytes > 0 && len(b) > r.MaxBytes {
+	if r.MaxBytes != 0 && len(b) > r.MaxBytes {
 		return r.tooLarge(len(b))
 	}
 	if err := b.VerifyCRC(); err != nil {
@@ -188,7 +189,7 @@ func (r *Rules) checkBatch(b Batch) error {
 
 func (r *Rules) tooLarge(n int) error {
 	return &ValidationError{Kind: MessageTooLarge, Msg: fmt.Sprintf(
-		"The record batch size in the append to %s is %d bytes which exceeds the maximum configured value of %d).", r.TopicPartition, n, r.MaxBytes)}
+		"The record batch size in the append to %s is %d bytes which exceeds the maximum configured value of %d).", r.TopicPartition, n, max(r.MaxBytes, 0))}
 }
 
 // walk is what the records of a batch say.
@@ -320,7 +321,7 @@ func (r *Rules) rebuild(b Batch, p []byte, nextOffset int64, target Target) (Bat
 	if err != nil {
 		return nil, undecodable(err)
 	}
-	if r.MaxBytes > 0 && len(out) > r.MaxBytes {
+	if r.MaxBytes != 0 && len(out) > r.MaxBytes {
 		return nil, r.tooLarge(len(out))
 	}
 	return out, nil

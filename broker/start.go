@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +45,7 @@ func New(cfg *config.Server, o Options) (*Broker, error) {
 	}
 	b.topics.init()
 	began := time.Now()
-	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.serveImage} {
+	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.serveImage} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, b.abandon())
 		}
@@ -119,6 +121,7 @@ func (b *Broker) refuseUnformatted() error {
 	return nil
 }
 
+// openStore opens the metadata log. The others wait for what it says of their settings.
 func (b *Broker) openStore() error {
 	durability := commitlog.Sync
 	if b.cfg.Durability == config.DurabilityOS {
@@ -127,22 +130,30 @@ func (b *Broker) openStore() error {
 		b.completions = replication.NewCompletions(max(2, runtime.GOMAXPROCS(0)))
 	}
 	q := b.quorumOptions(durability)
-	var err error
+	err := quorum.Check(b.fs, b.dir)
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
 	b.store, err = commitlog.Open(b.dir, &commitlog.Options{
 		FS: b.fs, Durability: durability, Listener: b.logEvents(), NoCheckpoint: []string{quorum.LogName},
-		RetentionCheckMs: b.cfg.LogRetentionCheckMs, CheckpointIntervalMs: b.cfg.LogFlushOffsetCheckpointMs,
+		InitialTaskDelayMs: cmp.Or(b.cfg.LogInitialTaskDelayMs, -1),
+		RetentionCheckMs:   b.cfg.LogRetentionCheckMs, CheckpointIntervalMs: b.cfg.LogFlushOffsetCheckpointMs,
 		ProducerExpirationMs: b.cfg.ProducerExpirationMs,
-		Configure: func(name string) *commitlog.Config {
-			if name == quorum.LogName {
-				return quorum.LogConfig(q)
-			}
-			return nil // until the image is known
-		},
+		First:                []string{quorum.LogName},
+		Configure:            func(string) *commitlog.Config { return quorum.LogConfig(q) },
 	})
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	b.brokerEpoch, _ = b.store.CleanShutdown()
+	if b.directoryID == (commitlog.TopicID{}) { // a directory of Kafka before 3.7
+		b.directoryID = quorum.RandomUUID()
+		m := commitlog.MetaProperties{Version: 1, ClusterID: b.clusterID, NodeID: b.cfg.NodeID, DirectoryID: b.directoryID}
+		if err := commitlog.WriteMetaProperties(b.fs, b.dir, m, nowMs()); err != nil {
+			return fmt.Errorf("broker: %w", err)
+		}
+		q.DirectoryID = b.directoryID
+	}
 	b.quorum, err = quorum.Open(b.store, b.fs, b.dir, b.cfg.NodeID, q)
 	if err != nil {
 		return fmt.Errorf("broker: %s: %w", filepath.Join(b.dir, quorum.LogName), err)
@@ -272,6 +283,26 @@ func (b *Broker) advertised() ([]metadata.Endpoint, error) {
 		out = append(out, metadata.Endpoint{Name: l.Name, Host: host, Port: uint16(port), Protocol: protocolIDs[l.Protocol]})
 	}
 	return out, nil
+}
+
+// loadLogs loads the partitions' logs, each by its topic's settings in the image.
+func (b *Broker) loadLogs() error {
+	img := b.ctl.Image()
+	var mu sync.Mutex
+	byTopic := map[string]*commitlog.Config{}
+	err := b.store.Load(func(name string) *commitlog.Config {
+		mu.Lock()
+		defer mu.Unlock()
+		topic := name[:max(strings.LastIndexByte(name, '-'), 0)]
+		if byTopic[topic] == nil {
+			byTopic[topic] = logConfig(img, b.cfg, topic)
+		}
+		return byTopic[topic]
+	})
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
 }
 
 // serveImage serves the partitions of the image.

@@ -65,7 +65,7 @@ func (l *Log) Append(nowMs int64, leaderEpoch int32, entries []*Entry) {
 	cfg := l.cfg.Load()
 	w.rules = batch.Rules{
 		NowMs: nowMs, TimestampType: cfg.TimestampType, BeforeMaxMs: cfg.BeforeMaxMs, AfterMaxMs: cfg.AfterMaxMs,
-		RequireKey: cfg.Compact, Target: cfg.Target, MaxBytes: cfg.MaxMessageBytes, LeaderEpoch: leaderEpoch,
+		RequireKey: cfg.Compact, Target: cfg.Target, MaxBytes: maxBatchBytes(cfg), LeaderEpoch: leaderEpoch,
 		TopicPartition: l.name,
 	}
 	l.mu.Lock()
@@ -84,7 +84,16 @@ func (l *Log) Append(nowMs int64, leaderEpoch int32, entries []*Entry) {
 	if broken != nil {
 		l.failSoon(broken)
 	}
-	l.appended(nowMs, wrote)
+	l.appended(wrote)
+}
+
+// maxBatchBytes is max.message.bytes for batch.Rules, where 0 is no limit and a
+// negative limit lets nothing in.
+func maxBatchBytes(cfg *Config) int {
+	if cfg.MaxMessageBytes == 0 {
+		return -1
+	}
+	return cfg.MaxMessageBytes
 }
 
 // AppendReplica appends whole batches that a leader sent, as they are. The first
@@ -105,14 +114,14 @@ type wrote struct {
 }
 
 // appended does, without locks, what follows an append.
-func (l *Log) appended(nowMs int64, did wrote) {
+func (l *Log) appended(did wrote) {
 	if did.bytes == 0 && !did.rolled {
 		return
 	}
 	s := l.store
 	l.markDirty()
-	if did.producers && l.expiryMs.Load() == 0 {
-		s.janitor.producersSeen(l, nowMs)
+	if did.producers {
+		s.janitor.producersSeen()
 	}
 	// Half of the bound, so that it holds while the checkpoint is made.
 	if did.rolled || s.since.Add(did.bytes) > s.opts.CheckpointBytes/2 {

@@ -7,7 +7,8 @@ import (
 )
 
 // Config holds the durable settings of one log, under the meaning of Kafka's
-// topic settings. A Config is immutable once given to a Store or a Log;
+// topic settings. Every value is meant as it stands, zero too, so a Config
+// begins as a copy of DefaultConfig. A Config is immutable once given to a Store or a Log;
 // change a copy and hand it to [Log.Configure].
 type Config struct {
 	// SegmentBytes is segment.bytes: a segment rolls before it would pass it.
@@ -65,8 +66,8 @@ func DefaultConfig() *Config {
 
 // rollMs is the age at which the active segment rolls.
 func (c *Config) rollMs() int64 {
-	if c.Compact {
-		return min(c.SegmentMs, max(c.MaxCompactionLagMs, 0))
+	if c.Compact && c.MaxCompactionLagMs > 0 {
+		return min(c.SegmentMs, c.MaxCompactionLagMs)
 	}
 	return c.SegmentMs
 }

@@ -153,7 +153,7 @@ func (c *crasher) run(steps int, truncate bool) {
 		case n < 95 && truncate:
 			c.truncate()
 		default:
-			if _, err := c.log.retain(fixedClock()); err != nil {
+			if err := c.log.retain(fixedClock()); err != nil {
 				c.t.Fatal(err)
 			}
 		}

@@ -37,11 +37,11 @@ func (c *epochCache) assign(epoch int32, start int64) (changed bool) {
 
 // endOffsetFor answers OffsetForLeaderEpoch: the largest known epoch not above the
 // one asked for, and the offset at which it ends; leo is the log end offset. An
-// epoch before all known ones ends where the first known one begins. (-1, -1) if
-// the epoch is -1 or above all known ones.
+// epoch before all known ones, negative ones too, ends where the first known one
+// begins. (-1, -1) if the epoch is -1 or above all known ones.
 func (c *epochCache) endOffsetFor(epoch int32, leo int64) (e int32, end int64) {
 	n := len(c.entries)
-	if epoch < 0 || n == 0 {
+	if epoch == -1 || n == 0 {
 		return -1, -1
 	}
 	if c.entries[n-1].epoch == epoch {

@@ -13,7 +13,6 @@ import (
 
 // Delays of upkeep, in milliseconds.
 const (
-	firstRetentionMs  = 30_000    // after loading, as log.initial.task.delay.ms
 	expiryCheckMs     = 600_000   // producer.id.expiration.check.interval.ms
 	idleHandlesMs     = 60_000    // a handle unused for one to two of these is closed
 	longestWaitMs     = 3_600_000 // the wall clock may jump: look again
@@ -28,8 +27,8 @@ type taskKind uint8
 const (
 	taskCheckpoint taskKind = iota // make recovery points and write their file
 	taskWatermarks                 // write the high watermarks
-	taskRetention                  // retention of one log
-	taskExpiry                     // forget idle producers of one log
+	taskRetention                  // a retention pass over all logs
+	taskExpiry                     // forget idle producers of all logs
 	taskFlush                      // flush.ms of one log
 	taskUnlink                     // remove a segment's files
 	taskRemoveDir                  // remove a deleted log's directory
@@ -47,15 +46,17 @@ type task struct {
 
 // janitor does a store's upkeep: retention, checkpoints, high watermark files,
 // producer expiry, unlinking. One goroutine waits for the earliest of a heap of
-// deadlines; without deadlines it does not run at all.
+// deadlines. What is looked at regularly is looked at in passes over all logs, so
+// that their number does not make it wake more often.
 type janitor struct {
 	store *Store
 	wake  chan struct{}
 	stop  chan struct{}
 	done  chan struct{}
 
-	marked atomic.Bool // taskWatermarks is in the heap
-	idle   atomic.Bool // taskIdle is in the heap
+	marked   atomic.Bool // taskWatermarks is in the heap
+	idle     atomic.Bool // taskIdle is in the heap
+	expiring atomic.Bool // taskExpiry is in the heap
 
 	mu struct {
 		sync.Mutex
@@ -69,12 +70,26 @@ func newJanitor(s *Store) *janitor {
 	return &janitor{store: s, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
-func (j *janitor) start() { go j.run() }
+// start begins the upkeep of loaded logs. What was asked for before waits for it.
+func (j *janitor) start() {
+	j.add(task{atMs: j.store.opts.NowMs() + j.store.opts.InitialTaskDelayMs, kind: taskRetention})
+	go j.run()
+}
 
-// close stops the janitor after the task it is doing.
+// close stops a janitor that was started, after the task it is doing; a pass ends
+// with the log it is at.
 func (j *janitor) close() {
 	close(j.stop)
 	<-j.done
+}
+
+func (j *janitor) stopping() bool {
+	select {
+	case <-j.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 func (j *janitor) run() {
@@ -85,10 +100,8 @@ func (j *janitor) run() {
 		now := j.store.opts.NowMs()
 		t, waitMs := j.next(now)
 		if t != nil {
-			select {
-			case <-j.stop:
+			if j.stopping() {
 				return
-			default:
 			}
 			j.do(t, now)
 			continue
@@ -147,17 +160,12 @@ func (j *janitor) do(t *task, now int64) {
 			j.highWatermarkMoved()
 		}
 	case taskRetention:
-		if t.log.due(&t.log.retentionMs, t.atMs) {
-			j.retention(t.log, now)
-		}
+		j.retain(t.atMs, now)
 	case taskExpiry:
-		if t.log.due(&t.log.expiryMs, t.atMs) {
-			j.expire(t.log, now)
-		}
+		j.expire(now)
 	case taskFlush:
-		if t.log.due(&t.log.flushMs, t.atMs) {
-			s.syncer.request(t.log)
-		}
+		t.log.flushing.Store(false)
+		s.syncer.request(t.log)
 	case taskUnlink:
 		if err := t.seg.Unlink(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			j.report("", err)
@@ -170,24 +178,6 @@ func (j *janitor) do(t *task, now int64) {
 	case taskIdle:
 		j.closeIdle()
 	}
-}
-
-// due reports whether the deadline at is still the one that stands in slot, and
-// clears it.
-func (l *Log) due(slot *atomic.Int64, at int64) bool { return slot.CompareAndSwap(at, 0) }
-
-// schedule puts a task of kind for l at atMs unless an earlier one stands in slot.
-func (j *janitor) schedule(l *Log, slot *atomic.Int64, kind taskKind, atMs int64) {
-	for {
-		old := slot.Load()
-		if old != 0 && old <= atMs {
-			return
-		}
-		if slot.CompareAndSwap(old, atMs) {
-			break
-		}
-	}
-	j.add(task{atMs: atMs, kind: kind, log: l})
 }
 
 func (j *janitor) report(name string, err error) {
@@ -207,11 +197,11 @@ func (j *janitor) appended(l *Log) {
 	}
 	j.mu.Unlock()
 	j.used()
-	j.schedule(l, &l.retentionMs, taskRetention, now+j.store.opts.RetentionCheckMs)
-	if l.store.opts.Durability == OS {
-		if ms := l.cfg.Load().FlushMs; ms < 1<<40 {
-			j.schedule(l, &l.flushMs, taskFlush, now+ms)
-		}
+	if j.store.opts.Durability != OS {
+		return
+	}
+	if ms := l.cfg.Load().FlushMs; ms < 1<<40 && l.flushing.CompareAndSwap(false, true) {
+		j.add(task{atMs: now + ms, kind: taskFlush, log: l})
 	}
 }
 
@@ -275,36 +265,45 @@ func (j *janitor) highWatermarkMoved() {
 	j.add(task{atMs: j.store.opts.NowMs() + j.store.opts.HighWatermarkMs, kind: taskWatermarks})
 }
 
-// checkRetention asks for a retention pass of l in afterMs, or earlier if one is due.
-func (j *janitor) checkRetention(l *Log, afterMs int64) {
-	j.schedule(l, &l.retentionMs, taskRetention, j.store.opts.NowMs()+afterMs)
-}
-
-func (j *janitor) retention(l *Log, now int64) {
-	next, err := l.retain(now)
-	if err != nil {
-		j.report(l.name, err)
-		next = now + j.store.opts.RetentionCheckMs
+// retain makes the retention pass that was due at atMs. Passes come at the rate at
+// which Kafka makes them, and nothing makes one come earlier: no roll, no new
+// setting, no DeleteBefore.
+func (j *janitor) retain(atMs, now int64) {
+	interval := j.store.opts.RetentionCheckMs
+	next := atMs + interval
+	if next <= now {
+		next = now + interval // the clock jumped, or the last pass was long
 	}
-	if next > 0 {
-		// Never sooner than the interval: what blocks a pass is not known to end.
-		next = max(next, now+j.store.opts.RetentionCheckMs)
-		j.schedule(l, &l.retentionMs, taskRetention, next)
+	j.add(task{atMs: next, kind: taskRetention})
+	for _, l := range j.store.list() {
+		if j.stopping() {
+			return
+		}
+		if err := l.retain(now); err != nil {
+			j.report(l.name, err)
+		}
 	}
 }
 
-// producersSeen asks for expiry of l's producers when the oldest may be due.
-func (j *janitor) producersSeen(l *Log, now int64) {
-	j.schedule(l, &l.expiryMs, taskExpiry, now+j.store.opts.ProducerExpirationMs+expiryCheckMs)
+// producersSeen notes that a log has producers, which are to be forgotten some day.
+func (j *janitor) producersSeen() {
+	if !j.expiring.Load() && j.expiring.CompareAndSwap(false, true) {
+		j.add(task{atMs: j.store.opts.NowMs() + expiryCheckMs, kind: taskExpiry})
+	}
 }
 
-func (j *janitor) expire(l *Log, now int64) {
-	l.mu.Lock()
-	l.mu.producers.expire(now, j.store.opts.ProducerExpirationMs)
-	left := l.mu.producers.count()
-	l.mu.Unlock()
+// expire forgets the producers whose time has come, until no log has any.
+func (j *janitor) expire(now int64) {
+	j.expiring.Store(false)
+	left := 0
+	for _, l := range j.store.list() {
+		l.mu.Lock()
+		l.mu.producers.expire(now, j.store.opts.ProducerExpirationMs)
+		left += l.mu.producers.count()
+		l.mu.Unlock()
+	}
 	if left > 0 {
-		j.schedule(l, &l.expiryMs, taskExpiry, now+expiryCheckMs)
+		j.producersSeen()
 	}
 }
 

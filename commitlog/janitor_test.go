@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -104,16 +106,131 @@ func TestRetentionStopsAtTheHighWatermark(t *testing.T) {
 	})
 }
 
-func TestRetentionBySizeAfterConfigure(t *testing.T) {
+// TestRetentionPasses: passes come when Kafka's do, log.initial.task.delay.ms after the start, then
+// every log.retention.check.interval.ms.
+func TestRetentionPasses(t *testing.T) {
 	timed(t, Sync, func(t *testing.T, s *Store, l *Log, mem *vfs.Mem, cfg *Config) {
-		fill(t, l, 20)
-		synctest.Wait()
+		began := wallClockMs()
 		c := *cfg
 		c.RetentionBytes = 8000
-		l.Configure(&c)
+		for range 20 { // 4 in a segment; older than retention.ms when they come
+			old := Entry{Data: spec{n: 1, value: 900, ts: began - 7_200_000, epoch: -1}.build()}
+			if l.Append(began, 0, []*Entry{&old}); old.Err != nil {
+				t.Fatal(old.Err)
+			}
+		}
+		start := func(at time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(time.UnixMilli(began).Add(at).Sub(time.Now()))
+			synctest.Wait()
+			if l.StartOffset() != want {
+				t.Fatalf("%v after the start: start offset %d, want %d", at, l.StartOffset(), want)
+			}
+		}
+		start(30*time.Second-time.Millisecond, 0)
+		start(30*time.Second, 20)
+
+		fill(t, l, 20)
+		l.Configure(&c) // what is left may be a segment too much, never too little
+		start(330*time.Second-time.Millisecond, 20)
+		start(330*time.Second, 28)
+
+		if err := l.DeleteBefore(36); err != nil {
+			t.Fatal(err)
+		}
+		isDeleted := func(name string) bool { return strings.HasSuffix(name, ".deleted") }
+		time.Sleep(time.Minute)
 		synctest.Wait()
-		if l.StartOffset() != 8 { // what is left may be a segment too much, never too little
-			t.Fatalf("start %d, segments %+v", l.StartOffset(), l.Segments())
+		if list := names(t, mem, "data/t-0"); !slices.Contains(list, "00000000000000000028.log") || slices.ContainsFunc(list, isDeleted) {
+			t.Fatalf("segments went before the pass: %v", list)
+		}
+		start(630*time.Second, 36)
+		if got := l.Segments()[0].BaseOffset; got != 36 {
+			t.Fatalf("first segment %d after the pass", got)
+		}
+	})
+}
+
+// TestZeroIsAValue: 0 is what it says in each setting that Kafka lets be 0.
+func TestZeroIsAValue(t *testing.T) {
+	timed(t, Sync, func(t *testing.T, s *Store, l *Log, mem *vfs.Mem, cfg *Config) {
+		c := *cfg
+		c.RetentionMs, c.FileDeleteDelayMs = 0, 0
+		l.Configure(&c)
+		fill(t, l, 6)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if l.StartOffset() != 6 {
+			t.Errorf("retention.ms=0: start %d", l.StartOffset())
+		}
+		if list := names(t, mem, "data/t-0"); slices.ContainsFunc(list, func(name string) bool { return strings.HasSuffix(name, ".deleted") }) {
+			t.Errorf("file.delete.delay.ms=0: %v", list)
+		}
+		c2 := *cfg
+		c2.RetentionMs, c2.RetentionBytes = -1, 0
+		l.Configure(&c2)
+		fill(t, l, 6)
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if l.StartOffset() != 12 {
+			t.Errorf("retention.bytes=0: start %d", l.StartOffset())
+		}
+		c3 := *cfg
+		c3.BeforeMaxMs = 0
+		now := wallClockMs()
+		add := func(cfg *Config, ts int64) error {
+			l.Configure(cfg)
+			e := Entry{Data: spec{n: 1, ts: ts, epoch: -1}.build()}
+			l.Append(now, 0, []*Entry{&e})
+			return e.Err
+		}
+		if err := errors.Join(add(&c3, now), add(&c3, now+1)); err != nil {
+			t.Error(err)
+		}
+		var invalid *batch.ValidationError
+		if err := add(&c3, now-1); !errors.As(err, &invalid) || invalid.Kind != batch.InvalidTimestamp {
+			t.Errorf("message.timestamp.before.max.ms=0: %v", err)
+		}
+		c4 := *cfg
+		c4.AfterMaxMs = 0
+		if err := add(&c4, now+1); !errors.As(err, &invalid) || invalid.Kind != batch.InvalidTimestamp {
+			t.Errorf("message.timestamp.after.max.ms=0: %v", err)
+		}
+		c5 := *cfg
+		c5.MaxMessageBytes = 0
+		if err := add(&c5, now); !errors.As(err, &invalid) || invalid.Kind != batch.MessageTooLarge || !strings.Contains(err.Error(), "maximum configured value of 0") {
+			t.Errorf("max.message.bytes=0: %v", err)
+		}
+	})
+}
+
+// TestPassOverIdleLogs: a pass costs next to nothing, and the number of logs does
+// not make the janitor wake more often.
+func TestPassOverIdleLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		s := mustOpen(t, &Options{FS: mem})
+		for i := range 200 {
+			l, err := s.Create(fmt.Sprintf("t-%d", i), TopicID{1}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, l, 1)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		s.janitor.mu.Lock()
+		tasks := len(s.janitor.mu.tasks)
+		s.janitor.mu.Unlock()
+		if tasks != 1 {
+			t.Errorf("%d deadlines of idle logs", tasks)
+		}
+		l := s.Log("t-7")
+		if n := testing.AllocsPerRun(100, func() { l.retain(wallClockMs()) }); n > 4 && !raceEnabled {
+			t.Errorf("%v allocations for an idle log in a pass", n)
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
@@ -227,8 +344,8 @@ func TestProducersExpire(t *testing.T) {
 	})
 }
 
-// TestIdleStoreDoesNotWake: a store at rest has no deadline nearer than its
-// retention, and holds no file.
+// TestIdleStoreDoesNotWake: a store at rest has no deadline but its retention
+// pass, and holds no file.
 func TestIdleStoreDoesNotWake(t *testing.T) {
 	timed(t, Sync, func(t *testing.T, s *Store, l *Log, mem *vfs.Mem, cfg *Config) {
 		fill(t, l, 10)
@@ -237,7 +354,7 @@ func TestIdleStoreDoesNotWake(t *testing.T) {
 		s.janitor.mu.Lock()
 		first := s.janitor.mu.tasks[0]
 		s.janitor.mu.Unlock()
-		if first.atMs < wallClockMs()+40*60_000 {
+		if first.kind != taskRetention || first.atMs < wallClockMs()+10_000 {
 			t.Errorf("task %d in %d ms", first.kind, first.atMs-wallClockMs())
 		}
 		if open, idle := s.handles.Open(); open != 0 {

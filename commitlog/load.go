@@ -21,8 +21,33 @@ import (
 // Directories that are no partition's and may stand in a data directory.
 var otherDirs = []string{"lost+found", "remote-log-index-cache"}
 
-// loadLogs loads every log of the directory, several at a time.
-func (s *Store) loadLogs() error {
+// Load loads the logs that Open has left (Options.First). configure returns the
+// settings of each; nil, or a nil result, is DefaultConfig. After an error the
+// store is fit for Close only.
+func (s *Store) Load(configure func(name string) *Config) error {
+	s.opts.Configure = configure
+	if err := s.loadLogs(func(name string) bool { return !slices.Contains(s.opts.First, name) }); err != nil {
+		s.unclean.Store(true)
+		return err
+	}
+	if !s.points.ours {
+		// Kafka wrote last, or nobody: what is here is durable up to the ends now.
+		err := s.points.writeRecovery(s)
+		if err != nil && !isFull(err) {
+			s.unclean.Store(true)
+			return err
+		}
+		s.janitor.report("", err) // then Kafka's rule holds once more
+	}
+	s.mu.Lock()
+	s.mu.loaded = true
+	s.mu.Unlock()
+	s.janitor.start()
+	return nil
+}
+
+// loadLogs loads the logs of the directory that want says, several at a time.
+func (s *Store) loadLogs(want func(name string) bool) error {
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return fmt.Errorf("commitlog: list %s: %w", s.dir, err)
@@ -33,9 +58,9 @@ func (s *Store) loadLogs() error {
 			continue
 		}
 		switch _, kind := parseDirName(e.Name()); {
-		case kind == dirLog:
+		case kind == dirLog && want(e.Name()):
 			names = append(names, e.Name())
-		case kind == dirDeleted:
+		case kind == dirDeleted && want(e.Name()):
 			s.janitor.removeDir(s.path(e.Name()), 0)
 		case kind == dirOther && !slices.Contains(otherDirs, e.Name()) && !strings.HasPrefix(e.Name(), "."):
 			return fmt.Errorf("commitlog: %s is no partition's directory (topic-N)", s.path(e.Name()))
@@ -63,10 +88,12 @@ func (s *Store) loadLogs() error {
 			continue
 		}
 		s.points.found(l.name)
-		s.mu.logs[l.name] = l
-		if l.failure.Load() == nil {
-			s.janitor.checkRetention(l, firstRetentionMs)
+		if l.mu.producers.count() > 0 {
+			s.janitor.producersSeen()
 		}
+		s.mu.Lock()
+		s.mu.logs[l.name] = l
+		s.mu.Unlock()
 	}
 	return nil
 }
@@ -196,6 +223,9 @@ func (ld *loader) run() error {
 	ld.report.End = end
 	l.newActiveLocked(s.opts.NowMs())
 	if err := ld.loadProducers(end); err != nil {
+		return err
+	}
+	if err := l.loadedSnapshots(); err != nil {
 		return err
 	}
 	return ld.sync()

@@ -52,10 +52,8 @@ type Log struct {
 	work  workState
 
 	// The log's place in the janitor's work.
-	dirty       atomic.Bool  // stands in the list of logs to checkpoint
-	retentionMs atomic.Int64 // deadline that stands in the heap, 0 if none
-	expiryMs    atomic.Int64
-	flushMs     atomic.Int64
+	dirty    atomic.Bool // stands in the list of logs to checkpoint
+	flushing atomic.Bool // taskFlush is in the heap
 }
 
 // failure is why a log takes no more work.
@@ -265,14 +263,13 @@ func (l *Log) failWaiters(err error) {
 	}
 }
 
-// Configure replaces the log's settings. They hold from the next append, roll
-// or retention pass on.
+// Configure replaces the log's settings. They hold from the next append, roll or
+// retention pass on; those of the indexes from the next segment or load on.
 func (l *Log) Configure(cfg *Config) {
 	if cfg == nil {
 		cfg = DefaultConfig()
 	}
 	l.cfg.Store(cfg)
-	l.store.janitor.checkRetention(l, 0)
 }
 
 // Config returns the log's settings, which must not be changed.

@@ -6,7 +6,7 @@ import "fmt"
 type TimeOffset struct {
 	Offset      int64
 	Timestamp   int64 // ms
-	LeaderEpoch int32 // -1 if not known
+	LeaderEpoch int32 // its batch's; -1 if it has none
 }
 
 // OffsetForTime returns the first record at or after the start offset and below
@@ -27,7 +27,7 @@ func (l *Log) OffsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 			seg.Release()
 			continue
 		}
-		found, off, recTs, err := seg.OffsetForTime(ts, start)
+		found, off, recTs, epoch, err := seg.OffsetForTime(ts, start)
 		seg.Release()
 		if err != nil {
 			return TimeOffset{}, false, fmt.Errorf("commitlog: offset for time in %s: %w", l.name, err)
@@ -38,7 +38,7 @@ func (l *Log) OffsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 		if off >= upTo {
 			return TimeOffset{}, false, nil
 		}
-		return TimeOffset{Offset: off, Timestamp: recTs, LeaderEpoch: l.epochAt(off)}, true, nil
+		return TimeOffset{Offset: off, Timestamp: recTs, LeaderEpoch: epoch}, true, nil
 	}
 	return TimeOffset{}, false, nil
 }
@@ -65,21 +65,14 @@ func (l *Log) MaxTimestamp() (TimeOffset, error) {
 		return none, nil
 	}
 	defer list[best].Release()
-	ts, off, _, err := list[best].OffsetOfMaxTimestamp()
+	ts, off, epoch, err := list[best].OffsetOfMaxTimestamp()
 	if err != nil {
 		return none, fmt.Errorf("commitlog: max timestamp of %s: %w", l.name, err)
 	}
 	if ts < 0 {
 		return none, nil
 	}
-	return TimeOffset{Offset: off, Timestamp: ts, LeaderEpoch: l.epochAt(off)}, nil
-}
-
-func (l *Log) epochAt(off int64) int32 {
-	if e, ok := l.EpochForOffset(off); ok {
-		return e
-	}
-	return -1
+	return TimeOffset{Offset: off, Timestamp: ts, LeaderEpoch: epoch}, nil
 }
 
 // EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest epoch not above the

@@ -39,7 +39,14 @@ type Options struct {
 	// directory and are recovered from their start after an unclean stop, such
 	// as "__cluster_metadata-0".
 	NoCheckpoint []string
-	// RetentionCheckMs is log.retention.check.interval.ms (300 000).
+	// First names the logs that Open loads; the others wait for Load, to which
+	// their settings are told. Empty: Open loads all.
+	First []string
+	// InitialTaskDelayMs is log.initial.task.delay.ms (30 000): when the first
+	// retention pass comes after the logs are loaded; negative is at once.
+	InitialTaskDelayMs int64
+	// RetentionCheckMs is log.retention.check.interval.ms (300 000): how far
+	// retention passes are apart. Nothing is deleted between them.
 	RetentionCheckMs int64
 	// CheckpointIntervalMs is how long synced bytes may wait for the recovery
 	// point (60 000).
@@ -55,8 +62,8 @@ type Options struct {
 	RecoveryWorkers int
 	// ProducerExpirationMs is producer.id.expiration.ms (86 400 000).
 	ProducerExpirationMs int64
-	// Configure returns a log's settings while it loads; nil, or a nil result,
-	// is DefaultConfig.
+	// Configure returns the settings of a log that Open loads; nil, or a nil
+	// result, is DefaultConfig.
 	Configure func(name string) *Config
 }
 
@@ -105,6 +112,12 @@ func (o *Options) withDefaults() Options {
 	}
 	if r.NowMs == nil {
 		r.NowMs = wallClockMs
+	}
+	switch {
+	case r.InitialTaskDelayMs == 0:
+		r.InitialTaskDelayMs = 30_000
+	case r.InitialTaskDelayMs < 0:
+		r.InitialTaskDelayMs = 0
 	}
 	setDefault(&r.RetentionCheckMs, 300_000)
 	setDefault(&r.CheckpointIntervalMs, 60_000)

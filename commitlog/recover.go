@@ -37,7 +37,7 @@ func (ld *loader) recover() error {
 		if i < first && !damaged {
 			continue
 		}
-		if i > first && own {
+		if i > first && (own || !ld.l.keep) {
 			if err := ld.gapBefore(list, i); err != nil {
 				return ld.dropFrom(i, err)
 			}

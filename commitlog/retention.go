@@ -8,7 +8,8 @@ import (
 )
 
 // DeleteBefore raises the log start offset to off; what is below it is never
-// served again and its segments go. It is durable when DeleteBefore returns.
+// served again, and its segments go with the next retention pass. It is durable
+// when DeleteBefore returns.
 // ErrOffsetOutOfRange if off is beyond the high watermark.
 func (l *Log) DeleteBefore(off int64) error {
 	if f := l.failure.Load(); f != nil {
@@ -21,13 +22,8 @@ func (l *Log) DeleteBefore(off int64) error {
 		return nil
 	}
 	l.syncing.Lock()
-	err := l.raiseStart(off)
-	l.syncing.Unlock()
-	if err != nil {
-		return err
-	}
-	l.store.janitor.checkRetention(l, 0)
-	return nil
+	defer l.syncing.Unlock()
+	return l.raiseStart(off)
 }
 
 // raiseStart makes off the log start offset, first on disk, then for readers.
@@ -59,20 +55,20 @@ func (l *Log) raiseStart(off int64) error {
 	return nil
 }
 
-// retain deletes what the log's settings and its start offset let go, and says
-// when (ms) to look again, 0 for not before something is appended.
-func (l *Log) retain(now int64) (nextMs int64, err error) {
+// retain deletes what the log's settings and its start offset let go, in Kafka's
+// order. now is in ms.
+func (l *Log) retain(now int64) error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if l.failure.Load() != nil {
-		return 0, nil
+		return nil
 	}
 	cfg := l.cfg.Load()
-	err = l.retainBy("start offset", now, func(list segmentList, i int) bool {
+	err := l.retainBy("start offset", now, func(list segmentList, i int) bool {
 		return i+1 < len(list) && list[i+1].BaseOffset() <= l.start.Load()
 	})
 	if !cfg.Delete || err != nil {
-		return 0, err
+		return err
 	}
 	if cfg.RetentionBytes >= 0 {
 		surplus := -cfg.RetentionBytes
@@ -85,15 +81,11 @@ func (l *Log) retain(now int64) (nextMs int64, err error) {
 		})
 	}
 	if cfg.RetentionMs < 0 || err != nil {
-		return 0, err
+		return err
 	}
-	err = l.retainBy("time", now, func(list segmentList, i int) bool {
+	return l.retainBy("time", now, func(list segmentList, i int) bool {
 		return now-largestTimestamp(list[i]) > cfg.RetentionMs
 	})
-	if first := (*l.segs.Load())[0]; first.Size() > 0 {
-		nextMs = largestTimestamp(first) + cfg.RetentionMs + 1
-	}
-	return nextMs, err
 }
 
 // largestTimestamp is what a segment's age counts from: its largest record
@@ -177,7 +169,10 @@ func (l *Log) deleteOldest(n int) error {
 	l.mu.Lock()
 	list = *l.segs.Load() // appends may have rolled
 	l.segs.Store(list.slice(n, len(list)))
-	gone := l.dropSnapshotsLocked(0, start)
+	var gone []int64
+	for _, seg := range list[:n] { // others below the start stay until the next load, as in Kafka
+		gone = append(gone, l.dropSnapshotsLocked(seg.BaseOffset(), seg.BaseOffset()+1)...)
+	}
 	l.mu.Unlock()
 	errs := []error{l.removeSnapshots(gone)}
 	for _, seg := range list[:n] {

@@ -25,22 +25,14 @@ func (l *Log) mustRollLocked(w *appendScratch, in *incoming) bool {
 	if l.ageLocked(seg, w, in) > w.cfg.rollMs()-l.mu.jitterMs {
 		return true
 	}
-	if seg.IndexFull() {
-		return true
-	}
-	if in.from > 0 && mayFillIndex(w.cfg, size) {
-		// What is staged may fill an index: write it to see.
+	room := seg.IndexRoom()
+	if room > 0 && in.from >= room {
+		// What is staged, with at most an entry for each batch, may fill an index:
+		// write it to see.
 		l.writeStagedLocked(w, in)
-		return w.err == nil && seg.IndexFull()
+		return w.err == nil && seg.IndexRoom() <= 0
 	}
-	return false
-}
-
-// mayFillIndex reports whether an index of a segment of size bytes may be full:
-// there is at most one entry for each interval, and the time index holds fewest.
-func mayFillIndex(cfg *Config, size int64) bool {
-	const timeEntryBytes = 12
-	return size/int64(max(cfg.IndexIntervalBytes, 1))+3 > int64(cfg.IndexMaxBytes/timeEntryBytes)
+	return room <= 0
 }
 
 // ageLocked is how long the segment's first batch has waited, in ms: by record

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type Store struct {
 	mu struct {
 		sync.RWMutex
 		logs   map[string]*Log
+		loaded bool // Load is done: checkpoint files may be written
 		closed bool
 	}
 }
@@ -73,12 +75,14 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s.scratch.New = func() any { return newAppendScratch() }
 	s.janitor = newJanitor(s)
 	if err := s.open(); err != nil {
+		for _, l := range s.mu.logs {
+			l.closeSegments()
+		}
 		if s.lock != nil {
 			s.lock.Close()
 		}
 		return nil, err
 	}
-	s.janitor.start()
 	return s, nil
 }
 
@@ -100,19 +104,10 @@ func (s *Store) open() error {
 	if err := s.points.load(s); err != nil {
 		return err
 	}
-	if err := s.loadLogs(); err != nil {
-		return err
+	if len(s.opts.First) == 0 {
+		return s.Load(s.opts.Configure)
 	}
-	if s.points.ours {
-		return nil
-	}
-	// Kafka wrote last, or nobody: what is here is durable up to the ends now.
-	err = s.points.writeRecovery(s)
-	if err != nil && isFull(err) {
-		s.janitor.report("", err)
-		return nil // then Kafka's rule holds once more
-	}
-	return err
+	return s.loadLogs(func(name string) bool { return slices.Contains(s.opts.First, name) })
 }
 
 // makeDir makes the data directory and its parents, durably, where they are missing.
@@ -198,13 +193,19 @@ func (s *Store) Log(name string) *Log {
 
 // Logs returns the store's logs sorted by name.
 func (s *Store) Logs() []*Log {
+	logs := s.list()
+	sort.Slice(logs, func(i, j int) bool { return logs[i].name < logs[j].name })
+	return logs
+}
+
+// list returns the store's logs in no order.
+func (s *Store) list() []*Log {
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	logs := make([]*Log, 0, len(s.mu.logs))
 	for _, l := range s.mu.logs {
 		logs = append(logs, l)
 	}
-	s.mu.RUnlock()
-	sort.Slice(logs, func(i, j int) bool { return logs[i].name < logs[j].name })
 	return logs
 }
 
@@ -226,6 +227,8 @@ func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
 	case s.mu.logs[name] != nil:
 		s.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s", ErrExists, name)
+	case !s.mu.loaded && l.keep:
+		panic("BUG: commitlog: create " + name + " before Load")
 	}
 	// The name is taken before the work, and the log refuses work until it is done.
 	l.mu.closed = true
@@ -240,15 +243,16 @@ func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
 	l.mu.Lock()
 	l.mu.closed = false
 	l.mu.Unlock()
-	s.janitor.checkRetention(l, s.opts.RetentionCheckMs)
 	return l, nil
 }
 
 // create makes the files of an empty log.
 func (l *Log) create() error {
 	s := l.store
-	if err := s.points.forget(s, l.name); err != nil {
-		return err
+	if l.keep {
+		if err := s.points.forget(s, l.name); err != nil {
+			return err
+		}
 	}
 	if err := s.fs.MkdirAll(l.dir, 0o755); err != nil {
 		return err
@@ -345,16 +349,22 @@ func (s *Store) Close(brokerEpoch int64) error {
 		return ErrClosed
 	}
 	s.mu.closed = true
+	loaded := s.mu.loaded
 	s.mu.Unlock()
-	s.janitor.close()
+	if loaded {
+		s.janitor.close()
+	}
 	logs := s.Logs()
 	errs := make([]error, len(logs))
 	parallel(len(logs), s.opts.MaxSyncs, func(i int) { errs[i] = logs[i].close() })
 	s.syncer.close()
 	err := errors.Join(errs...)
-	// Of a log that failed, the files keep what they said when it was healthy.
-	err = errors.Join(err, s.points.writeRecovery(s), s.points.writeStarts(s), s.points.writeWatermarks(s))
-	if err == nil && !s.unclean.Load() {
+	if loaded {
+		// Of a log that failed, the files keep what they said when it was healthy.
+		err = errors.Join(err, s.points.writeRecovery(s), s.points.writeStarts(s), s.points.writeWatermarks(s))
+	}
+	// What was not loaded is as clean as it was.
+	if err == nil && (loaded || s.clean) && !s.unclean.Load() {
 		err = vfs.WriteFileAtomic(s.fs, s.path(cleanShutdownFile), encodeCleanShutdown(brokerEpoch))
 	}
 	return errors.Join(err, s.lock.Close())

@@ -63,7 +63,7 @@ func TestTrace(t *testing.T) {
 	if err := l.DeleteBefore(4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.retain(fixedClock()); err != nil {
+	if err := l.retain(fixedClock()); err != nil {
 		t.Fatal(err)
 	}
 	say("truncate to 6")

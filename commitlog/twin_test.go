@@ -300,7 +300,7 @@ func (r *runner) retain() {
 	cfg := testConfig()
 	cfg.RetentionMs, cfg.RetentionBytes = -1, int64(2000+r.rng.Intn(20000))
 	r.log.cfg.Store(cfg)
-	if _, err := r.log.retain(r.ts); err != nil {
+	if err := r.log.retain(r.ts); err != nil {
 		r.fatalf("retain: %v", err)
 	}
 	r.log.cfg.Store(testConfig())

@@ -189,6 +189,7 @@ func (s *Server) fillSockets(in *reader) {
 
 func (s *Server) fillStore(in *reader) {
 	s.ReplicaLagTimeMaxMs = in.i64("replica.lag.time.max.ms")
+	s.LogInitialTaskDelayMs = in.i64("log.initial.task.delay.ms")
 	s.LogRetentionCheckMs = in.i64("log.retention.check.interval.ms")
 	s.LogFlushOffsetCheckpointMs = in.i64("log.flush.offset.checkpoint.interval.ms")
 	s.RecoveryThreads = in.i32("num.recovery.threads.per.data.dir")

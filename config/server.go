@@ -49,6 +49,7 @@ type Server struct {
 	MaxRequestPartitionSizeLimit int32
 	ReplicaLagTimeMaxMs          int64
 
+	LogInitialTaskDelayMs      int64
 	LogRetentionCheckMs        int64
 	LogFlushOffsetCheckpointMs int64
 	RecoveryThreads            int32

@@ -97,10 +97,10 @@ func (x *Offset) Last() (e OffsetEntry, ok bool, err error) {
 	return x.decode(last[:]), true, nil
 }
 
-// Full reports whether no entry can be added.
-func (x *Offset) Full() bool {
+// Room is how many entries can be added; 0 or less says that the index is full.
+func (x *Offset) Room() int {
 	n, _ := x.Known()
-	return n >= x.maxEntries
+	return x.maxEntries - n
 }
 
 // TruncateTo removes the entries whose offset is off or above and opens the

@@ -31,7 +31,8 @@ func timestamp(e []byte) int64  { return be64(e) }
 func timeOffset(e []byte) int64 { return be32(e[8:]) }
 
 // OpenTime returns the index in the named file, as OpenOffset does. One entry
-// of the room that maxBytes gives is kept for the one that the roll forces.
+// of the room that maxBytes gives is kept for the one that the end of a segment
+// forces.
 func OpenTime(fs vfs.FS, h *vfs.Handles, name string, base int64, maxBytes int, writable bool) *Time {
 	x := &Time{maxEntries: maxBytes / timeEntrySize}
 	x.layout = layout{size: timeEntrySize, order: timestamp, padded: true, zeroLone: true,
@@ -41,7 +42,8 @@ func OpenTime(fs vfs.FS, h *vfs.Handles, name string, base int64, maxBytes int, 
 }
 
 // MaybeAppend adds an entry if ts is above the last entry's timestamp. force
-// uses the room that is kept for the roll.
+// asks for no room, as in Kafka: an index whose last entry is missing would hide
+// records from lookups.
 func (x *Time) MaybeAppend(ts, off int64, force bool) error {
 	if !x.known {
 		last, err := x.Last()
@@ -54,7 +56,7 @@ func (x *Time) MaybeAppend(ts, off int64, force bool) error {
 		return nil
 	}
 	n, _ := x.Known()
-	if n >= x.maxEntries || (!force && n >= x.maxEntries-1) {
+	if !force && n >= x.maxEntries-1 {
 		return ErrFull
 	}
 	if n > 0 && off < x.latest.Offset {
@@ -95,10 +97,11 @@ func (x *Time) Last() (TimeEntry, error) {
 	return x.decode(last[:]), nil
 }
 
-// Full reports whether no entry can be added without force.
-func (x *Time) Full() bool {
+// Room is how many entries can be added without force; 0 or less says that the
+// index is full.
+func (x *Time) Room() int {
 	n, _ := x.Known()
-	return n >= x.maxEntries-1
+	return x.maxEntries - 1 - n
 }
 
 // TruncateTo removes the entries whose offset is off or above and opens the

@@ -14,7 +14,7 @@ func legacyCRC(p []byte) uint32 { return crc32.ChecksumIEEE(p) }
 // filled returns a segment on the operating system's files with n batches of
 // records of 100 bytes.
 func filled(tb testing.TB, n, records int) (*Segment, twin) {
-	s, err := Create(vfs.OS(), tb.TempDir(), 0, Config{})
+	s, err := Create(vfs.OS(), tb.TempDir(), 0, kafkaConfig())
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func BenchmarkAppend(b *testing.B) {
 						s.Unlink()
 					}
 					var err error
-					if s, err = Create(vfs.OS(), b.TempDir(), int64(i), Config{}); err != nil {
+					if s, err = Create(vfs.OS(), b.TempDir(), int64(i), kafkaConfig()); err != nil {
 						b.Fatal(err)
 					}
 					b.StartTimer()

@@ -200,7 +200,7 @@ func FuzzRecover(f *testing.F) {
 			put(t, fs, dir+"/"+FileNames(w.base)[i], p)
 		}
 		for _, sealed := range []bool{true, false} {
-			s, err := Open(fs, dir, w.base, -1, Config{}, sealed)
+			s, err := Open(fs, dir, w.base, -1, kafkaConfig(), sealed)
 			if err != nil {
 				t.Fatal(err)
 			}

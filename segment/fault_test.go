@@ -104,7 +104,7 @@ func TestFailedSync(t *testing.T) {
 	}
 	p.seg.Close()
 	k := mem.KillClone()
-	s, err := Open(k, dir, p.twin.base, -1, Config{}, false)
+	s, err := Open(k, dir, p.twin.base, -1, kafkaConfig(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestLegacyIsRefusedNotCut(t *testing.T) {
 		for i, p := range [][]byte{log, nil, nil} {
 			put(t, fs, dir+"/"+FileNames(0)[i], p)
 		}
-		s, err := Open(fs, dir, 0, -1, Config{}, false)
+		s, err := Open(fs, dir, 0, -1, kafkaConfig(), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +242,7 @@ func TestViewOutlivesTheFiles(t *testing.T) {
 	h := vfs.NewHandles(2, 20)
 	root := t.TempDir()
 	w := twin{}
-	s, err := Create(vfs.OS(), root, 0, Config{Handles: h})
+	s, err := Create(vfs.OS(), root, 0, withHandles(h))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestViewOutlivesTheFiles(t *testing.T) {
 // TestReadsBesideAppends has readers follow an appender and checks every byte.
 func TestReadsBesideAppends(t *testing.T) {
 	rng, _ := seedOf(t)
-	s, err := Create(vfs.OS(), t.TempDir(), 0, Config{Handles: vfs.NewHandles(1, 50)})
+	s, err := Create(vfs.OS(), t.TempDir(), 0, withHandles(vfs.NewHandles(1, 50)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +367,7 @@ func TestTrace(t *testing.T) {
 	fs := vfs.NewLogging(vfs.NewMem(), &trace)
 	fs.MkdirAll("t", 0o755)
 	w := twin{}
-	s, err := Create(fs, "t", 0, Config{IndexIntervalBytes: 100})
+	s, err := Create(fs, "t", 0, Config{IndexIntervalBytes: 100, IndexMaxBytes: 10 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

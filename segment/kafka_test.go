@@ -73,7 +73,7 @@ func TestKafkaIndexesByAppend(t *testing.T) {
 	eachKafkaSegment(t, func(t *testing.T, _ *vfs.Mem, base int64, files map[string][]byte) {
 		fs := vfs.NewMem()
 		fs.MkdirAll(dir, 0o755)
-		s, err := Create(fs, dir, base, Config{})
+		s, err := Create(fs, dir, base, kafkaConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestKafkaSegmentsOpen(t *testing.T) {
 					put(t, fs, dir+"/"+FileNames(base)[1], append(bytes.Clone(files[".index"]), make([]byte, 1<<20)...))
 					put(t, fs, dir+"/"+FileNames(base)[2], append(bytes.Clone(files[".timeindex"]), make([]byte, 12*80000)...))
 				}
-				s, err := Open(fs, dir, base, -1, Config{}, sealed)
+				s, err := Open(fs, dir, base, -1, kafkaConfig(), sealed)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -161,7 +161,7 @@ func TestKafkaSegmentsRecover(t *testing.T) {
 			if from.Whole {
 				fs.Remove(dir + "/" + FileNames(base)[3])
 			}
-			s, err := Open(fs, dir, base, -1, Config{}, from.Whole)
+			s, err := Open(fs, dir, base, -1, kafkaConfig(), from.Whole)
 			if err != nil {
 				t.Fatal(err)
 			}

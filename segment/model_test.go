@@ -218,7 +218,7 @@ const dir = "t-0"
 
 func newPair(t *testing.T, rng *rand.Rand, fs vfs.FS) *pair {
 	base := int64(rng.Intn(3)) * 1000
-	cfg := Config{IndexIntervalBytes: 256 << rng.Intn(5), Handles: vfs.NewHandles(rng.Intn(4), 20), TruncateWait: time.Millisecond}
+	cfg := Config{IndexIntervalBytes: 256 << rng.Intn(5), IndexMaxBytes: 10 << 20, Handles: vfs.NewHandles(rng.Intn(4), 20), TruncateWait: time.Millisecond}
 	p := &pair{t: t, rng: rng, fs: fs, cfg: cfg, twin: twin{base: base}, ts: int64(rng.Intn(1000))}
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -296,7 +296,7 @@ func (p *pair) checkTimes() {
 	ask := ts + 5 - int64(p.rng.Intn(60))
 	start := p.twin.base + int64(p.rng.Intn(int(p.twin.next()-p.twin.base)+1))
 	ok, wantOff, wantTs := p.twin.forTime(ask, start)
-	gotOK, gotOff, gotTs, err := p.seg.OffsetForTime(ask, start)
+	gotOK, gotOff, gotTs, _, err := p.seg.OffsetForTime(ask, start)
 	if err != nil || gotOK != ok || (ok && (gotOff != wantOff || gotTs != wantTs)) {
 		p.t.Fatalf("offset for time %d from %d: %v %d %d (%v), twin %v %d %d", ask, start, gotOK, gotOff, gotTs, err, ok, wantOff, wantTs)
 	}

@@ -47,8 +47,8 @@ type CorruptError = index.CorruptError
 
 // Config is what a segment is told about its files.
 type Config struct {
-	IndexIntervalBytes int // index.interval.bytes; 0 is Kafka's 4096
-	IndexMaxBytes      int // segment.index.bytes; 0 is Kafka's 10 MiB
+	IndexIntervalBytes int // index.interval.bytes; 0 is an entry for every batch but the first
+	IndexMaxBytes      int // segment.index.bytes
 	// Handles bounds the open files of all segments that share it; nil gives
 	// the segment one of its own.
 	Handles *vfs.Handles
@@ -57,12 +57,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.IndexIntervalBytes <= 0 {
-		c.IndexIntervalBytes = 4096
-	}
-	if c.IndexMaxBytes <= 0 {
-		c.IndexMaxBytes = 10 << 20
-	}
 	if c.Handles == nil {
 		c.Handles = vfs.NewHandles(4, 64)
 	}
@@ -266,8 +260,12 @@ func (s *Segment) Sealed() bool {
 	return s.mu.sealed
 }
 
-// IndexFull reports whether an index has no room, which is a reason to roll.
-func (s *Segment) IndexFull() bool { return s.index().offsets.Full() || s.index().times.Full() }
+// IndexRoom is how many batches can have entries before an index is full,
+// which is a reason to roll: 0 or less says that one is.
+func (s *Segment) IndexRoom() int {
+	x := s.index()
+	return min(x.offsets.Room(), x.times.Room())
+}
 
 // ModTimeMs returns when the log file was last written, in ms.
 func (s *Segment) ModTimeMs() (int64, error) {

@@ -7,6 +7,15 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 )
 
+// kafkaConfig is Kafka's defaults.
+func kafkaConfig() Config { return Config{IndexIntervalBytes: 4096, IndexMaxBytes: 10 << 20} }
+
+func withHandles(h *vfs.Handles) Config {
+	cfg := kafkaConfig()
+	cfg.Handles = h
+	return cfg
+}
+
 // TestTwin does the same random operations to a segment and to a list.
 func TestTwin(t *testing.T) {
 	rng, _ := seedOf(t)

@@ -93,21 +93,22 @@ func (s *Segment) FirstTimestamp() (ts int64, ok bool) {
 }
 
 // OffsetForTime returns the first record at or after offset startOff whose
-// timestamp is at least ts (ms). It decodes the batches in question.
-func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, err error) {
+// timestamp is at least ts (ms), and its batch's leader epoch. It decodes the
+// batches in question.
+func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, leaderEpoch int32, err error) {
 	if !s.Acquire() {
-		return false, 0, 0, ErrClosed
+		return false, 0, 0, -1, ErrClosed
 	}
 	defer s.Release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	t, err := s.index().times.Lookup(ts)
 	if err != nil {
-		return false, 0, 0, err
+		return false, 0, 0, -1, err
 	}
 	e, err := s.index().offsets.Lookup(max(t.Offset, startOff))
 	if err != nil {
-		return false, 0, 0, err
+		return false, 0, 0, -1, err
 	}
 	hit := hit{}
 	err = s.withLog(func(f vfs.File) error {
@@ -121,9 +122,9 @@ func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, 
 		})
 	})
 	if err != nil && !errors.Is(err, errStop) {
-		return false, 0, 0, err
+		return false, 0, 0, -1, err
 	}
-	return hit.ok, hit.off, hit.ts, nil
+	return hit.ok, hit.off, hit.ts, hit.leaderEpoch, nil
 }
 
 // OffsetOfMaxTimestamp returns the segment's largest timestamp in ms, the
