@@ -6,7 +6,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
 
-.PHONY: all build check format lint cross test race fuzz-smoke fuzz interop interop-java twin bench bench-vs-kafka soak crash clean
+.PHONY: all build check format lint cross test race fuzz-smoke fuzz interop interop-java twin bench bench-vs-kafka footprint soak crash clean
 
 all: build
 
@@ -51,6 +51,15 @@ fuzz-smoke:
 
 fuzz: fuzz-smoke
 
+# kill -9 under load, then every file checked offline.
+crash:
+	$(GO) test ./fuzz -run TestKill -v -timeout 60m -kill.rounds=120
+
+# What takes minutes: kills, hostile clients, mangled directories, a full disk, random histories of the engine.
+soak: crash
+	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600
+	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
+
 interop: build
 	cd interop && CGO_ENABLED=0 $(GO) test -timeout 10m ./...
 ifeq ($(HAVE_CC),yes)
@@ -58,6 +67,21 @@ ifeq ($(HAVE_CC),yes)
 else
 	@echo "interop: librdkafka SKIPPED: confluent-kafka-go needs a C compiler and there is none here"
 endif
+
+# Needs a JDK and Maven, which fetches Apache Kafka 4.2 once.
+interop-java: twin
+	cd interop && $(GO) test -tags java -count=1 -timeout 60m -v ./java ./bytes
+
+# The same seeded requests to Apache Kafka and to Millrace, answers compared field by field.
+twin: build
+	cd interop && $(GO) test -tags java -count=1 -timeout 60m -v -run KafkaAndMillrace ./twin -sequences 1000
+
+# Beside a warm Apache Kafka, in turns, on a journaled ext4 in a loop mount where root can make one.
+bench-vs-kafka: build
+	cd interop && $(GO) run ./versus
+
+footprint: build
+	bin/millrace bench footprint
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./batch ./segment ./commitlog ./netio ./wire
