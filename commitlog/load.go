@@ -342,10 +342,11 @@ func (ld *loader) sortNames() error {
 	isLog := make(map[string]bool)
 	for _, name := range ld.names {
 		digits, ext, _ := strings.Cut(name, ".")
-		base, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || len(digits) != 20 || base < 0 {
+		unsigned, err := strconv.ParseUint(digits, 10, 63) // a sign is no digit
+		if err != nil || len(digits) != 20 {
 			continue
 		}
+		base := int64(unsigned)
 		switch ext {
 		case "log":
 			ld.bases = append(ld.bases, base)

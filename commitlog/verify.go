@@ -113,8 +113,8 @@ func segmentBase(name, suffix string) (int64, bool) {
 	if !ok || len(digits) != 20 {
 		return 0, false
 	}
-	base, err := strconv.ParseInt(digits, 10, 64)
-	return base, err == nil && base >= 0
+	base, err := strconv.ParseUint(digits, 10, 63)
+	return int64(base), err == nil
 }
 
 // ParseLogName splits a log's name, topic-N. The error names what is wrong with it.

@@ -114,8 +114,8 @@ func segmentFile(name string) (off int64, ok bool) {
 	if len(digits) != 20 {
 		return 0, false
 	}
-	off, err := strconv.ParseInt(digits, 10, 64)
-	return off, err == nil && off >= 0
+	unsigned, err := strconv.ParseUint(digits, 10, 63) // a sign is no digit
+	return int64(unsigned), err == nil
 }
 
 // isMetadataSnapshot tells a snapshot of the metadata log, which the metadata log
