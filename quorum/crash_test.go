@@ -92,13 +92,16 @@ func (r *crashRun) check(files *vfs.Mem, goOn bool) {
 // Whatever a power cut leaves of unsynced bytes and names, what was committed is there, nothing else than what was
 // written is there, the epoch never falls, and the directory opens.
 func TestCrashes(t *testing.T) {
-	for seed := range int64(60) {
+	for seed := range int64(120) {
 		rng := rand.New(rand.NewSource(seed))
 		files := vfs.NewMem()
 		format(t, files, "/d")
 		r := &crashRun{t: t, rng: rng, files: files, durable: func(o *Options) {
 			o.Durability = commitlog.Durability(seed % 2)
 			o.RetentionBytes = 600
+			if seed%3 == 0 {
+				o.SegmentBytes = 400
+			}
 		}}
 		r.n = mustOpen(t, files, "/d", r.durable)
 		r.epoch = r.n.q.Epoch()

@@ -46,6 +46,9 @@ func openNode(files vfs.FS, dir string, edit ...func(*Options)) (*node, error) {
 	for _, e := range edit {
 		e(&o)
 	}
+	if err := Check(files, dir); err != nil {
+		return nil, err
+	}
 	store, err := commitlog.Open(dir, &commitlog.Options{FS: files, Durability: o.Durability, NoCheckpoint: []string{LogName}, NowMs: o.NowMs,
 		Configure: func(string) *commitlog.Config { return LogConfig(o) }})
 	if err != nil {

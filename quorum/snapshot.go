@@ -46,7 +46,8 @@ func parseSnapshotName(name string) (s snapshotID, ok bool) {
 	if err != nil || epoch < 0 {
 		return s, false
 	}
-	return snapshotID{end, int32(epoch)}, true
+	s = snapshotID{end, int32(epoch)}
+	return s, s.name() == name // a sign is no digit
 }
 
 // findSnapshots lists the directory and removes what a crash left half done.
