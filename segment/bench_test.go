@@ -2,6 +2,7 @@ package segment
 
 import (
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"math/rand"
 	"testing"
@@ -127,6 +128,38 @@ func BenchmarkRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	run("sealed", func(i int) int64 { return int64(i*7919) % n })
+}
+
+// BenchmarkReadBehindTail finds batches, of four records, that only index and headers know the place of.
+func BenchmarkReadBehindTail(b *testing.B) {
+	const records = 4
+	for _, size := range []int{400, 1 << 10, 4<<10 - 200, 8 << 10, 64 << 10} {
+		s, err := Create(vfs.OS(), b.TempDir(), 0, kafkaConfig())
+		if err != nil {
+			b.Fatal(err)
+		}
+		rng := rand.New(rand.NewSource(1))
+		n := max(4<<20/size, 8*maxRecent)
+		for i := range n {
+			t := makeBatch(rng, int64(i*records), int64(i), records, size/records, false)
+			if err := appendBatches(s, []twinBatch{t}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.Run(fmt.Sprintf("batches of %d B", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := range b.N {
+				v, err := s.Read(int64(i*7919%(n-2*maxRecent)*records), int64(size), 1<<30, true)
+				if err != nil {
+					b.Fatal(err)
+				}
+				v.Close()
+			}
+		})
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkRecover(b *testing.B) {

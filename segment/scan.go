@@ -10,12 +10,14 @@ import (
 )
 
 const (
-	// maxAhead and minAhead bound what a header scan reads at once.
+	// maxAhead and minAhead bound what a header scan reads at once. It begins
+	// with the least, since the next index entry is no farther as a rule, and
+	// doubles: a scan that is long reads much, one that is short copies little.
 	maxAhead = 64 << 10
 	minAhead = 4 << 10
 	// sparseBatch is the batch size from which a scan reads headers alone:
 	// above it the bytes between are not worth their copy.
-	sparseBatch = 8 << 10
+	sparseBatch = 2 << 10
 )
 
 // scanner reads batch headers one after another by pread, several small
@@ -67,11 +69,10 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 	case h.BaseOffset < s.base || h.LastOffset() < h.BaseOffset:
 		return h, s.corrupt(pos, "batch has impossible offsets")
 	}
-	switch size := h.Size(); {
-	case size >= sparseBatch:
+	if h.Size() >= sparseBatch {
 		sc.want = batch.HeaderSize
-	default:
-		sc.want = min(max(16*size, minAhead), maxAhead)
+	} else {
+		sc.want = min(max(2*sc.n, minAhead), maxAhead)
 	}
 	return h, nil
 }
