@@ -47,7 +47,7 @@ type fetchPart struct {
 	err       error // why it cannot be read at all; it does not keep the others from waiting
 	res       replication.ReadResult
 	watch     replication.Watch
-	size      int64 // readable bytes when last looked at; guarded by fetch.mu
+	size      int64 // readable bytes when last looked at; guarded by fetch.mu while parked and not done
 }
 
 var (
@@ -224,13 +224,17 @@ func (f *fetch) Woken(i int) {
 	f.mu.Unlock()
 	n, final := f.look(i)
 	f.mu.Lock()
+	if f.mu.done { // meanwhile another goroutine began to answer, and the parts are its own
+		f.mu.Unlock()
+		return
+	}
 	p := &f.parts[i]
 	if n > p.size {
 		f.mu.total += n - p.size
 		p.size = n
 	}
-	answer := !f.mu.done && (final || f.mu.total >= f.minBytes)
-	f.mu.done = f.mu.done || answer
+	answer := final || f.mu.total >= f.minBytes
+	f.mu.done = answer
 	f.mu.Unlock()
 	if answer {
 		f.finish()
