@@ -43,10 +43,11 @@ endif
 
 # Each fuzz target for FUZZTIME; `make fuzz FUZZTIME=5m` is the long form.
 fuzz-smoke:
-	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | grep -v '^./interop/' | sort); do \
+	@set -e; out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
+	for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | grep -v '^./interop/' | sort); do \
 		for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$f); do \
 			echo "fuzz $$(dirname $$f) $$t"; \
-			CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f) >/tmp/fuzz.$$$$ 2>&1 || { cat /tmp/fuzz.$$$$; rm -f /tmp/fuzz.$$$$; exit 1; }; rm -f /tmp/fuzz.$$$$; \
+			CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./$$(dirname $$f) >"$$out" 2>&1 || { cat "$$out"; exit 1; }; \
 		done; done
 
 fuzz: fuzz-smoke
