@@ -337,7 +337,12 @@ func (l *Log) writeLocked(w *appendScratch, n int) {
 		return
 	}
 	end := w.metas[n-1].LastOffset + 1
-	l.marks.add(end, seg.BaseOffset(), seg.Size())
+	marks := l.marks.Load()
+	if marks == nil {
+		marks = newMarkRing()
+		l.marks.Store(marks)
+	}
+	marks.add(end, seg.BaseOffset(), seg.Size())
 	l.end.Store(end)
 	if l.store.opts.Durability == OS {
 		w.wrote.writeBack = l.dueForWriteBackLocked(seg)

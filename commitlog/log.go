@@ -39,7 +39,7 @@ type Log struct {
 	undone   atomic.Bool  // some transaction waits for the high watermark
 	failure  atomic.Pointer[failure]
 	observer atomic.Pointer[func()]
-	marks    markRing
+	marks    atomic.Pointer[markRing] // nil until the first append
 
 	// syncing is held around every sync, checkpoint and truncation of the
 	// log's files, so that no sync overlaps another (the kernel reports a failed
@@ -91,14 +91,15 @@ type syncWaiter struct {
 }
 
 func newLog(s *Store, name string, id TopicID, cfg *Config) (*Log, error) {
+	dir := s.path(name)
+	name = dir[len(dir)-len(name):] // one string for all three
 	topic, partition, err := parseLogName(name)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{store: s, name: name, topic: topic, partition: partition, id: id, dir: s.path(name)}
+	l := &Log{store: s, name: name, topic: topic, partition: partition, id: id, dir: dir}
 	l.keep = !s.noCheckpoint[name]
 	l.unstable.Store(-1)
-	l.marks.reset()
 	l.mu.producers = newProducers()
 	l.epoch.cache = newEpochCache()
 	l.cfg.Store(cfg)

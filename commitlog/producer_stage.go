@@ -40,8 +40,11 @@ type stageMark struct{ undo, events int }
 
 // begin starts the stage of an append. The last one must have been committed or dropped.
 func (p *producers) begin() *stage {
-	st := &p.stage
-	st.p, st.transactionVersion = p, 0
+	if p.stage == nil {
+		p.stage = &stage{p: p}
+	}
+	st := p.stage
+	st.transactionVersion = 0
 	if len(st.touched) != 0 || len(st.events) != 0 {
 		panic("BUG: commitlog: a stage was neither committed nor dropped")
 	}

@@ -152,7 +152,7 @@ type producers struct {
 	nextSeq   uint64
 	open      []openTxn // without marker, by first offset
 	ended     []openTxn // with marker, not passed by the high watermark, by first offset
-	stage     stage
+	stage     *stage    // made by the first append
 }
 
 type producer struct {

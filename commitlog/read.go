@@ -74,7 +74,7 @@ func (l *Log) bound(list segmentList, i int, upTo int64) (int64, error) {
 	if i+1 < len(list) && list[i+1].BaseOffset() <= upTo {
 		return seg.Size(), nil // sealed and wholly below
 	}
-	if base, pos, ok := l.marks.find(upTo); ok {
+	if base, pos, ok := l.marks.Load().find(upTo); ok {
 		if base == seg.BaseOffset() {
 			return pos, nil
 		}

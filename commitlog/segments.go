@@ -49,10 +49,12 @@ type markRing struct {
 
 type mark struct{ off, base, pos atomic.Int64 }
 
-func (r *markRing) reset() {
+func newMarkRing() *markRing {
+	r := &markRing{}
 	for i := range r.slots {
 		r.slots[i].off.Store(-1)
 	}
+	return r
 }
 
 func (r *markRing) add(off, base, pos int64) {
@@ -67,6 +69,9 @@ func (r *markRing) add(off, base, pos int64) {
 // find returns the segment and position at which off begins, if off was the end
 // of a recent append.
 func (r *markRing) find(off int64) (base, pos int64, ok bool) {
+	if r == nil {
+		return 0, 0, false
+	}
 	for i := range r.slots {
 		m := &r.slots[i]
 		if m.off.Load() != off {

@@ -232,7 +232,7 @@ func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
 	}
 	// The name is taken before the work, and the log refuses work until it is done.
 	l.mu.closed = true
-	s.mu.logs[name] = l
+	s.mu.logs[l.name] = l
 	s.mu.Unlock()
 	if err := l.create(); err != nil {
 		s.mu.Lock()

@@ -22,7 +22,7 @@ func (l *Log) startAt(base int64) error {
 	l.recovery.Store(base)
 	l.hw.Store(base)
 	l.mu.snapshots = snapshotSet{last: base}
-	l.marks.reset()
+	l.marks.Store(nil)
 	l.newActiveLocked(l.store.opts.NowMs())
 	return nil
 }
@@ -194,7 +194,7 @@ func (l *Log) finishCutLocked() error {
 
 // endAtLocked lowers every offset of the log to at most off.
 func (l *Log) endAtLocked(off int64) {
-	l.marks.reset()
+	l.marks.Store(nil)
 	l.mu.writeBackSeg = nil
 	for _, v := range []interface {
 		Load() int64

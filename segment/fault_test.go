@@ -391,9 +391,7 @@ func TestTrace(t *testing.T) {
 			got.WriteString(strings.ReplaceAll(strings.ReplaceAll(line, "t/", ""), "0000000000000000000", ""))
 		}
 	}
-	want := `truncate 0.index 0
-truncate 0.timeindex 0
-write 0.log 0+170
+	want := `write 0.log 0+170
 write 0.log 170+170
 write 0.log 340+170
 truncate 0.log 340

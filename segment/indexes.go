@@ -32,7 +32,7 @@ func (s *Segment) index() *indexes {
 	if x := s.indexes.Load(); x != nil {
 		return x
 	}
-	p := s.indexPathsLocked()
+	p := s.filePathsLocked()
 	x := &indexes{
 		offsets: index.OpenOffset(s.fs, s.cfg.Handles, p[1], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed),
 		times:   index.OpenTime(s.fs, s.cfg.Handles, p[2], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed),
@@ -42,14 +42,14 @@ func (s *Segment) index() *indexes {
 	return x
 }
 
-// indexPaths returns the names of FileNames as they are now, with directory.
-func (s *Segment) indexPaths() [4]string {
+// filePaths returns the names of FileNames as they are now, with directory.
+func (s *Segment) filePaths() [4]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.indexPathsLocked()
+	return s.filePathsLocked()
 }
 
-func (s *Segment) indexPathsLocked() [4]string {
+func (s *Segment) filePathsLocked() [4]string {
 	p := FileNames(s.base)
 	for i := range p {
 		p[i] = filepath.Join(s.dir, p[i]) + s.mu.suffix
@@ -63,6 +63,13 @@ func (x *indexes) setPaths(p [4]string) {
 	if txns := x.txns.idx.Load(); txns != nil {
 		txns.SetPath(p[3])
 	}
+}
+
+// empty reports whether the files have no entries.
+func (x *indexes) empty() bool {
+	offsets, _ := x.offsets.Known()
+	times, _ := x.times.Known()
+	return offsets == 0 && times == 0 && x.txns.idx.Load() == nil
 }
 
 func (x *indexes) close() {
@@ -84,7 +91,7 @@ func (l *lazyTxns) get() *index.Txn {
 	if x := l.idx.Load(); x != nil {
 		return x
 	}
-	x := index.OpenTxn(s.fs, s.cfg.Handles, s.indexPathsLocked()[3], s.base, !s.mu.sealed)
+	x := index.OpenTxn(s.fs, s.cfg.Handles, s.filePathsLocked()[3], s.base, !s.mu.sealed)
 	l.idx.Store(x)
 	return x
 }
@@ -104,7 +111,7 @@ func (l *lazyTxns) exists() (bool, error) {
 	if l.idx.Load() != nil {
 		return true, nil
 	}
-	_, err := l.seg.fs.Stat(l.seg.indexPaths()[3])
+	_, err := l.seg.fs.Stat(l.seg.filePaths()[3])
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

@@ -77,10 +77,9 @@ type Segment struct {
 	// segments that nobody looks into.
 	indexes atomic.Pointer[indexes]
 
-	file   vfs.Slot     // the .log, read and write
-	create bool         // the slot may create the file; set before the first use
-	size   atomic.Int64 // bytes of whole batches; grows after the write has returned
-	limit  atomic.Int64 // reads stop here: below size while TruncateTo waits for Views
+	file  vfs.Slot     // the .log, read and write
+	size  atomic.Int64 // bytes of whole batches; grows after the write has returned
+	limit atomic.Int64 // reads stop here: below size while TruncateTo waits for Views
 
 	// life counts references in steps of 2; bit 0 says that no new one is given.
 	life atomic.Int64
@@ -134,17 +133,8 @@ func FileNames(base int64) [4]string {
 // directory before it relies on the files.
 func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
 	s := newSegment(fs, dir, base, cfg, false)
-	s.create = true
-	f, err := s.openLog()
-	if err != nil {
-		return nil, err
-	}
-	defer s.cfg.Handles.Release(&s.file)
-	size, err := f.Size()
-	if err == nil && size > 0 {
-		err = fmt.Errorf("segment: %s: %w", f.Name(), os.ErrExist)
-	}
-	if err == nil {
+	fresh, err := s.createFiles()
+	if err == nil && !fresh {
 		err = errors.Join(s.index().offsets.Reset(), s.index().times.Reset(), s.index().txns.reset())
 	}
 	if err != nil {
@@ -154,6 +144,30 @@ func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
 	s.mu.next = base
 	s.mu.times.reset(base)
 	return s, nil
+}
+
+// createFiles makes the three files that every segment has and reports whether
+// none of them was there. It leaves none open: an empty log at rest costs nothing.
+func (s *Segment) createFiles() (fresh bool, err error) {
+	fresh = true
+	paths := s.filePaths()
+	for i, path := range paths[:3] {
+		f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		switch {
+		case err == nil:
+			err = f.Close()
+		case errors.Is(err, os.ErrExist):
+			fresh = false
+			var info os.FileInfo
+			if info, err = s.fs.Stat(path); i == 0 && err == nil && info.Size() > 0 {
+				err = fmt.Errorf("segment: %s: %w", path, os.ErrExist)
+			}
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return fresh, nil
 }
 
 // Open returns a segment whose files exist. size is the length of its log if
@@ -185,6 +199,10 @@ func Open(fs vfs.FS, dir string, base, size int64, cfg Config, sealed bool) (*Se
 		s.Close()
 		return nil, err
 	}
+	if x := s.indexes.Load(); s.mu.damage == nil && x.empty() {
+		x.close()
+		s.indexes.Store(nil)
+	}
 	return s, nil
 }
 
@@ -199,11 +217,7 @@ func newSegment(fs vfs.FS, dir string, base int64, cfg Config, sealed bool) *Seg
 }
 
 func (s *Segment) openSlot() (io.Closer, error) {
-	flag := os.O_RDWR
-	if s.create {
-		flag |= os.O_CREATE
-	}
-	return s.fs.OpenFile(s.Path(), flag, 0o644)
+	return s.fs.OpenFile(s.Path(), os.O_RDWR, 0)
 }
 
 // openLog returns the log file for reading; the caller releases the slot.
@@ -278,13 +292,16 @@ func (s *Segment) ModTimeMs() (int64, error) {
 
 // Check says what is wrong with the segment's files as far as their indexes
 // and the batches behind the last index entry show; a *CorruptError calls for
-// Recover.
+// Recover. Those of an active segment Open has looked at.
 func (s *Segment) Check() error {
 	s.mu.Lock()
-	damage := s.mu.damage
+	damage, sealed := s.mu.damage, s.mu.sealed
 	s.mu.Unlock()
 	if damage != nil {
 		return damage
+	}
+	if !sealed {
+		return nil
 	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -362,7 +379,7 @@ func (s *Segment) MarkDeleted() error {
 		}
 	}
 	if x := s.indexes.Load(); x != nil {
-		x.setPaths(s.indexPaths())
+		x.setPaths(s.filePaths())
 	}
 	return nil
 }

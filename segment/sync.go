@@ -80,6 +80,12 @@ func (s *Segment) Seal() error {
 	if sealed || damage != nil {
 		return damage
 	}
+	if s.indexes.Load() == nil && s.size.Load() == 0 { // nor has it entries
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.mu.sealed = true
+		return nil
+	}
 	if latest.maxKnown {
 		if err := s.index().times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {
 			return err
