@@ -80,16 +80,14 @@ func before(want []written, first map[string]int64, partition string) []written 
 	return want[:i]
 }
 
-// excused: without its identity, or the metadata that knows of it, a partition cannot be served, and
-// where a file that the engine needs beside the records is unreadable it may be offline.
+// excused: without its identity a partition cannot be served, and where a file that the engine needs
+// beside the records is unreadable it may be offline.
 func (m *mangler) excused(partition string, err error, got int) bool {
 	if got > 0 {
 		return false
 	}
 	for _, f := range m.files {
 		switch dir, base := filepath.Dir(f), filepath.Base(f); {
-		case dir == "__cluster_metadata-0" && errors.Is(err, kerr.UnknownTopicOrPartition):
-			return true
 		case dir == partition && base == "partition.metadata" && (err == nil || errors.Is(err, kerr.OffsetOutOfRange)):
 			return true
 		case dir == partition && base == "leader-epoch-checkpoint" && errors.Is(err, kerr.KafkaStorageError):
