@@ -440,3 +440,27 @@ func TestDecompressIntoNoRoom(t *testing.T) {
 		}
 	}
 }
+
+// A negative timestamp that is not -1 goes in as it is where the batch stays as it is, and is refused
+// where it is built anew, as Kafka's builder does.
+func TestNegativeTimestampIsNotRebuilt(t *testing.T) {
+	build := func() Batch {
+		bl := NewBuilder(BuilderOptions{LeaderEpoch: -1})
+		bl.Append(-1000, nil, []byte("v"), nil)
+		b, err := bl.Build(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	r := plainRules()
+	r.BeforeMaxMs, r.AfterMaxMs = math.MaxInt64, math.MaxInt64
+	if _, err := ValidateAndAssign(build(), 0, r); err != nil {
+		t.Errorf("kept: %v", err)
+	}
+	r.Target = Target{Set: true, Codec: Gzip, Level: -1}
+	var v *ValidationError
+	if _, err := ValidateAndAssign(build(), 0, r); !errors.As(err, &v) || v.Kind != Undecodable {
+		t.Errorf("rebuilt: %v", err)
+	}
+}

@@ -315,6 +315,10 @@ func (r *Rules) rebuild(b Batch, p []byte, nextOffset int64, target Target) (Bat
 		if b.TimestampType() == LogAppendTime {
 			ts = b.MaxTimestamp()
 		}
+		if ts < 0 && ts != NoTimestamp && r.TimestampType == CreateTime {
+			// Kafka's builder throws.
+			return nil, &ValidationError{Kind: Undecodable, Msg: fmt.Sprintf("Invalid negative timestamp %d", ts)}
+		}
 		bl.appendFrame(ts, &f, p)
 	}
 	out, err := bl.Build(nil)
