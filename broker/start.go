@@ -146,17 +146,20 @@ func (b *Broker) openStore() error {
 		return fmt.Errorf("broker: %w", err)
 	}
 	b.brokerEpoch, _ = b.store.CleanShutdown()
-	if b.directoryID == (commitlog.TopicID{}) { // a directory of Kafka before 3.7
+	nameless := b.directoryID == ([16]byte{}) // a directory of Kafka before 3.7
+	if nameless {
 		b.directoryID = quorum.RandomUUID()
-		m := commitlog.MetaProperties{Version: 1, ClusterID: b.clusterID, NodeID: b.cfg.NodeID, DirectoryID: b.directoryID}
-		if err := commitlog.WriteMetaProperties(b.fs, b.dir, m, nowMs()); err != nil {
-			return fmt.Errorf("broker: %w", err)
-		}
 		q.DirectoryID = b.directoryID
 	}
 	b.quorum, err = quorum.Open(b.store, b.fs, b.dir, b.cfg.NodeID, q)
 	if err != nil {
 		return fmt.Errorf("broker: %s: %w", filepath.Join(b.dir, quorum.LogName), err)
+	}
+	if nameless {
+		m := commitlog.MetaProperties{Version: 1, ClusterID: b.clusterID, NodeID: b.cfg.NodeID, DirectoryID: b.directoryID}
+		if err := commitlog.WriteMetaProperties(b.fs, b.dir, m, nowMs()); err != nil {
+			return fmt.Errorf("broker: %w", err)
+		}
 	}
 	return nil
 }
