@@ -292,6 +292,9 @@ func (w *walk) result() error {
 // rebuild makes a new batch of b's records, whose bytes are p, with consecutive
 // offsets from nextOffset on and the target's compression.
 func (r *Rules) rebuild(b Batch, p []byte, nextOffset int64, target Target) (Batch, error) {
+	if b.HasProducer() && b.ProducerEpoch() == NoProducerEpoch {
+		return nil, &ValidationError{Kind: Undecodable, Msg: "Invalid negative producer epoch"} // Kafka's builder throws
+	}
 	bl := NewBuilder(BuilderOptions{
 		BaseOffset:    nextOffset,
 		LeaderEpoch:   r.LeaderEpoch,

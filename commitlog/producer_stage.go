@@ -203,8 +203,11 @@ func (e *producerEntry) check(h *batch.Header, origin Origin) error {
 }
 
 func (e *producerEntry) checkSequence(h *batch.Header) error {
+	if e.epoch == batch.NoProducerEpoch {
+		return nil // nothing is known of the producer: any sequence will do
+	}
 	if h.ProducerEpoch != e.epoch {
-		if h.BaseSequence != 0 && e.epoch != batch.NoProducerEpoch {
+		if h.BaseSequence != 0 {
 			return fmt.Errorf("%w: Invalid sequence number for new epoch of producer %d at offset %d: %d (request epoch), %d (seq. number), %d (current producer epoch)",
 				ErrOutOfOrderSequence, h.ProducerID, h.BaseOffset, h.ProducerEpoch, h.BaseSequence, e.epoch)
 		}
