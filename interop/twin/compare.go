@@ -111,6 +111,9 @@ func (c *comparer) structs(path, norm string, x, y reflect.Value) string {
 	if t == reflect.TypeFor[kmsg.DescribeConfigsResponseResourceConfig]() && ownConfigs[x.FieldByName("Name").String()] {
 		return c.equal(path+".Name", show(x.FieldByName("Name")), show(y.FieldByName("Name")))
 	}
+	if t == reflect.TypeFor[kmsg.DescribeConfigsResponseResourceConfig]() && fixedConfigs[x.FieldByName("Name").String()] {
+		return c.value(path+".Value", norm+".Value", x.FieldByName("Value"), y.FieldByName("Value"))
+	}
 	if t == reflect.TypeFor[kmsg.FetchResponseTopic]() {
 		ft := x.Interface().(kmsg.FetchResponseTopic)
 		c.topic = ft.Topic

@@ -1,5 +1,7 @@
 package twin
 
+import "strings"
+
 // Difference names one field of an answer in which Millrace may differ from Apache Kafka 4.2, or
 // two Kafkas from each other. docs/compat.md has the same list for readers.
 type Difference struct {
@@ -70,6 +72,8 @@ var Differences = []Difference{
 	{API: "IncrementalAlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
 	{API: "AlterConfigs", Field: "Resources", How: Unordered, Key: "ResourceType ResourceName", Why: "a Java map's order"},
 
+	{API: "ListConfigResources", Field: "ConfigResources", How: Unordered, Key: "Type Name", Why: "a Java map's order"},
+
 	{API: "DescribeCluster", Field: "Brokers[].Port", How: Ignored, Why: "each broker's own address"},
 	{API: "DescribeCluster", Field: "ClusterID", How: Ignored, Why: "each cluster's own id"},
 	{API: "DescribeTopicPartitions", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
@@ -87,4 +91,29 @@ var ownConfigs = map[string]bool{
 	"listeners": true, "advertised.listeners": true, "log.dirs": true, "log.dir": true, "metadata.log.dir": true,
 	"controller.quorum.bootstrap.servers": true, "controller.quorum.voters": true, "controller.listener.names": true,
 	"listener.security.protocol.map": true,
+}
+
+// fixedConfigs are broker settings that Kafka can change while it runs and Millrace cannot: what
+// DescribeConfigs tells of them but the name and the value may differ.
+var fixedConfigs = map[string]bool{
+	"listeners": true, "listener.security.protocol.map": true, "max.connections": true, "max.connections.per.ip": true,
+	"max.connections.per.ip.overrides": true, "num.recovery.threads.per.data.dir": true, "producer.id.expiration.ms": true,
+}
+
+// named are whole answers that differ on purpose, each with its reason; docs/compat.md has them too.
+var named = []struct {
+	step string // part of the step's name
+	why  string
+}{
+	{`DescribeTopicPartitions with an empty name`, "Kafka's broker throws and fails every topic of the request; Millrace fails that one"},
+}
+
+// namedDifference returns why a step's answers may differ, or "".
+func namedDifference(step string) string {
+	for _, n := range named {
+		if strings.Contains(step, n.step) {
+			return n.why
+		}
+	}
+	return ""
 }

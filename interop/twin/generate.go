@@ -95,6 +95,7 @@ var moves = []struct {
 	{8, (*generator).incrementalAlterConfigs},
 	{3, (*generator).alterConfigs},
 	{3, (*generator).describeCluster},
+	{2, (*generator).listConfigResources},
 	{5, (*generator).describeTopicPartitions},
 	{3, (*generator).findCoordinator},
 	{24, (*generator).produceGood},

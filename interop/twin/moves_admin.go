@@ -2,6 +2,7 @@ package twin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -231,6 +232,18 @@ func (g *generator) alterConfigs() {
 	})
 }
 
+func (g *generator) listConfigResources() {
+	version := g.version(0, 1)
+	kinds := one(g, nil, nil, []int8{2}, []int8{4}, []int8{8, 16}, []int8{32}, []int8{0}, []int8{99})
+	g.request(fmt.Sprintf("ListConfigResources %v", kinds), version, func(*Side) kmsg.Request {
+		req := kmsg.NewPtrListConfigResourcesRequest()
+		for _, k := range kinds {
+			req.ResourceTypes = append(req.ResourceTypes, k)
+		}
+		return req
+	})
+}
+
 func (g *generator) describeCluster() {
 	version := g.version(0, 2)
 	endpoint, ops, fenced := one[int8](g, 1, 1, 1, 2, 9), g.chance(30), g.chance(30)
@@ -253,9 +266,13 @@ func (g *generator) describeTopicPartitions() {
 		names = append(names, one(g, "", "a b"))
 	}
 	limit := one[int32](g, 2000, 2000, 1, 2, 0, -1)
+	kind := ""
+	if slices.Contains(names, "") {
+		kind = "with an empty name "
+	}
 	cursor := g.chance(40)
 	cursorName, cursorPart := one(g, names[0], g.prefix, "zzz"), one[int32](g, 0, 0, 1, 50, -1)
-	g.request(fmt.Sprintf("DescribeTopicPartitions %q limit %d cursor %v %s %d", names, limit, cursor, cursorName, cursorPart), 0, func(*Side) kmsg.Request {
+	g.request(fmt.Sprintf("DescribeTopicPartitions %s%q limit %d cursor %v %s %d", kind, names, limit, cursor, cursorName, cursorPart), 0, func(*Side) kmsg.Request {
 		req := kmsg.NewPtrDescribeTopicPartitionsRequest()
 		req.ResponsePartitionLimit = limit
 		for _, n := range names {

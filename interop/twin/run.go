@@ -6,6 +6,7 @@ package twin
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -38,7 +39,6 @@ type Report struct {
 	Found               []Found
 	Covered             map[[2]int16]int // requests sent by API key and version
 	NamedSeen           map[string]int   // expected differences that were met
-	Cases               map[string]int
 }
 
 // Run draws and runs the sequences against both brokers (named for the report).
@@ -46,7 +46,7 @@ func Run(first, second [2]string, o Options) (*Report, error) {
 	if o.Workers == 0 {
 		o.Workers = 4
 	}
-	r := &Report{Covered: map[[2]int16]int{}, NamedSeen: map[string]int{}, Cases: map[string]int{}}
+	r := &Report{Covered: map[[2]int16]int{}, NamedSeen: map[string]int{}}
 	var mu sync.Mutex
 	var failed error
 	numbers := make(chan int)
@@ -220,11 +220,9 @@ func (s *sequence) step(i int, st *Step) (bool, error) {
 		if d == "" {
 			continue
 		}
-		if s.o.Known != nil {
-			if name := s.o.Known(st.Name, d); name != "" {
-				s.named[name]++
-				continue
-			}
+		if why := namedDifference(st.Name); why != "" {
+			s.named[why]++
+			continue
 		}
 		s.report(i, st, fmt.Sprintf("answer %d: %s", j, d), x.String(), y.String())
 		if !readOnly[kmsg.Key(c.Key)] || x.Closed != y.Closed {
@@ -253,20 +251,27 @@ func (s *sequence) calls(d *Side, st *Step) (cs []Call, raw []byte) {
 	return cs, nil
 }
 
-// own takes other sequences' topics out of a Metadata answer.
+// own takes other sequences' topics, and Kafka's own, out of answers that name all topics.
 func (s *sequence) own(resp kmsg.Response) {
-	m, ok := resp.(*kmsg.MetadataResponse)
-	if !ok {
-		return
+	ours := func(name string) bool {
+		return strings.HasPrefix(name, s.gen.prefix+"-") || strings.HasPrefix(name, s.gen.prefix+".")
 	}
-	kept := m.Topics[:0]
-	for _, t := range m.Topics {
-		if t.Topic == nil || strings.HasPrefix(*t.Topic, s.gen.prefix+"-") || strings.HasPrefix(*t.Topic, s.gen.prefix+".") ||
-			t.ErrorCode != 0 && !strings.HasPrefix(*t.Topic, "tw") {
-			kept = append(kept, t)
+	switch r := resp.(type) {
+	case *kmsg.MetadataResponse:
+		r.Topics = slices.DeleteFunc(r.Topics, func(t kmsg.MetadataResponseTopic) bool {
+			return t.Topic != nil && !ours(*t.Topic) && (t.ErrorCode == 0 || strings.HasPrefix(*t.Topic, "tw"))
+		})
+		if len(r.Topics) == 0 {
+			r.Topics = nil
+		}
+	case *kmsg.ListConfigResourcesResponse:
+		r.ConfigResources = slices.DeleteFunc(r.ConfigResources, func(c kmsg.ListConfigResourcesResponseConfigResource) bool {
+			return c.Type == int8(kmsg.ConfigResourceTypeTopic) && !ours(c.Name)
+		})
+		if len(r.ConfigResources) == 0 {
+			r.ConfigResources = nil
 		}
 	}
-	m.Topics = kept
 }
 
 func (s *sequence) report(i int, st *Step, d, x, y string) {

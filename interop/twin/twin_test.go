@@ -121,7 +121,7 @@ func uncovered(r *Report) []string {
 		kmsg.Produce: {3, 13}, kmsg.Fetch: {4, 18}, kmsg.ListOffsets: {1, 11}, kmsg.Metadata: {0, 13}, kmsg.ApiVersions: {0, 4},
 		kmsg.CreateTopics: {2, 7}, kmsg.DeleteTopics: {1, 6}, kmsg.DeleteRecords: {0, 2}, kmsg.InitProducerID: {0, 5},
 		kmsg.OffsetForLeaderEpoch: {2, 4}, kmsg.DescribeConfigs: {1, 4}, kmsg.AlterConfigs: {0, 2}, kmsg.CreatePartitions: {0, 3},
-		kmsg.IncrementalAlterConfigs: {0, 1}, kmsg.DescribeCluster: {0, 2}, kmsg.DescribeTopicPartitions: {0, 0}, kmsg.FindCoordinator: {0, 6},
+		kmsg.IncrementalAlterConfigs: {0, 1}, kmsg.DescribeCluster: {0, 2}, kmsg.DescribeTopicPartitions: {0, 0}, kmsg.ListConfigResources: {0, 1}, kmsg.FindCoordinator: {0, 6},
 	}
 	var out []string
 	for key, r2 := range ranges {
