@@ -48,6 +48,9 @@ func Check(files vfs.FS, dir string) error {
 // cleanMarker is the file that a clean stop leaves (docs/format/clean-shutdown.md).
 const cleanMarker = ".kafka_cleanshutdown"
 
+// magicAt is where a batch has its magic byte.
+const magicAt = 16
+
 // unsyncedMs is more than the appends span that one sync covers.
 const unsyncedMs = 60_000
 
@@ -204,6 +207,9 @@ func cutShort(p []byte, err error) bool {
 // find is the position from pos on of the next whole batch that is not below where the log goes on; len(p) without one.
 func (c *checker) find(p []byte, pos int) int {
 	for ; pos+batch.HeaderSize <= len(p); pos++ {
+		if p[pos+magicAt] != batch.Magic {
+			continue // most bytes, without an error made for each
+		}
 		if b, err := whole(p[pos:]); err == nil && b.BaseOffset() >= c.next {
 			return pos
 		}
