@@ -33,5 +33,5 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("index: corrupt file %s at byte %d: %s", e.File, e.Pos, e.Reason)
+	return fmt.Sprintf("corrupt file %s at byte %d: %s", e.File, e.Pos, e.Reason)
 }
