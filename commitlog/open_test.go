@@ -333,3 +333,28 @@ func useMangled(t *testing.T, l *Log, clean bool) {
 	_ = l.Sync()
 	_ = clean
 }
+
+// TestTruncateInsideABatch: the recovery point on disk is not above the new end,
+// where bytes are appended that no checkpoint has covered.
+func TestTruncateInsideABatch(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	l := mustCreate(t, s, "t-0")
+	for range 3 {
+		mustAppend(t, l, spec{n: 10, ts: fixedClock(), epoch: -1}.build())
+	}
+	l.checkpoint()
+	if err := s.points.writeRecovery(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.TruncateTo(25); err != nil {
+		t.Fatal(err)
+	}
+	p, err := vfs.ReadFile(mem, "data/"+recoveryPointFile)
+	if err != nil || string(p) != "0\n1\nt 0 20\n" || l.EndOffset() != 20 {
+		t.Fatalf("recovery points %q (%v), end %d", p, err, l.EndOffset())
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}

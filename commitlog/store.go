@@ -257,13 +257,11 @@ func (l *Log) create() error {
 	if err := s.fs.MkdirAll(l.dir, 0o755); err != nil {
 		return err
 	}
-	if err := writePartitionMetadata(s.fs, l.dir, l.id); err != nil {
-		return err
-	}
 	if err := l.startAt(0); err != nil {
 		return err
 	}
-	if err := s.fs.SyncDir(l.dir); err != nil {
+	// Last, because it syncs the directory: a log without it is none yet.
+	if err := writePartitionMetadata(s.fs, l.dir, l.id); err != nil {
 		return err
 	}
 	l.mu.dirNew = false

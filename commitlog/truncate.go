@@ -126,14 +126,22 @@ func (l *Log) cutLocked(off int64) error {
 		l.segs.Store(list.slice(0, keep))
 		l.newActiveLocked(l.store.opts.NowMs())
 	}
-	if next := active.NextOffset(); next < off {
-		off = max(next, min(off, l.start.Load())) // it was inside a batch
+	next := active.NextOffset()
+	inside := next < off // a batch
+	if inside {
+		off = max(next, min(off, l.start.Load()))
 	}
 	gone := l.dropSnapshotsLocked(off+1, maxOffset)
 	if err := l.removeSnapshots(gone); err != nil {
 		return err
 	}
 	l.endAtLocked(off)
+	if inside && l.keep {
+		// The recovery point on disk lies above the end, where other bytes come next.
+		if err := l.store.points.writeRecovery(l.store); err != nil {
+			return err
+		}
+	}
 	if err := l.reloadProducersLocked(off); err != nil {
 		return err
 	}

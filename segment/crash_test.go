@@ -74,6 +74,7 @@ func crashes(t *testing.T, rng *rand.Rand) (points []crashPoint, cfg Config, bas
 				t.Fatal(err)
 			}
 			p.twin.truncate(off)
+			now.recovery = min(now.recovery, p.seg.NextOffset()) // off was inside a batch
 			if n := len(p.twin.bytes()); n < len(now.synced) {
 				now.synced = now.synced[:n]
 			}

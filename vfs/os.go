@@ -27,12 +27,18 @@ func (osFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 	return &osFile{f: f, fd: int(f.Fd()), name: name}, nil
 }
 
-func (osFS) Remove(name string) error                    { return os.Remove(name) }
-func (osFS) RemoveAll(name string) error                 { return os.RemoveAll(name) }
-func (osFS) Rename(old, new string) error                { return os.Rename(old, new) }
-func (osFS) MkdirAll(dir string, perm os.FileMode) error { return os.MkdirAll(dir, perm) }
-func (osFS) ReadDir(dir string) ([]os.DirEntry, error)   { return os.ReadDir(dir) }
-func (osFS) Stat(name string) (os.FileInfo, error)       { return os.Stat(name) }
+func (osFS) Remove(name string) error                  { return os.Remove(name) }
+func (osFS) RemoveAll(name string) error               { return os.RemoveAll(name) }
+func (osFS) Rename(old, new string) error              { return os.Rename(old, new) }
+func (osFS) ReadDir(dir string) ([]os.DirEntry, error) { return os.ReadDir(dir) }
+func (osFS) Stat(name string) (os.FileInfo, error)     { return os.Stat(name) }
+
+func (osFS) MkdirAll(dir string, perm os.FileMode) error {
+	if os.Mkdir(dir, perm) == nil {
+		return nil // mostly: without a look at every parent
+	}
+	return os.MkdirAll(dir, perm)
+}
 
 func (osFS) SyncDir(dir string) error {
 	d, err := os.Open(dir)
