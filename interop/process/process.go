@@ -148,7 +148,7 @@ var nextPort atomic.Int64
 func FreePorts(n int) (int, error) {
 	span := int64(lastPort - firstPort + 1)
 	for range span {
-		at := (int64(os.Getpid())*8 + nextPort.Add(int64(n))) % span
+		at := (int64(os.Getpid())*8 + nextPort.Add(int64(n)) - int64(n)) % span
 		port := firstPort + int(at)
 		if port+n-1 <= lastPort && allFree(port, n) {
 			return port, nil

@@ -5,6 +5,7 @@
 package twin
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -22,6 +23,7 @@ type Options struct {
 	Sequences int
 	Workers   int                                  // sequences at a time; 4 when 0
 	Log       func(format string, args ...any)     // nil = silent
+	Between   func() error                         // called when all sequences are half done; nil = they run in one go
 	Known     func(step, difference string) string // names a difference that is expected, "" if it is not; nil = none is
 }
 
@@ -46,20 +48,41 @@ func Run(first, second [2]string, o Options) (*Report, error) {
 	if o.Workers == 0 {
 		o.Workers = 4
 	}
+	var all []*sequence
+	for n := range o.Sequences {
+		all = append(all, newSequence(first, second, o, o.From+n))
+	}
 	r := &Report{Covered: map[[2]int16]int{}, NamedSeen: map[string]int{}}
+	if o.Between == nil {
+		return r, r.phase(all, o, func(s *sequence) (int, int) { return 0, len(s.gen.steps) })
+	}
+	err := r.phase(all, o, func(s *sequence) (int, int) { return 0, len(s.gen.steps) / 2 })
+	if err == nil {
+		err = o.Between()
+	}
+	if err == nil {
+		err = r.phase(all, o, func(s *sequence) (int, int) { return len(s.gen.steps) / 2, len(s.gen.steps) })
+	}
+	return r, err
+}
+
+// phase runs a part of each sequence, several sequences at a time.
+func (r *Report) phase(all []*sequence, o Options, part func(*sequence) (from, to int)) error {
 	var mu sync.Mutex
 	var failed error
-	numbers := make(chan int)
+	queue := make(chan *sequence)
 	var wg sync.WaitGroup
 	for range o.Workers {
 		wg.Go(func() {
-			for n := range numbers {
-				one := newSequence(first, second, o, n)
-				err := one.run()
+			for s := range queue {
+				if s.over {
+					continue
+				}
+				err := s.run(part(s))
 				mu.Lock()
-				r.add(one)
+				r.add(s)
 				if err != nil && failed == nil {
-					failed = fmt.Errorf("seed %d sequence %d: %w", o.Seed, n, err)
+					failed = fmt.Errorf("seed %d sequence %d: %w", o.Seed, s.number, err)
 				}
 				if o.Log != nil && r.Sequences%100 == 0 {
 					o.Log("%d sequences, %d requests, %d differences", r.Sequences, r.Requests, len(r.Found))
@@ -68,16 +91,18 @@ func Run(first, second [2]string, o Options) (*Report, error) {
 			}
 		})
 	}
-	for n := range o.Sequences {
-		numbers <- o.From + n
+	for _, s := range all {
+		queue <- s
 	}
-	close(numbers)
+	close(queue)
 	wg.Wait()
-	return r, failed
+	return failed
 }
 
 func (r *Report) add(s *sequence) {
-	r.Sequences++
+	if s.over {
+		r.Sequences++
+	}
 	r.Requests += s.requests
 	r.Found = append(r.Found, s.found...)
 	for k, n := range s.covered {
@@ -86,6 +111,8 @@ func (r *Report) add(s *sequence) {
 	for k, n := range s.named {
 		r.NamedSeen[k] += n
 	}
+	s.requests, s.found = 0, nil
+	s.covered, s.named = map[[2]int16]int{}, map[string]int{}
 }
 
 // Summary groups the differences by what they say, the most frequent first.
@@ -135,6 +162,8 @@ type sequence struct {
 	requests int
 	covered  map[[2]int16]int
 	named    map[string]int
+	over     bool // all steps are done, or one has differed
+	cleaned  bool
 }
 
 func newSequence(first, second [2]string, o Options, n int) *sequence {
@@ -149,10 +178,15 @@ var readOnly = map[kmsg.Key]bool{
 }
 
 // run stops at the first difference in what changes the broker: what follows would only be its consequences.
-func (s *sequence) run() error {
+func (s *sequence) run(from, to int) error {
 	defer s.a.Close()
 	defer s.b.Close()
-	for i := range s.gen.steps {
+	if from > 0 {
+		if errA, errB := both(s.a, s.b, func(d *Side) error { return d.awaitTopics(s.gen.topics) }); errA != nil || errB != nil {
+			return fmt.Errorf("after the restart: %w", errors.Join(errA, errB))
+		}
+	}
+	for i := from; i < to && !s.over; i++ {
 		st := &s.gen.steps[i]
 		began := time.Now()
 		goOn, err := s.step(i, st)
@@ -162,10 +196,15 @@ func (s *sequence) run() error {
 		if err != nil {
 			return fmt.Errorf("step %d %s: %w", i, st.Name, err)
 		}
-		if !goOn {
-			break
-		}
+		s.over = !goOn
 	}
+	if to < len(s.gen.steps) && !s.over {
+		return nil
+	}
+	if s.over && s.cleaned {
+		return nil
+	}
+	s.over, s.cleaned = true, true
 	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.topics) })
 	if errA != nil {
 		return errA

@@ -84,6 +84,25 @@ func (s *Side) awaitNoTopic(name string) error {
 	})
 }
 
+// awaitTopics waits until the broker serves every topic of the sequence that is still there: after a
+// restart Kafka answers before it leads them.
+func (s *Side) awaitTopics(topics []*topic) error {
+	for _, t := range topics {
+		m, err := s.metadataOf(t.name)
+		if err != nil {
+			return err
+		}
+		const unknown = 3
+		if m.ErrorCode == unknown {
+			continue
+		}
+		if err := s.AwaitTopic(t.name, int32(len(m.Partitions))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // awaitConfig waits until DescribeConfigs tells the value, and then as long again as Kafka's
 // broker takes to hand a new configuration to its logs, which no request shows.
 func (s *Side) awaitConfig(topic, key, value string) error {

@@ -3,6 +3,7 @@
 package twin
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/interop/kafka"
+	"github.com/millrace-project/millrace/interop/process"
 	"github.com/millrace-project/millrace/interop/subject"
 )
 
@@ -21,45 +23,40 @@ var (
 	from      = flag.Int("from", 0, "number of the first sequence")
 	sequences = flag.Int("sequences", 1000, "how many sequences")
 	harness   = flag.Int("harness", 200, "how many sequences between two Kafkas, which must not differ")
+	restarted = flag.Int("restarted", 60, "how many sequences with a restart in their middle")
 	first     = flag.String("first", "", "address of a running Kafka to use")
 	second    = flag.String("second", "", "address of a running broker to compare with it")
 	trace     = flag.Bool("steps", false, "print the steps of the sequences")
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	subject.Cleanup()
-	os.Exit(code)
-}
-
 // Properties of the oracle: few partitions for its own topics, because they are many files.
 // Retention is off: the records are old.
 var oracleProperties = []string{"log.retention.ms=-1", "offsets.topic.num.partitions=1", "transaction.state.log.num.partitions=1"}
 
-func startKafka(t *testing.T) string {
+func startKafka(t *testing.T, dir string, port int) *process.Broker {
 	t.Helper()
-	b, err := kafka.Start(kafka.Options{Dir: t.TempDir(), Properties: oracleProperties})
+	b, err := kafka.Start(kafka.Options{Dir: dir, Port: port, Properties: oracleProperties})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Kill)
-	return b.Addr
+	return b
 }
 
-func startMillrace(t *testing.T) string {
+func startMillrace(t *testing.T, dir string, port int) *process.Broker {
 	t.Helper()
-	b, err := subject.Start(subject.Options{Dir: t.TempDir(), Properties: append(kafka.Singles(), oracleProperties...)})
+	b, err := subject.Start(subject.Options{Dir: dir, Port: port, Properties: append(kafka.Singles(), oracleProperties...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if !b.Running() {
+		if !b.Running() && !stopped[b] {
 			log, _ := os.ReadFile(b.Log)
 			t.Errorf("millrace has gone:\n%s", log[max(0, len(log)-4096):])
 		}
 		b.Kill()
 	})
-	return b.Addr
+	return b
 }
 
 // TestKafkaAndKafka shows that the harness finds no difference where there is none.
@@ -67,23 +64,49 @@ func TestKafkaAndKafka(t *testing.T) {
 	if *second != "" {
 		t.Skip("two brokers were given")
 	}
-	a, b := startKafka(t), startKafka(t)
-	compare(t, [2]string{"kafka A", a}, [2]string{"kafka B", b}, *harness)
+	a, b := startKafka(t, t.TempDir(), 0).Addr, startKafka(t, t.TempDir(), 0).Addr
+	compare(t, [2]string{"kafka A", a}, [2]string{"kafka B", b}, *harness, nil)
 }
 
 // TestKafkaAndMillrace is the twin: no difference but those that are written down.
 func TestKafkaAndMillrace(t *testing.T) {
 	a, b := *first, *second
 	if a == "" {
-		a = startKafka(t)
+		a = startKafka(t, t.TempDir(), 0).Addr
 	}
 	if b == "" {
-		b = startMillrace(t)
+		b = startMillrace(t, t.TempDir(), 0).Addr
 	}
-	compare(t, [2]string{"kafka", a}, [2]string{"millrace", b}, *sequences)
+	compare(t, [2]string{"kafka", a}, [2]string{"millrace", b}, *sequences, nil)
 }
 
-func compare(t *testing.T, a, b [2]string, n int) {
+// TestKafkaAndMillraceRestarted stops both cleanly in the middle of the sequences: leader epochs
+// rise, fetch sessions are gone, producers are known from their snapshots.
+func TestKafkaAndMillraceRestarted(t *testing.T) {
+	if *first != "" || *second != "" {
+		t.Skip("brokers that were given cannot be restarted")
+	}
+	dirA, dirB := t.TempDir(), t.TempDir()
+	portA, errA := process.FreePorts(2)
+	portB, errB := process.FreePorts(1)
+	if err := errors.Join(errA, errB); err != nil {
+		t.Fatal(err)
+	}
+	a, b := startKafka(t, dirA, portA), startMillrace(t, dirB, portB)
+	compare(t, [2]string{"kafka", a.Addr}, [2]string{"millrace", b.Addr}, *restarted, func() error {
+		stopped[b] = true
+		if err := errors.Join(a.Stop(), b.Stop()); err != nil {
+			return err
+		}
+		a, b = startKafka(t, dirA, portA), startMillrace(t, dirB, portB)
+		return errors.Join(warmUp([2]string{"kafka", a.Addr}), warmUp([2]string{"millrace", b.Addr}))
+	})
+}
+
+// stopped are the brokers that were to go.
+var stopped = map[*process.Broker]bool{}
+
+func compare(t *testing.T, a, b [2]string, n int, between func() error) {
 	t.Helper()
 	for _, s := range [][2]string{a, b} {
 		if err := warmUp(s); err != nil {
@@ -97,7 +120,7 @@ func compare(t *testing.T, a, b [2]string, n int) {
 			}
 		}
 	}
-	r, err := Run(a, b, Options{Seed: *seed, From: *from, Sequences: n, Log: t.Logf})
+	r, err := Run(a, b, Options{Seed: *seed, From: *from, Sequences: n, Log: t.Logf, Between: between})
 	t.Logf("seed %d: %d sequences, %d requests, %d pairs of API and version, %d sequences differ", *seed, r.Sequences, r.Requests, len(r.Covered), len(r.Found))
 	for name, n := range r.NamedSeen {
 		t.Logf("named difference met %d times: %s", n, name)
