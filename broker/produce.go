@@ -106,6 +106,9 @@ func (p *produce) routeTopic(st *connState, t *wire.ProduceTopic) {
 		topic, missing = p.b.topics.withID(t.ID), errNoTopicID
 	} else {
 		topic = p.b.topics.named(t.Name)
+		if topic == nil && isInternalTopic(string(t.Name)) && p.clientID() != adminClientID {
+			missing = errInternalTopic // no client may write to it, whether it exists yet or not
+		}
 	}
 	for i := t.First; i < t.First+t.Count; i++ {
 		if topic == nil {
