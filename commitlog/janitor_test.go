@@ -121,7 +121,7 @@ func TestRetentionPasses(t *testing.T) {
 		}
 		start := func(at time.Duration, want int64) {
 			t.Helper()
-			time.Sleep(time.UnixMilli(began).Add(at).Sub(time.Now()))
+			time.Sleep(time.Until(time.UnixMilli(began).Add(at)))
 			synctest.Wait()
 			if l.StartOffset() != want {
 				t.Fatalf("%v after the start: start offset %d, want %d", at, l.StartOffset(), want)
