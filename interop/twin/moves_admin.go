@@ -145,7 +145,7 @@ func (g *generator) describeConfigs() {
 // topicConfigs are settings with values that are good for a topic; a nil value is one to delete.
 var topicConfigs = [][2]string{
 	{"retention.ms", "12345678"}, {"retention.bytes", "-1"}, {"segment.bytes", "2097152"}, {"cleanup.policy", "delete"}, {"flush.messages", "5"},
-	{"max.message.bytes", "1048588"}, {"min.insync.replicas", "1"}, {"compression.gzip.level", "3"}, {"file.delete.delay.ms", "1000"}, {"preallocate", "false"},
+	{"max.message.bytes", "1048588"}, {"min.insync.replicas", "1"}, {"compression.gzip.level", "3"}, {"preallocate", "false"},
 	{"min.cleanable.dirty.ratio", "0.25"}, {"unclean.leader.election.enable", "true"}, {"segment.ms", "600000"}, {"index.interval.bytes", "1000"},
 	{"leader.replication.throttled.replicas", "0:1,1:1"}, {"delete.retention.ms", "100"},
 }
@@ -161,9 +161,8 @@ func (g *generator) incrementalAlterConfigs() {
 	r := g.resource()
 	validate := g.chance(30) || r.kind != kmsg.ConfigResourceTypeTopic
 	kv := one(g, topicConfigs...)
-	good := true
 	if g.chance(40) {
-		kv, good = one(g, badConfigs...), false
+		kv = one(g, badConfigs...)
 	}
 	op := kmsg.IncrementalAlterConfigOpSet
 	switch g.r.IntN(10) {
@@ -195,8 +194,9 @@ func (g *generator) incrementalAlterConfigs() {
 		req.Resources = append(req.Resources, rr)
 		return req
 	})
-	if good && r.kind == kmsg.ConfigResourceTypeTopic && !validate && !twice && !null && op == kmsg.IncrementalAlterConfigOpSet && r.name == g.known(r.name) {
-		g.settle("wait for "+kv[0], func(s *Side) error { return s.awaitConfig(r.name, kv[0], kv[1]) })
+	if r.kind == kmsg.ConfigResourceTypeTopic && !validate && r.name == g.known(r.name) {
+		mark := len(g.steps)
+		g.settle("wait for the configs of "+r.name, func(s *Side) error { return s.settleConfigs(r.name, mark) })
 	}
 }
 

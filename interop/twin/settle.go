@@ -103,10 +103,24 @@ func (s *Side) awaitTopics(topics []*topic) error {
 	return nil
 }
 
-// awaitConfig waits until DescribeConfigs tells the value, and then as long again as Kafka's
-// broker takes to hand a new configuration to its logs, which no request shows.
-func (s *Side) awaitConfig(topic, key, value string) error {
-	const handOver = 50 * time.Millisecond
+// settleConfigs sets one more setting of the topic and waits until DescribeConfigs tells it: then
+// all that was altered before is known too, whatever it was. After that it waits as long again as
+// Kafka's broker takes to hand a new configuration to its logs, which no request shows.
+func (s *Side) settleConfigs(topic string, mark int) error {
+	const (
+		key      = "file.delete.delay.ms"
+		handOver = 50 * time.Millisecond
+	)
+	value := fmt.Sprint(60_000 + mark)
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	req.SetVersion(1)
+	rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+	rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	rr.Configs = append(rr.Configs, kmsg.IncrementalAlterConfigsRequestResourceConfig{Name: key, Value: kmsg.StringPtr(value)})
+	req.Resources = append(req.Resources, rr)
+	if _, err := s.Ask(req); err != nil {
+		return err
+	}
 	err := poll(fmt.Sprintf("%s of %s is %s at %s", key, topic, value, s.Name), func() (bool, error) {
 		req := kmsg.NewPtrDescribeConfigsRequest()
 		req.SetVersion(1)
