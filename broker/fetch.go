@@ -130,6 +130,9 @@ func (f *fetch) resolve() {
 		case f.h.APIVersion >= 13 && p.want.TopicID != [16]byte{}:
 			if p.topic = f.b.topics.withID(p.want.TopicID); p.topic == nil {
 				p.err = errNoTopicID
+				if p.want.Known {
+					p.err = errNoPartition
+				}
 				continue
 			}
 		case f.h.APIVersion >= 13:
@@ -324,6 +327,7 @@ func (f *fetch) respond() {
 				HighWatermark: p.res.HighWatermark, LogStartOffset: p.res.StartOffset, Bytes: p.res.Len(), Diverging: p.res.Diverged,
 			}
 		}
+		results[i].Known = p.topic != nil
 	}
 	id, include, err := f.ctx.Finish(nowMs(), results)
 	if err != nil {

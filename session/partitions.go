@@ -47,6 +47,7 @@ func (s *state) unlinkLocked(a *asked) {
 func (s *state) addLocked(p Partition, usesTopicIDs bool) *asked {
 	key := p.identity(usesTopicIDs)
 	if a, ok := s.mu.byKey[key]; ok {
+		p.Known = a.Known
 		a.Partition = p
 		return a
 	}

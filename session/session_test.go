@@ -142,3 +142,29 @@ func TestConcurrentClients(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A session remembers that it has found a topic, also when the partition is asked for anew.
+func TestKnownTopicStaysKnown(t *testing.T) {
+	c := NewCache(10, func() uint32 { return 7 })
+	p := Partition{Key: Key{TopicID: [16]byte{1}}}
+	x, err := c.Begin(0, &Request{UsesTopicIDs: true, Partitions: []Partition{p}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _, err := x.Finish(0, []Result{{Known: true}})
+	if err != nil || id == 0 {
+		t.Fatal(id, err)
+	}
+	for epoch, again := range [][]Partition{nil, {p}, nil} {
+		x, err := c.Begin(0, &Request{SessionID: id, Epoch: int32(epoch + 1), UsesTopicIDs: true, Partitions: again})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Partitions(); len(got) != 1 || !got[0].Known {
+			t.Fatalf("epoch %d: %+v", epoch+1, got)
+		}
+		if _, _, err := x.Finish(0, []Result{{Failed: true}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

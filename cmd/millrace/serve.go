@@ -21,6 +21,10 @@ const (
 	defaultDataDir = "./millrace-data"
 	defaultListen  = "127.0.0.1:9092"
 
+	// gcPercent is how much the heap may grow before it is collected. The hot paths make no garbage, so
+	// that less than Go's 100 costs nothing there and keeps what topics and connections leave behind small.
+	gcPercent = 75
+
 	// drainTime is how long a stop waits for requests in flight; the sync after it is never skipped.
 	drainTime = 10 * time.Second
 )
@@ -72,6 +76,9 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	}
 	for _, name := range cfg.Unknown {
 		log.Warn("unknown setting, ignored", "setting", name)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(broker.MemoryLimit(cfg))
