@@ -126,6 +126,9 @@ func (c *comparer) structs(path, norm string, x, y reflect.Value) string {
 		if f.Name == "UnknownTags" || f.Name == "Version" || !f.IsExported() {
 			continue
 		}
+		if r := c.rules[norm+"."+f.Name]; r != nil && r.How == Clocked && label(c.a, Recent, x.FieldByName("Timestamp")) == "<now>" && label(c.b, Recent, y.FieldByName("Timestamp")) == "<now>" {
+			continue
+		}
 		p, n := f.Name, f.Name
 		if path != "" {
 			p, n = path+"."+f.Name, norm+"."+f.Name

@@ -23,6 +23,7 @@ const (
 	Unordered            // an array: the elements, in the order of their key
 	Records              // a record set: batch by batch, see diffRecords
 	Served               // an array: what the second side has must be as the first has it
+	Clocked              // the field, unless the Timestamp beside it is recent on both sides
 	Later                // Kafka has a coordinator, Millrace answers COORDINATOR_NOT_AVAILABLE
 )
 
@@ -55,6 +56,7 @@ var Differences = []Difference{
 
 	{API: "ListOffsets", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
 	{API: "ListOffsets", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "ListOffsets", Field: "Topics[].Partitions[].Offset", How: Clocked, Why: "which of several batches has the largest time depends on the broker's clock where it stamps"},
 	{API: "ListOffsets", Field: "Topics[].Partitions[].Timestamp", How: Recent, Why: "the broker's clock where it stamps"},
 
 	{API: "CreateTopics", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},

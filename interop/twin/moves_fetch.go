@@ -64,11 +64,11 @@ func (g *generator) read(at partition) read {
 	}
 	switch g.r.IntN(12) {
 	case 0:
-		r.leader = 0
+		r.leader = one[int32](g, 0, 2)
 	case 1:
 		r.leader = one[int32](g, 1, 100, -2)
 	case 2:
-		r.fetched = 0
+		r.fetched = one[int32](g, 0, 2)
 	case 3:
 		r.fetched = one[int32](g, 1, 7, -2)
 	}
@@ -263,7 +263,7 @@ func (g *generator) listOffsets() {
 			a.at = g.strange()
 		}
 		if g.chance(15) {
-			a.leader = one[int32](g, 0, 0, 1, -2)
+			a.leader = one[int32](g, 0, 0, 1, 2, -2)
 		}
 		as = append(as, a)
 	}
@@ -302,7 +302,7 @@ func (g *generator) offsetForLeaderEpoch() {
 	replica := one[int32](g, -1, -1, -2, 4)
 	var as []askedEpoch
 	for range 1 + g.r.IntN(3) {
-		a := askedEpoch{g.partition(), one[int32](g, -1, -1, 0, 1, 5), one[int32](g, 0, 0, 1, -1, -2, 100)}
+		a := askedEpoch{g.partition(), one[int32](g, -1, -1, 0, 1, 2, 5), one[int32](g, 0, 0, 1, 2, 2, 3, -1, -2, 100)}
 		if g.chance(15) {
 			a.at = g.strange()
 		}
