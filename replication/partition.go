@@ -238,11 +238,11 @@ func (p *Partition) EndOffsetForEpoch(epoch int32) (int32, int64) {
 // EarliestEpoch is the leader epoch at the log start offset, -1 if it is not known.
 func (p *Partition) EarliestEpoch() int32 {
 	start := p.log.StartOffset()
+	if r := p.role.Load(); r.leading && start >= r.start {
+		return r.Epoch // also where the log does not know of the epoch yet
+	}
 	if e, ok := p.log.EpochForOffset(start); ok {
 		return e
-	}
-	if r := p.role.Load(); r.leading && start >= r.start {
-		return r.Epoch
 	}
 	return -1
 }
