@@ -57,6 +57,7 @@ type partition struct {
 
 type pid struct {
 	label string
+	epoch int16 // above the one that the broker gave
 	seq   map[partition]int32
 	sent  []sent
 }

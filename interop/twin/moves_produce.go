@@ -202,6 +202,8 @@ var badBatches = []struct {
 		p.writes[0].at = partition{&topic{name: "a b"}, 0}
 	}},
 	{"partition twice", func(_ *generator, b *Batch, p *produce) { p.writes = append(p.writes, p.writes[0]) }},
+	{"transactional without an id", func(_ *generator, b *Batch, _ *produce) { b.Attributes |= 1 << 4 }},
+	{"id without a transaction", func(g *generator, _ *Batch, p *produce) { p.txnID = kmsg.StringPtr(one(g, "x", "")) }},
 	{"timeout 0", func(_ *generator, _ *Batch, p *produce) { p.timeout, p.acks = 0, 1 }},
 }
 
@@ -243,22 +245,30 @@ func (g *generator) produceIdempotent() {
 	version := g.version(3, 13)
 	at := g.partition()
 	b := *g.batch(at.topic, version)
-	b.Producer, b.Sequence = p.label, p.seq[at]
+	b.Producer, b.Sequence, b.Epoch = p.label, p.seq[at], p.epoch
 	name := "next"
-	switch g.r.IntN(14) {
+	switch g.r.IntN(17) {
 	case 0:
 		b.Sequence, name = b.Sequence+3, "gap"
 	case 1:
 		b.Sequence, name = b.Sequence-1, "back"
 	case 2:
-		b.Epoch, name = 1, "epoch up, not from 0"
+		b.Epoch, name = p.epoch+1, "epoch up, not from 0"
 		b.Sequence = 5
 	case 3:
-		b.Epoch, name = -1, "epoch down"
+		b.Epoch, name = p.epoch-1, "epoch down"
 	case 4:
 		b.NoSequence, name = true, "no sequence"
 	case 5:
 		b.Sequence, name = 1<<31-1, "last sequence"
+	case 14: // the client fences itself: every partition starts again
+		p.epoch++
+		p.seq = map[partition]int32{}
+		b.Epoch, b.Sequence = p.epoch, 0
+	case 15:
+		if _, known := p.seq[at]; !known {
+			b.Sequence = 1<<31 - 1 - int32(g.r.IntN(4)) // soon it wraps
+		}
 	case 6, 7, 8:
 		if len(p.sent) > 0 {
 			s := p.sent[max(0, len(p.sent)-1-g.r.IntN(7))]
@@ -269,7 +279,7 @@ func (g *generator) produceIdempotent() {
 		}
 	}
 	if name == "next" {
-		p.seq[at] += int32(len(b.Records))
+		p.seq[at] = int32((int64(b.Sequence) + int64(len(b.Records))) & (1<<31 - 1))
 		p.sent = append(p.sent, sent{at, b})
 		at.topic.grow(at.index, int64(len(b.Records)))
 	}
