@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -67,14 +68,24 @@ func Start(name, addr, dir, logFile string, cmd *exec.Cmd, wait time.Duration, r
 	}
 }
 
-// Accepts reports whether the broker's listener takes connections.
-func Accepts(b *Broker) bool {
+// Answers reports whether the broker answers a request: a listener that only accepts may not have
+// started yet.
+func Answers(b *Broker) bool {
 	c, err := net.DialTimeout("tcp", b.Addr, time.Second)
 	if err != nil {
 		return false
 	}
-	c.Close()
-	return true
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return false
+	}
+	apiVersions := []byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff} // version 0, no client id
+	if _, err := c.Write(apiVersions); err != nil {
+		return false
+	}
+	var answer [8]byte
+	_, err = io.ReadFull(c, answer[:])
+	return err == nil && answer[7] == 1
 }
 
 // PID returns the process id.

@@ -60,7 +60,7 @@ func Cleanup() {
 	}
 }
 
-// Start runs the broker until its listener accepts.
+// Start runs the broker until it answers.
 func Start(o Options) (*process.Broker, error) {
 	path, err := Binary()
 	if err != nil {
@@ -82,5 +82,5 @@ func Start(o Options) (*process.Broker, error) {
 	for _, kv := range o.Properties {
 		args = append(args, "--set", kv)
 	}
-	return process.Start("millrace", addr, o.Data, filepath.Join(o.Dir, "broker.log"), exec.Command(args[0], args[1:]...), 30*time.Second, process.Accepts)
+	return process.Start("millrace", addr, o.Data, filepath.Join(o.Dir, "broker.log"), exec.Command(args[0], args[1:]...), 30*time.Second, process.Answers)
 }

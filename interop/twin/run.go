@@ -24,6 +24,7 @@ type Options struct {
 	Workers   int                                  // sequences at a time; 4 when 0
 	Log       func(format string, args ...any)     // nil = silent
 	Between   func() error                         // called when all sequences are half done; nil = they run in one go
+	LeaveOut  func(step string) bool               // steps not to ask, by name; nil = ask all
 	Known     func(step, difference string) string // names a difference that is expected, "" if it is not; nil = none is
 }
 
@@ -188,6 +189,9 @@ func (s *sequence) run(from, to int) error {
 	}
 	for i := from; i < to && !s.over; i++ {
 		st := &s.gen.steps[i]
+		if s.o.LeaveOut != nil && s.o.LeaveOut(st.Name) {
+			continue
+		}
 		began := time.Now()
 		goOn, err := s.step(i, st)
 		if d := time.Since(began); d > slow && s.o.Log != nil {
