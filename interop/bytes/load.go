@@ -7,7 +7,6 @@ package bytes
 import (
 	"fmt"
 	"math/rand/v2"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -197,17 +196,4 @@ func send(s *twin.Side, groups [][]write) error {
 		}
 	}
 	return nil
-}
-
-// both runs fn for the two sides at the same time.
-func both(a, b *twin.Side, fn func(*twin.Side) error) error {
-	var errA error
-	var wg sync.WaitGroup
-	wg.Go(func() { errA = fn(a) })
-	errB := fn(b)
-	wg.Wait()
-	if errA != nil {
-		return errA
-	}
-	return errB
 }

@@ -45,7 +45,6 @@ type generator struct {
 type session struct {
 	label   string
 	epoch   int32
-	conn    int
 	version int16
 	parts   []partition
 }

@@ -237,9 +237,7 @@ func (g *generator) listConfigResources() {
 	kinds := one(g, nil, nil, []int8{2}, []int8{4}, []int8{8, 16}, []int8{32}, []int8{0}, []int8{99})
 	g.request(fmt.Sprintf("ListConfigResources %v", kinds), version, func(*Side) kmsg.Request {
 		req := kmsg.NewPtrListConfigResourcesRequest()
-		for _, k := range kinds {
-			req.ResourceTypes = append(req.ResourceTypes, k)
-		}
+		req.ResourceTypes = kinds
 		return req
 	})
 }

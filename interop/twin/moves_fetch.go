@@ -8,13 +8,12 @@ import (
 
 // read is one partition of a Fetch request.
 type read struct {
-	at        partition
-	offset    int64
-	max       int32
-	leader    int32 // current leader epoch, from v9 on
-	fetched   int32 // last fetched epoch, from v12 on
-	logStart  int64
-	directory bool
+	at       partition
+	offset   int64
+	max      int32
+	leader   int32 // current leader epoch, from v9 on
+	fetched  int32 // last fetched epoch, from v12 on
+	logStart int64
 }
 
 // fetch is a Fetch request to be built for each side.

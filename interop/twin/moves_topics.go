@@ -55,16 +55,33 @@ func assignment(n int32, brokers ...int32) (as []kmsg.CreateTopicsRequestTopicRe
 	return as
 }
 
+// change makes a request, or its topic, wrong in one way.
+type change func(req *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic)
+
+type badTopic struct {
+	name  string
+	apply change
+}
+
 // createBad asks for a topic that cannot be had, or only asks whether it could.
 func (g *generator) createBad() {
 	name := g.newName()
-	existing := g.live().name
-	type change func(req *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic)
-	config := func(k string, v *string) change {
-		return func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
-			t.Configs = append(t.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: k, Value: v})
+	c := one(g, append(g.badTopics(g.live().name), badTopicConfigs()...)...)
+	g.request("CreateTopics "+c.name, g.version(2, 7), func(*Side) kmsg.Request {
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.TimeoutMillis = 10_000
+		t := kmsg.NewCreateTopicsRequestTopic()
+		t.Topic, t.NumPartitions, t.ReplicationFactor = name, 1, 1
+		if c.apply == nil {
+			return req
 		}
-	}
+		c.apply(req, &t)
+		req.Topics = append(req.Topics, t)
+		return req
+	})
+}
+
+func (g *generator) badTopics(existing string) []badTopic {
 	named := func(n string) change {
 		return func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) { t.Topic = n }
 	}
@@ -81,10 +98,7 @@ func (g *generator) createBad() {
 			t.NumPartitions, t.ReplicationFactor = n, rf
 		}
 	}
-	cases := []struct {
-		name  string
-		apply change
-	}{
+	return []badTopic{
 		{"validate only", func(req *kmsg.CreateTopicsRequest, _ *kmsg.CreateTopicsRequestTopic) { req.ValidateOnly = true }},
 		{"validate only with defaults", func(req *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
 			req.ValidateOnly, t.NumPartitions, t.ReplicationFactor = true, -1, -1
@@ -98,16 +112,6 @@ func (g *generator) createBad() {
 		{"by hand and counted", func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
 			t.ReplicaAssignment = assignment(1, 1)
 		}},
-		{"unknown config", config("no.such.config", kmsg.StringPtr("1"))}, {"null config", config("retention.ms", nil)},
-		{"bad number", config("retention.ms", kmsg.StringPtr("soon"))}, {"number too small", config("segment.bytes", kmsg.StringPtr("10"))},
-		{"bad policy", config("cleanup.policy", kmsg.StringPtr("burn"))}, {"bad codec", config("compression.type", kmsg.StringPtr("rar"))},
-		{"bad level", config("compression.gzip.level", kmsg.StringPtr("12"))}, {"bad timestamp type", config("message.timestamp.type", kmsg.StringPtr("Later"))},
-		{"bad boolean", config("preallocate", kmsg.StringPtr("maybe"))}, {"bad double", config("min.cleanable.dirty.ratio", kmsg.StringPtr("1.5"))},
-		{"removed config", config("message.format.version", kmsg.StringPtr("3.0"))},
-		{"lag order", func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
-			config("min.compaction.lag.ms", kmsg.StringPtr("10"))(nil, t)
-			config("max.compaction.lag.ms", kmsg.StringPtr("5"))(nil, t)
-		}},
 		{"twice in one request", func(req *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
 			req.Topics = append(req.Topics, *t)
 		}},
@@ -120,19 +124,26 @@ func (g *generator) createBad() {
 		}},
 		{"no topics", nil},
 	}
-	c := one(g, cases...)
-	g.request("CreateTopics "+c.name, g.version(2, 7), func(*Side) kmsg.Request {
-		req := kmsg.NewPtrCreateTopicsRequest()
-		req.TimeoutMillis = 10_000
-		t := kmsg.NewCreateTopicsRequestTopic()
-		t.Topic, t.NumPartitions, t.ReplicationFactor = name, 1, 1
-		if c.apply == nil {
-			return req
+}
+
+func badTopicConfigs() []badTopic {
+	config := func(k string, v *string) change {
+		return func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
+			t.Configs = append(t.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: k, Value: v})
 		}
-		c.apply(req, &t)
-		req.Topics = append(req.Topics, t)
-		return req
-	})
+	}
+	return []badTopic{
+		{"unknown config", config("no.such.config", kmsg.StringPtr("1"))}, {"null config", config("retention.ms", nil)},
+		{"bad number", config("retention.ms", kmsg.StringPtr("soon"))}, {"number too small", config("segment.bytes", kmsg.StringPtr("10"))},
+		{"bad policy", config("cleanup.policy", kmsg.StringPtr("burn"))}, {"bad codec", config("compression.type", kmsg.StringPtr("rar"))},
+		{"bad level", config("compression.gzip.level", kmsg.StringPtr("12"))}, {"bad timestamp type", config("message.timestamp.type", kmsg.StringPtr("Later"))},
+		{"bad boolean", config("preallocate", kmsg.StringPtr("maybe"))}, {"bad double", config("min.cleanable.dirty.ratio", kmsg.StringPtr("1.5"))},
+		{"removed config", config("message.format.version", kmsg.StringPtr("3.0"))},
+		{"lag order", func(_ *kmsg.CreateTopicsRequest, t *kmsg.CreateTopicsRequestTopic) {
+			config("min.compaction.lag.ms", kmsg.StringPtr("10"))(nil, t)
+			config("max.compaction.lag.ms", kmsg.StringPtr("5"))(nil, t)
+		}},
+	}
 }
 
 func (g *generator) deleteTopics() {
