@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,19 +12,19 @@ import (
 func TestTrim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTrimmer()
-		freed := 0
-		tr.free = func() { freed++ }
+		var freed atomic.Int64
+		tr.free = func() { freed.Add(1) }
 		rest := func(n int) {
 			for range n {
 				tr.rested()
 			}
 		}
-		after := func(d time.Duration, want int) {
+		after := func(d time.Duration, want int64) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if freed != want {
-				t.Fatalf("given back %d times, want %d", freed, want)
+			if n := freed.Load(); n != want {
+				t.Fatalf("given back %d times, want %d", n, want)
 			}
 		}
 		rest(trimRests - 1)

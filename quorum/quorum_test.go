@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/millrace-project/millrace/batch"
@@ -206,18 +207,19 @@ func TestEndpointMoves(t *testing.T) {
 func TestSnapshotAndRetention(t *testing.T) {
 	files := vfs.NewMem()
 	format(t, files, "/d")
-	clock := int64(nowMs)
-	o := func(o *Options) { o.NowMs = func() int64 { return clock } }
+	var clock atomic.Int64
+	clock.Store(nowMs)
+	o := func(o *Options) { o.NowMs = clock.Load }
 	n := mustOpen(t, files, "/d", o)
 	n.append(t, vals("a", "b"))
 	n.settle(t)
 	if err := n.q.WriteSnapshot(Snapshot{End: 99, Epoch: 1}, values("x")); err == nil {
 		t.Error("a snapshot of what is not committed")
 	}
-	if err := n.q.WriteSnapshot(Snapshot{5, 1, clock}, values("A", "B")); err != nil {
+	if err := n.q.WriteSnapshot(Snapshot{5, 1, clock.Load()}, values("A", "B")); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.q.WriteSnapshot(Snapshot{4, 1, clock}, values("older")); err != nil || n.q.NewestSnapshot() != 5 {
+	if err := n.q.WriteSnapshot(Snapshot{4, 1, clock.Load()}, values("older")); err != nil || n.q.NewestSnapshot() != 5 {
 		t.Error("an older snapshot", err)
 	}
 	n.append(t, vals("c"))
@@ -230,8 +232,8 @@ func TestSnapshotAndRetention(t *testing.T) {
 		t.Errorf("%d bytes behind the snapshot", got)
 	}
 	n.settle(t)
-	clock += weekMs + 1
-	if err := n.q.WriteSnapshot(Snapshot{7, 2, clock}, values("A", "B", "C")); err != nil {
+	clock.Add(weekMs + 1)
+	if err := n.q.WriteSnapshot(Snapshot{7, 2, clock.Load()}, values("A", "B", "C")); err != nil {
 		t.Fatal(err)
 	}
 	// Those of the format tool and of last week are too old: one is left, and the log behind it.
@@ -241,7 +243,7 @@ func TestSnapshotAndRetention(t *testing.T) {
 	n.q.opts.RetentionBytes = 1
 	n.append(t, vals("d"))
 	n.settle(t)
-	if err := n.q.WriteSnapshot(Snapshot{8, 2, clock}, values("A", "B", "C", "D")); err != nil {
+	if err := n.q.WriteSnapshot(Snapshot{8, 2, clock.Load()}, values("A", "B", "C", "D")); err != nil {
 		t.Fatal(err)
 	}
 	if n.q.log.StartOffset() != 8 || len(n.q.snap.list) != 1 {
