@@ -45,7 +45,7 @@ func (b *Broker) deleteRecords(topic string, index int32, off int64) (low int64,
 		return -1, err
 	}
 	l := p.Log()
-	if !l.Config().Delete {
+	if cfg := l.Config(); cfg.Compact && !cfg.Delete {
 		return -1, errPolicy
 	}
 	hw := l.HighWatermark()

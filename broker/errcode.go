@@ -18,6 +18,7 @@ var (
 	errInternalTopic     = errors.New("broker: clients do not write to internal topics")
 	errRequiredAcks      = errors.New("broker: acks is none of -1, 0 and 1")
 	errSeveralProducers  = errors.New("broker: transactional batches of several producers")
+	errNoTransactionalID = errors.New("broker: a transactional batch in a request without a transactional id")
 	errNotVerifiable     = errors.New("broker: no transaction coordinator verifies the partition")
 	errPolicy            = errors.New("broker: the topic's cleanup.policy does not allow it")
 	errDuplicate         = errors.New("broker: the request names the partition twice")
@@ -59,6 +60,7 @@ var codes = []struct {
 	{errInternalTopic, wire.InvalidTopicException},
 	{errRequiredAcks, wire.InvalidRequiredAcks},
 	{errSeveralProducers, wire.InvalidProducerIDMapping},
+	{errNoTransactionalID, wire.TransactionalIDAuthorizationFailed},
 	{errNotVerifiable, wire.NotEnoughReplicas},
 	{errPolicy, wire.PolicyViolation},
 	{errDuplicate, wire.InvalidRequest},

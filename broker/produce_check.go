@@ -77,7 +77,7 @@ func checkRecords(version int16, p []byte) error {
 }
 
 // checkWhole is what fails a request as a whole: a first batch that cannot be told from others, and
-// transactional batches of several producers.
+// transactional batches without a transactional id or of several producers.
 func (p *produce) checkWhole() error {
 	id, epoch, found := int64(0), int16(0), false
 	for i := range p.req.Partitions {
@@ -93,7 +93,13 @@ func (p *produce) checkWhole() error {
 		if p.h.APIVersion < 7 && b.Codec() > batch.Zstd {
 			return &batch.ValidationError{Kind: batch.Undecodable, Msg: fmt.Sprintf("Unknown compression type id: %d", b.Codec())}
 		}
-		if !b.HasProducer() || !b.IsTransactional() {
+		if !b.IsTransactional() {
+			continue
+		}
+		if p.req.TransactionalID == nil {
+			return errNoTransactionalID
+		}
+		if !b.HasProducer() {
 			continue
 		}
 		if found && (b.ProducerID() != id || b.ProducerEpoch() != epoch) {
@@ -106,6 +112,9 @@ func (p *produce) checkWhole() error {
 
 // messageOf is the message that Kafka puts beside a whole request's error.
 func messageOf(err error) *string {
+	if errors.Is(err, errNoTransactionalID) {
+		return nil
+	}
 	msg := "Transactional records contained more than one producer ID"
 	if invalid, ok := errors.AsType[*batch.ValidationError](err); ok {
 		msg = invalid.Msg

@@ -98,7 +98,9 @@ func TestProduceRefusesWithKafkasCodes(t *testing.T) {
 		{"sequence", 9, produceRequest("t", 0, -1, recordsOf(idempotent(7, 3, 5), "v")), wire.OutOfOrderSequenceNumber, 0},
 		{"epoch", 9, produceRequest("t", 0, -1, recordsOf(idempotent(7, 2, 0), "v")), wire.InvalidProducerEpoch, 0},
 		{"no sequence", 9, produceRequest("t", 0, -1, recordsOf(idempotent(9, 0, -1), "v")), wire.InvalidRecord, 0},
-		{"transactional", 9, produceRequest("t", 0, -1, recordsOf(txn, "v")), wire.NotEnoughReplicas, 0},
+		{"transactional", 9, withTransactionalID(produceRequest("t", 0, -1, recordsOf(txn, "v"))), wire.NotEnoughReplicas, 0},
+		{"transactional, no id", 9, produceRequest("t", 0, -1, recordsOf(txn, "v")), wire.TransactionalIDAuthorizationFailed, 0},
+		{"transactional, no id, no producer", 9, produceRequest("t", 0, -1, recordsOf(batch.BuilderOptions{LeaderEpoch: -1, Transactional: true}, "v")), wire.TransactionalIDAuthorizationFailed, 0},
 	} {
 		p := n.produce(c.version, c.req)
 		if wire.Code(p.ErrorCode) != c.want || len(p.ErrorRecords) != c.errors || p.BaseOffset != -1 {
@@ -117,7 +119,7 @@ func TestTransactionalBatchesOfSeveralProducersFailTheRequest(t *testing.T) {
 	rp := kmsg.NewProduceRequestTopicPartition()
 	rp.Partition, rp.Records = 1, recordsOf(batch.BuilderOptions{LeaderEpoch: -1, HasProducer: true, ProducerID: 2, Transactional: true}, "v")
 	req.Topics[0].Partitions = append(req.Topics[0].Partitions, rp)
-	for _, p := range askNode[*kmsg.ProduceResponse](n, req, 9).Topics[0].Partitions {
+	for _, p := range askNode[*kmsg.ProduceResponse](n, withTransactionalID(req), 9).Topics[0].Partitions {
 		if wire.Code(p.ErrorCode) != wire.InvalidProducerIDMapping || p.ErrorMessage == nil {
 			t.Errorf("partition %d: %s", p.Partition, wire.Code(p.ErrorCode))
 		}

@@ -142,6 +142,12 @@ func produceRequest(topic string, partition int32, acks int16, recs []byte) *kms
 	return req
 }
 
+func withTransactionalID(req *kmsg.ProduceRequest) *kmsg.ProduceRequest {
+	id := "txn"
+	req.TransactionID = &id
+	return req
+}
+
 // produce appends a batch and gives what the partition answered.
 func (n *node) produce(version int16, req *kmsg.ProduceRequest) *kmsg.ProduceResponseTopicPartition {
 	n.t.Helper()

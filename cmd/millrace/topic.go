@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/millrace-project/millrace/commitlog"
 )
 
 func topicCommand() *cobra.Command {
@@ -62,7 +64,7 @@ func topicCreateCommand() *cobra.Command {
 				case r.Err != nil:
 					errs = append(errs, topicError(r.Topic, r.Err, r.ErrMessage))
 				default:
-					fmt.Fprintf(cmd.OutOrStdout(), "%s created: id %s, %d partitions\n", r.Topic, r.ID, r.NumPartitions)
+					fmt.Fprintf(cmd.OutOrStdout(), "%s created: id %s, %d partitions\n", r.Topic, commitlog.TopicID(r.ID), r.NumPartitions)
 				}
 			}
 			return errors.Join(errs...)
@@ -101,7 +103,7 @@ func topicListCommand() *cobra.Command {
 			out := cmd.OutOrStdout()
 			for _, d := range details.Sorted() {
 				if asJSON {
-					if err := json.NewEncoder(out).Encode(map[string]any{"topic": d.Topic, "id": d.ID.String(), "partitions": len(d.Partitions), "internal": d.IsInternal}); err != nil {
+					if err := json.NewEncoder(out).Encode(map[string]any{"topic": d.Topic, "id": commitlog.TopicID(d.ID).String(), "partitions": len(d.Partitions), "internal": d.IsInternal}); err != nil {
 						return err
 					}
 					continue
@@ -193,7 +195,7 @@ func describeTopics(cmd *cobra.Command, adm *kadm.Client, topics []string) ([]to
 	}
 	var out []topicDescription
 	for _, d := range details.Sorted() {
-		t := topicDescription{Topic: d.Topic, ID: d.ID.String(), Configs: map[string]string{}}
+		t := topicDescription{Topic: d.Topic, ID: commitlog.TopicID(d.ID).String(), Configs: map[string]string{}}
 		for _, p := range d.Partitions.Sorted() {
 			pd := partitionDescription{Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: p.Replicas, ISR: p.ISR, Start: -1, End: -1}
 			if o, ok := starts.Lookup(d.Topic, p.Partition); ok && o.Err == nil {
