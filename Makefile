@@ -1,7 +1,7 @@
 # make builds bin/millrace; make check is the test command, the same that CI runs.
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME    ?= 2s
+FUZZTIME    ?= 2000x
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
@@ -41,13 +41,16 @@ else
 	@echo "race: SKIPPED: the race detector needs a C compiler and there is none here"
 endif
 
-# Each fuzz target for FUZZTIME; `make fuzz FUZZTIME=5m` is the long form.
+# Each fuzz target for FUZZTIME inputs; `make fuzz FUZZTIME=5m` is the long form. At a time limit Go's fuzzer
+# now and then ends with "context deadline exceeded" and no failing input: that is no finding.
 fuzz-smoke:
 	@set -e; out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
 	for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | grep -v '^./interop/' | sort); do \
 		for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$f); do \
 			echo "fuzz $$(dirname $$f) $$t"; \
-			CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./$$(dirname $$f) >"$$out" 2>&1 || { cat "$$out"; exit 1; }; \
+			CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./$$(dirname $$f) >"$$out" 2>&1 \
+				|| { grep -q 'context deadline exceeded' "$$out" && ! grep -q 'Failing input' "$$out"; } \
+				|| { cat "$$out"; exit 1; }; \
 		done; done
 
 fuzz: fuzz-smoke
