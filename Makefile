@@ -82,7 +82,7 @@ twin: build
 
 # Beside a warm Apache Kafka, in turns, on a journaled ext4 in a loop mount where root can make one.
 bench-vs-kafka: build
-	cd interop && $(GO) run ./versus
+	cd interop && MILLRACE=$(CURDIR)/bin/millrace CGO_ENABLED=0 $(GO) run ./versus $(VERSUS)
 
 footprint: build
 	bin/millrace bench footprint
