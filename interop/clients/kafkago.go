@@ -21,12 +21,15 @@ var kafkaGoCodecs = map[string]kafka.Compression{"gzip": kafka.Gzip, "snappy": k
 // byPartition sends each message where its writer data says.
 func byPartition(m kafka.Message, _ ...int) int { return int(m.WriterData.(int32)) }
 
-// Produce writes all records in batches of 50.
+// Produce writes all records in batches of 50, without acknowledgement in one batch a partition.
 func (KafkaGo) Produce(addr, topic string, acks int16, codec string, records []Record) error {
 	transport := &kafka.Transport{} // the default one is shared and remembers for seconds which topics there are
 	defer transport.CloseIdleConnections()
 	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: topic, Balancer: kafka.BalancerFunc(byPartition), RequiredAcks: kafka.RequiredAcks(acks),
 		Compression: kafkaGoCodecs[codec], BatchSize: 50, BatchTimeout: 5 * time.Millisecond, Transport: transport}
+	if acks == 0 { // it may send its next batch on another connection before the broker has read the one before
+		w.BatchSize = len(records)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ms := make([]kafka.Message, len(records))
