@@ -40,6 +40,10 @@ var (
 
 // Op is one operation.
 type Op[R any] struct {
+	// Key names what the operation reads and changes, "" is everything. Operations that wait are written by one append;
+	// one whose key is among those of records not yet applied waits for that append, unless it and they are Shared.
+	Key    string
+	Shared bool
 	// Run reads the machine and decides. The records it returns are written and applied together; with none the
 	// operation only waits until what it may have read is committed.
 	Run func() (batches [][]R, err error)

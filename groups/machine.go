@@ -1,0 +1,81 @@
+// Package groups decides about consumer groups: who is a member, who owns which partition, and what they have committed.
+//
+// A Machine is one partition of __consumer_offsets: both protocols (classic, KIP-848), their offsets, and the moves
+// between them. It is pure: a request gives records and, once they are committed, an answer; time comes as nowMs and
+// deadlines go into coordinator.Timers. What records say is changed by Apply alone, so replay and live are one path; what
+// no record says (who waits for a rebalance, when a session ends) is in memory only and begins anew with a load. The
+// Coordinator runs one Machine for each partition that this node leads. It knows no connection, no file, and no
+// authorization, which stands above it.
+//
+// Format: docs/format/coordinator-records.md; KIP-62, KIP-345, KIP-394, KIP-429, KIP-447, KIP-848.
+package groups
+
+import (
+	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/records"
+)
+
+// Record is one record of __consumer_offsets.
+type Record struct {
+	Key   records.Message
+	Value records.Message // nil: a tombstone
+	// Held says that memory holds already what the record says: a classic group changes before it is written down.
+	// Apply passes over it, replay does not.
+	Held bool
+	// Producer, when not nil, puts the record into that producer's transaction. All records of one decision have the same.
+	Producer *Producer
+}
+
+// Producer is who writes a transaction.
+type Producer struct {
+	ID    int64
+	Epoch int16
+}
+
+// Client is who asks.
+type Client struct {
+	ID   string // client.id, "" if it gave none
+	Host string // as Kafka prints an address: "/127.0.0.1"
+}
+
+// decision is what an operation comes to. Nothing is answered while it is made: what is to be said goes into then.
+type decision struct {
+	records []Record
+	// split says that the records need not be written together (tombstones of an expiry).
+	split bool
+	// then runs on the loop, once: nil after the records, and all that the operation may have read, are committed;
+	// otherwise why they are not (see failureCode). nil = nothing follows.
+	then func(err error)
+}
+
+// say is a decision without records.
+func say(fn func(err error)) decision { return decision{then: fn} }
+
+// Machine is the state of one partition of __consumer_offsets. The runtime's loop is its only user.
+type Machine struct {
+	cfg    *Config
+	image  func() *metadata.Image // committed; the newest
+	nowMs  func() int64
+	newID  func() string // a random id of Kafka's form (base64url of 16 bytes)
+	timers *coordinator.Timers[Record]
+
+	groups  map[string]group
+	offsets *offsetStore
+}
+
+// kind is a group's protocol.
+type kind int8
+
+const (
+	classicKind kind = iota
+	consumerKind
+)
+
+// String is Kafka's name of the group type.
+func (k kind) String() string {
+	if k == consumerKind {
+		return "consumer"
+	}
+	return "classic"
+}
