@@ -23,6 +23,7 @@ var floors = []struct {
 	pkg     string
 	imports string
 }{
+	{0, "assignor", ""},
 	{0, "batch", ""},
 	{0, "records", ""},
 	{0, "vfs", ""},
@@ -45,8 +46,9 @@ var floors = []struct {
 	{5, "quorum", "batch commitlog coordinator records vfs"},
 
 	{6, "controller", "config coordinator metadata quorum records"},
+	{6, "groups", "assignor config coordinator metadata records wire"},
 
-	{7, "broker", "batch commitlog config controller metadata netio quorum records replication segment session vfs wire"},
+	{7, "broker", "batch commitlog config controller coordinator groups metadata netio quorum records replication segment session vfs wire"},
 
 	{8, "", "broker config"},
 	{8, "bench", "batch wire"},
