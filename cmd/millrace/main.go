@@ -1,4 +1,4 @@
-// Command millrace is the broker and its tools in one binary: serve runs the broker, topic,
+// Command millrace is the broker and its tools in one binary: serve runs the broker, topic, group,
 // produce and consume speak to any Kafka-compatible one, log looks into data directories
 // offline, and bench loads a broker and checks its answers.
 //
@@ -46,6 +46,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(),
 		topicCommand(),
+		groupCommand(),
 		produceCommand(),
 		consumeCommand(),
 		logCommand(),
