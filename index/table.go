@@ -300,30 +300,46 @@ func (e entries) at(i int, to *entry) error {
 	return err
 }
 
-// find is table.find among these entries.
+// find is table.find among these entries. In a file it reads block by block: the last one, where readers mostly are, then
+// where the target lies if keys grow evenly, as they nearly do, and by halves where they do not.
 func (e entries) find(key func(e []byte) int64, target int64, floor, ceil *entry) (int, error) {
-	lo, hi := 0, e.n
 	if e.mapped != nil {
 		return e.t.search(e.mapped, key, target, floor, ceil), nil
 	}
-	for hi-lo+2 > blockSize/e.t.size {
-		mid := int(uint(lo+hi) / 2)
-		p, err := e.get(mid, mid+1)
+	var (
+		per          = blockSize / e.t.size
+		lo, hi       = 0, e.n // the answer is in [lo, hi]
+		loKey, hiKey int64    // of entry 0 or the one below lo, and of entry hi
+		at           = e.n - per
+	)
+	for turn := 0; ; turn++ {
+		a := max(min(at, hi+1-per, e.n-per), lo-1, 0)
+		b := min(a+per, e.n)
+		p, err := e.get(a, b)
 		if err != nil {
 			return 0, err
 		}
-		if key(p) < target {
-			lo = mid + 1
-		} else {
-			hi = mid
+		i := a + e.t.search(p, key, target, floor, ceil)
+		switch {
+		case i == a && a > 0:
+			hi, hiKey = a, key(p)
+		case i == b && b < e.n:
+			lo, loKey = b, key(p[(b-a-1)*e.t.size:])
+		default:
+			return i, nil
+		}
+		if lo == 0 && turn == 0 {
+			if p, err = e.get(0, 1); err != nil {
+				return 0, err
+			}
+			loKey = key(p)
+		}
+		at = int(uint(lo+hi)/2) - per/2
+		if turn%2 == 0 && loKey < target && target < hiKey {
+			share := float64(target-loKey) / float64(hiKey-loKey)
+			at = lo + int(share*float64(hi-lo)) - per/2
 		}
 	}
-	lo, hi = max(lo-1, 0), min(hi+1, e.n)
-	p, err := e.get(lo, hi)
-	if err != nil {
-		return 0, err
-	}
-	return lo + e.t.search(p, key, target, floor, ceil), nil
 }
 
 var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
