@@ -1,0 +1,45 @@
+package groups
+
+import (
+	"errors"
+
+	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// Coded is an error of a Log that has a code of Kafka's.
+type Coded interface {
+	error
+	Code() wire.Code
+}
+
+// failureCode is the answer to a request whose records were not committed.
+func failureCode(err error) wire.Code {
+	var coded Coded
+	switch {
+	case err == nil:
+		return wire.None
+	case errors.Is(err, coordinator.ErrClosed):
+		return wire.NotCoordinator
+	case errors.Is(err, coordinator.ErrBusy):
+		return wire.CoordinatorNotAvailable
+	case errors.As(err, &coded):
+		return coordinatorCode(coded.Code())
+	}
+	return wire.UnknownServerError
+}
+
+// coordinatorCode turns what a partition answers to a write into what a coordinator answers.
+func coordinatorCode(code wire.Code) wire.Code {
+	switch code {
+	case wire.NetworkException:
+		return wire.CoordinatorLoadInProgress
+	case wire.UnknownTopicOrPartition, wire.NotEnoughReplicas, wire.RequestTimedOut:
+		return wire.CoordinatorNotAvailable
+	case wire.NotLeaderOrFollower, wire.KafkaStorageError:
+		return wire.NotCoordinator
+	case wire.MessageTooLarge, wire.RecordListTooLarge, wire.InvalidFetchSize:
+		return wire.UnknownServerError
+	}
+	return code
+}

@@ -1,0 +1,102 @@
+package groups
+
+import (
+	"github.com/millrace-project/millrace/records"
+	"github.com/millrace-project/millrace/wire"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func (m *Machine) joinGroup(who Client, req *kmsg.JoinGroupRequest, done func(*kmsg.JoinGroupResponse)) decision {
+	return say(func(error) { done(joinError(req.MemberID, wire.UnknownServerError)) })
+}
+
+func (m *Machine) syncGroup(who Client, req *kmsg.SyncGroupRequest, done func(*kmsg.SyncGroupResponse)) decision {
+	return say(func(error) { done(syncError(wire.UnknownServerError)) })
+}
+
+func (m *Machine) heartbeat(who Client, req *kmsg.HeartbeatRequest, done func(*kmsg.HeartbeatResponse)) decision {
+	return say(func(error) { done(heartbeatError(wire.UnknownServerError)) })
+}
+
+func (m *Machine) leaveGroup(who Client, req *kmsg.LeaveGroupRequest, done func(*kmsg.LeaveGroupResponse)) decision {
+	return say(func(error) { done(leaveError(wire.UnknownServerError)) })
+}
+
+func (m *Machine) describeClassic(group string, version int16) kmsg.DescribeGroupsResponseGroup {
+	return describeError(group, wire.UnknownServerError)
+}
+
+// listFilter is what ListGroups asks for; empty = all.
+type listFilter struct{ states, types []string }
+
+func (m *Machine) listGroups(f listFilter) []kmsg.ListGroupsResponseGroup { return nil }
+
+// loadedClassic arms the timers of classic groups after a load.
+func (m *Machine) loadedClassic() {}
+
+// unloadedClassic answers NOT_COORDINATOR to who waits in a classic group.
+func (m *Machine) unloadedClassic() {}
+
+func (m *Machine) applyGroupMetadata(k *records.GroupMetadataKey, v *records.GroupMetadataValue) {}
+
+func (m *Machine) consumerHeartbeat(who Client, req *kmsg.ConsumerGroupHeartbeatRequest, done func(*kmsg.ConsumerGroupHeartbeatResponse)) decision {
+	return say(func(error) { done(consumerHeartbeatError(wire.UnknownServerError, nil)) })
+}
+
+func (m *Machine) consumerDescribe(group string) kmsg.ConsumerGroupDescribeResponseGroup {
+	return consumerDescribeError(group, wire.UnknownServerError)
+}
+
+// loadedConsumer arms the timers of KIP-848 groups after a load.
+func (m *Machine) loadedConsumer() {}
+
+func (m *Machine) applyConsumerGroupMetadata(k *records.ConsumerGroupMetadataKey, v *records.ConsumerGroupMetadataValue) {
+}
+
+func (m *Machine) applyConsumerGroupPartitionMetadata(k *records.ConsumerGroupPartitionMetadataKey, v *records.ConsumerGroupPartitionMetadataValue) {
+}
+
+func (m *Machine) applyConsumerGroupMemberMetadata(k *records.ConsumerGroupMemberMetadataKey, v *records.ConsumerGroupMemberMetadataValue) {
+}
+
+func (m *Machine) applyConsumerGroupTargetAssignmentMetadata(k *records.ConsumerGroupTargetAssignmentMetadataKey, v *records.ConsumerGroupTargetAssignmentMetadataValue) {
+}
+
+func (m *Machine) applyConsumerGroupTargetAssignmentMember(k *records.ConsumerGroupTargetAssignmentMemberKey, v *records.ConsumerGroupTargetAssignmentMemberValue) {
+}
+
+func (m *Machine) applyConsumerGroupCurrentMemberAssignment(k *records.ConsumerGroupCurrentMemberAssignmentKey, v *records.ConsumerGroupCurrentMemberAssignmentValue) {
+}
+
+func (m *Machine) applyConsumerGroupRegularExpression(k *records.ConsumerGroupRegularExpressionKey, v *records.ConsumerGroupRegularExpressionValue) {
+}
+
+func (m *Machine) commitOffsets(who Client, req *kmsg.OffsetCommitRequest, done func(*kmsg.OffsetCommitResponse)) decision {
+	return say(func(error) { done(commitError(req, wire.UnknownServerError)) })
+}
+
+func (m *Machine) txnCommitOffsets(who Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) decision {
+	return say(func(error) { done(txnCommitError(req, wire.UnknownServerError)) })
+}
+
+func (m *Machine) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, requireStable bool) kmsg.OffsetFetchResponseGroup {
+	return fetchError(req.Group, wire.UnknownServerError)
+}
+
+func (m *Machine) deleteOffsets(who Client, req *kmsg.OffsetDeleteRequest, done func(*kmsg.OffsetDeleteResponse)) decision {
+	return say(func(error) { done(offsetDeleteError(wire.UnknownServerError)) })
+}
+
+func (m *Machine) deleteGroup(id string) (wire.Code, []Record) { return wire.UnknownServerError, nil }
+
+func (m *Machine) topicsDeleted(names []string) decision { return decision{} }
+
+// loadedOffsets arms the expiry timer after a load.
+func (m *Machine) loadedOffsets() {}
+
+// applyOffset takes a record of a committed offset; value nil is a tombstone, producer nil outside a transaction.
+func (m *Machine) applyOffset(key, value records.Message, producer *Producer, offset, timestampMs int64) {
+}
+
+// applyMarker ends a producer's transaction.
+func (m *Machine) applyMarker(producer Producer, commit bool) {}
