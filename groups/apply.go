@@ -22,7 +22,7 @@ func (m *Machine) Committed(end int64) {}
 func (m *Machine) apply(off, timestampMs int64, key, value records.Message, producer *Producer) {
 	switch k := key.(type) {
 	case *records.OffsetCommitKey, *records.LegacyOffsetCommitKey:
-		m.applyOffset(k, value, producer, off, timestampMs)
+		m.applyOffset(k, value, producer, off)
 	case *records.GroupMetadataKey:
 		m.applyGroupMetadata(k, valueOf[records.GroupMetadataValue](value))
 	case *records.ConsumerGroupMetadataKey:

@@ -71,32 +71,8 @@ func (m *Machine) applyConsumerGroupCurrentMemberAssignment(k *records.ConsumerG
 func (m *Machine) applyConsumerGroupRegularExpression(k *records.ConsumerGroupRegularExpressionKey, v *records.ConsumerGroupRegularExpressionValue) {
 }
 
-func (m *Machine) commitOffsets(who Client, req *kmsg.OffsetCommitRequest, done func(*kmsg.OffsetCommitResponse)) decision {
-	return say(func(error) { done(commitError(req, wire.UnknownServerError)) })
-}
+// createSimple puts an Empty classic group without a protocol type into the machine.
+func (m *Machine) createSimple(id string) group { return nil }
 
-func (m *Machine) txnCommitOffsets(who Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) decision {
-	return say(func(error) { done(txnCommitError(req, wire.UnknownServerError)) })
-}
-
-func (m *Machine) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, requireStable bool) kmsg.OffsetFetchResponseGroup {
-	return fetchError(req.Group, wire.UnknownServerError)
-}
-
-func (m *Machine) deleteOffsets(who Client, req *kmsg.OffsetDeleteRequest, done func(*kmsg.OffsetDeleteResponse)) decision {
-	return say(func(error) { done(offsetDeleteError(wire.UnknownServerError)) })
-}
-
-func (m *Machine) deleteGroup(id string) (wire.Code, []Record) { return wire.UnknownServerError, nil }
-
-func (m *Machine) topicsDeleted(names []string) decision { return decision{} }
-
-// loadedOffsets arms the expiry timer after a load.
-func (m *Machine) loadedOffsets() {}
-
-// applyOffset takes a record of a committed offset; value nil is a tombstone, producer nil outside a transaction.
-func (m *Machine) applyOffset(key, value records.Message, producer *Producer, offset, timestampMs int64) {
-}
-
-// applyMarker ends a producer's transaction.
-func (m *Machine) applyMarker(producer Producer, commit bool) {}
+// commitSeen restarts the session of a classic member that has committed.
+func (m *Machine) commitSeen(g group, memberID string) {}

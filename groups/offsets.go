@@ -1,4 +1,0 @@
-package groups
-
-// offsetStore holds the committed offsets of a partition's groups.
-type offsetStore struct{}

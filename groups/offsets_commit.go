@@ -1,0 +1,172 @@
+package groups
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/records"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// firstVersionWithGroupNotFound is the first version of OffsetCommit at which a commit of a member to an unknown group is
+// GROUP_ID_NOT_FOUND; before, it is ILLEGAL_GENERATION.
+const firstVersionWithGroupNotFound = 9
+
+// commitOffsets stores offsets. Topics have their names.
+func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done func(*kmsg.OffsetCommitResponse)) decision {
+	refuse := func(code wire.Code) decision {
+		return say(func(err error) { done(commitError(req, codeOr(err, code))) })
+	}
+	g := m.groups[req.Group]
+	switch {
+	case g != nil:
+	case req.Generation < 0: // a client that only stores offsets here
+		g = m.createSimple(req.Group)
+	case req.Version >= firstVersionWithGroupNotFound:
+		return refuse(wire.GroupIDNotFound)
+	default:
+		return refuse(wire.IllegalGeneration)
+	}
+	check, code := g.checkCommit(commitBy{memberID: req.MemberID, instanceID: req.InstanceID, epoch: req.Generation, version: req.Version})
+	if code != wire.None {
+		return refuse(code)
+	}
+	m.commitSeen(g, req.MemberID)
+
+	nowMs, expireMs := m.nowMs(), int64(-1)
+	if req.RetentionTimeMillis != -1 {
+		expireMs = nowMs + req.RetentionTimeMillis
+	}
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	var out []Record
+	for _, t := range req.Topics {
+		topic := kmsg.OffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+		for _, p := range t.Partitions {
+			part := kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition}
+			if m.metadataTooLong(p.Metadata) {
+				part.ErrorCode = int16(wire.OffsetMetadataTooLarge)
+			} else {
+				if check != nil {
+					if code := check(t.TopicID, t.Topic, p.Partition); code != wire.None {
+						return refuse(code)
+					}
+				}
+				out = append(out, offsetRecord(req.Group, t.Topic, p.Partition, records.OffsetCommitValue{
+					Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: orEmpty(p.Metadata),
+					CommitTimestamp: nowMs, ExpireTimestamp: expireMs, TopicID: t.TopicID,
+				}))
+			}
+			topic.Partitions = append(topic.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	return decision{records: out, then: func(err error) {
+		if err != nil {
+			done(commitError(req, failureCode(err)))
+			return
+		}
+		m.offsets.commits += uint64(len(out))
+		done(resp)
+	}}
+}
+
+// txnCommitOffsets stores offsets that count when the producer's transaction commits. That the transaction is open, and
+// has the group's partition in it, is not looked at here.
+func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) decision {
+	refuse := func(code wire.Code) decision {
+		return say(func(err error) { done(txnCommitError(req, codeOr(err, code))) })
+	}
+	g := m.groups[req.Group]
+	if g == nil {
+		if req.Generation >= 0 {
+			return refuse(wire.IllegalGeneration)
+		}
+		g = m.createSimple(req.Group)
+	}
+	check, code := g.checkCommit(commitBy{memberID: req.MemberID, instanceID: req.InstanceID, epoch: req.Generation, transactional: true, version: req.Version})
+	if code != wire.None {
+		return refuse(staleIsIllegal(code))
+	}
+
+	nowMs := m.nowMs()
+	by := &Producer{ID: req.ProducerID, Epoch: req.ProducerEpoch}
+	resp := kmsg.NewPtrTxnOffsetCommitResponse()
+	var out []Record
+	for _, t := range req.Topics {
+		topic := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic}
+		for _, p := range t.Partitions {
+			part := kmsg.TxnOffsetCommitResponseTopicPartition{Partition: p.Partition}
+			if m.metadataTooLong(p.Metadata) {
+				part.ErrorCode = int16(wire.OffsetMetadataTooLarge)
+			} else {
+				if check != nil {
+					if code := check([16]byte{}, t.Topic, p.Partition); code != wire.None {
+						return refuse(staleIsIllegal(code))
+					}
+				}
+				r := offsetRecord(req.Group, t.Topic, p.Partition, records.OffsetCommitValue{
+					Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: orEmpty(p.Metadata),
+					CommitTimestamp: nowMs, ExpireTimestamp: -1,
+				})
+				r.Producer = by
+				out = append(out, r)
+			}
+			topic.Partitions = append(topic.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	return decision{records: out, then: func(err error) {
+		if err != nil {
+			done(txnCommitError(req, failureCode(err)))
+			return
+		}
+		m.offsets.commits += uint64(len(out))
+		done(resp)
+	}}
+}
+
+// staleIsIllegal: producers know no member epochs.
+func staleIsIllegal(code wire.Code) wire.Code {
+	if code == wire.StaleMemberEpoch {
+		return wire.IllegalGeneration
+	}
+	return code
+}
+
+// codeOr is the answer of an operation that wrote nothing: code, unless even that could not be given.
+func codeOr(err error, code wire.Code) wire.Code {
+	if err != nil {
+		return failureCode(err)
+	}
+	return code
+}
+
+// metadataTooLong measures as Kafka does, in UTF-16 units.
+func (m *Machine) metadataTooLong(s *string) bool {
+	limit := int(m.cfg.OffsetMetadataMaxBytes)
+	if s == nil || len(*s) <= limit { // no string has more units than bytes
+		return false
+	}
+	n := 0
+	for _, r := range *s {
+		n++
+		if r > 0xffff {
+			n++
+		}
+	}
+	return n > limit
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func offsetRecord(group, topic string, partition int32, v records.OffsetCommitValue) Record {
+	return Record{Key: &records.OffsetCommitKey{Group: group, Topic: topic, Partition: partition}, Value: &v}
+}
+
+func offsetTombstone(group, topic string, partition int32) Record {
+	return Record{Key: &records.OffsetCommitKey{Group: group, Topic: topic, Partition: partition}}
+}
