@@ -1,8 +1,9 @@
 // Package coordinator runs a state machine whose log is a partition: one loop decides, the records of its decisions go
 // to the log, the machine takes them back by Apply, and the answer is given when they are committed.
 //
-// It owns the loop, the order of operations and who waits for what. It knows no record and no protocol, declares the
-// Log that it needs, and never polls: the loop sleeps until an operation is submitted or the log reports progress.
+// It owns the loop, the order of operations, the deadlines and who waits for what. It knows no record and no protocol,
+// declares the Log that it needs, and never polls: while nothing is submitted, due or reported by the log there is no
+// goroutine, and one clock alarm if a deadline is set.
 package coordinator
 
 import (
@@ -34,8 +35,9 @@ type Machine[R any] interface {
 
 // Errors of operations.
 var (
-	ErrClosed = errors.New("coordinator: closed")
-	ErrBusy   = errors.New("coordinator: too many operations wait")
+	ErrClosed   = errors.New("coordinator: closed")
+	ErrBusy     = errors.New("coordinator: too many operations wait")
+	ErrTimedOut = errors.New("coordinator: not committed in time")
 )
 
 // Op is one operation.
@@ -48,15 +50,17 @@ type Op[R any] struct {
 	// operation only waits until what it may have read is committed.
 	Run func() (batches [][]R, err error)
 	// Done is called once, by the loop or, when the operation was refused, by Submit: after the commit, or with the
-	// error of Run, of the log, ErrBusy or ErrClosed. After an error of the log the records may or may not be there.
+	// error of Run, of the log, ErrBusy, ErrClosed or ErrTimedOut. After the last, and after an error of the log, the
+	// records may or may not be there.
 	Done func(err error)
 }
 
 // Options of New.
 type Options struct {
-	Epoch    int32        // leader epoch of every append
-	MaxQueue int          // operations that may wait for their commit; 0 = 10 000
-	NowMs    func() int64 // nil = the wall clock
+	Epoch     int32        // leader epoch of every append
+	MaxQueue  int          // operations that may wait for their commit; 0 = 10 000
+	TimeoutMs int64        // an answer waits no longer for its commit; 0 = as long as it takes
+	NowMs     func() int64 // nil = the wall clock
 }
 
 func (o Options) withDefaults() Options {

@@ -13,6 +13,8 @@ import (
 // fakeLog commits when told.
 type fakeLog struct {
 	mu        sync.Mutex
+	appends   [][][]int
+	poison    int // an append with this value is refused
 	recs      []int
 	committed int64
 	err       error
@@ -26,6 +28,14 @@ func (l *fakeLog) Append(epoch int32, timestampMs int64, batches [][]int) (int64
 	if l.refuse != nil {
 		return 0, l.refuse
 	}
+	if l.poison != 0 {
+		for _, b := range batches {
+			if slices.Contains(b, l.poison) {
+				return 0, errPoison
+			}
+		}
+	}
+	l.appends = append(l.appends, slices.Clone(batches))
 	base := int64(len(l.recs))
 	for _, b := range batches {
 		l.recs = append(l.recs, b...)
@@ -49,6 +59,8 @@ func (l *fakeLog) fail(err error) {
 	l.mu.Unlock()
 	l.notify()
 }
+
+var errPoison = errors.New("poison")
 
 type sumMachine struct {
 	sum       int

@@ -3,7 +3,8 @@ package coordinator
 import "container/heap"
 
 // Timers are the deadlines of a machine. They hold no clock: the runtime that was given them runs what is due, and sleeps
-// until the next one. Only the loop uses them (or whoever drives the machine in a test).
+// until the next one. An operation of a timer that fails is tried again a little later, unless its timer was set anew: fire
+// must look whether there is still something to do. Only the loop uses them (or whoever drives the machine in a test).
 type Timers[R any] struct {
 	byKey map[TimerKey]*timer[R]
 	queue timerQueue[R]
@@ -55,12 +56,20 @@ func (t *Timers[R]) Next() (atMs int64, ok bool) {
 
 // Due takes out the earliest timer that is due at nowMs.
 func (t *Timers[R]) Due(nowMs int64) (fire func() Op[R], ok bool) {
+	x, ok := t.due(nowMs)
+	if !ok {
+		return nil, false
+	}
+	return x.fire, true
+}
+
+func (t *Timers[R]) due(nowMs int64) (*timer[R], bool) {
 	if len(t.queue) == 0 || t.queue[0].atMs > nowMs {
 		return nil, false
 	}
 	x := heap.Pop(&t.queue).(*timer[R])
 	delete(t.byKey, x.key)
-	return x.fire, true
+	return x, true
 }
 
 type timerQueue[R any] []*timer[R]
