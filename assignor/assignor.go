@@ -1,8 +1,26 @@
 // Package assignor spreads partitions over the members of a KIP-848 consumer group. It is pure: a Spec in, a target
 // assignment out. It knows no group state, no epoch and no record.
 //
+// While no rack is known, targets are those that Kafka's assignors of the same names compute, down to ties: Kafka walks
+// Java hash maps, and so do we (order.go). Where members and replicas have racks, which Kafka's disregard, what Kafka
+// would have assigned is then exchanged between members. The rule:
+//
+//  1. Balance. Uniform: every member keeps its number of partitions; where all subscribe to the same topics, members may
+//     trade who has the one more. Range: every member keeps its number of every topic, and topics that are co-partitioned
+//     stay so.
+//  2. Racks. Of those, an assignment with the most partitions at a member in the rack of a replica.
+//  3. Stickiness. Of those, no more partitions between racks than that needs (Range: the least departure from ranges).
+//
+// What is optimal already is left as it is.
+//
 // Source: KIP-848 (uniform and range assignors), KIP-881 (racks).
 package assignor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // Topic is one that members subscribe to.
 type Topic struct {
@@ -19,7 +37,7 @@ type Assignment = map[[16]byte][]int32
 type Member struct {
 	ID, InstanceID, Rack string                // InstanceID and Rack are "" if it has none
 	Topics               map[[16]byte]struct{} // subscribed, of those that exist
-	Current              Assignment            // its target so far
+	Current              Assignment            // its target so far; ascending partitions
 }
 
 // Spec is what there is to assign. Assignors change nothing in it.
@@ -27,12 +45,16 @@ type Spec struct {
 	Members     []Member // ascending by ID
 	Topics      map[[16]byte]Topic
 	Homogeneous bool // all members subscribe to the same topics
+	// Newest is the ID of the member whose join made this assignment necessary, "" = none. It decides ties only: Kafka's
+	// order puts it behind those that it had before.
+	Newest string
 }
 
 // Assignor spreads a group's partitions.
 type Assignor interface {
 	Name() string
-	// Assign gives every member of the spec its assignment; the partitions of a topic ascend.
+	// Assign gives every member of the spec its assignment; the partitions of a topic ascend, a topic without any is
+	// absent. It is an error that a member subscribes to a topic that the spec does not have.
 	Assign(s *Spec) (map[string]Assignment, error)
 }
 
@@ -47,20 +69,107 @@ func ByName(name string) (Assignor, bool) {
 	return nil, false
 }
 
-// Uniform balances the number of partitions and keeps what members have.
-type Uniform struct{}
+// table is an assignment in the making. Partitions are numbered through (items), topic after topic; members are numbered
+// in Kafka's order.
+type table struct {
+	members []*Member
+	topics  []Topic // of which there is a subscriber, ascending by ID
+	index   map[[16]byte]int32
+	first   []int32 // by topic, its first item; one more at the end
+	owner   []int32 // by item, a member; -1 = none
+	home    []int32 // by item, the member that has it so far and may keep it; -1 = none
+	size    []int32 // by member, the items it owns
+}
 
-// Name is "uniform".
-func (Uniform) Name() string { return "uniform" }
+func newTable(s *Spec) (*table, error) {
+	t := &table{index: map[[16]byte]int32{}, size: make([]int32, len(s.Members))}
+	for _, i := range memberOrder(s) {
+		t.members = append(t.members, &s.Members[i])
+	}
+	for i, m := range t.members {
+		if s.Homogeneous && i > 0 {
+			break
+		}
+		for id := range m.Topics {
+			topic, ok := s.Topics[id]
+			if !ok {
+				return nil, fmt.Errorf("assignor: member %s subscribes to topic %x, which is not among those given", m.ID, id)
+			}
+			if _, ok := t.index[id]; !ok {
+				t.index[id] = 0
+				t.topics = append(t.topics, topic)
+			}
+		}
+	}
+	slices.SortFunc(t.topics, func(a, b Topic) int { return compareIDs(a.ID, b.ID) })
+	end := int32(0)
+	for i, topic := range t.topics {
+		t.index[topic.ID] = int32(i)
+		t.first = append(t.first, end)
+		end += topic.Partitions
+	}
+	t.first = append(t.first, end)
+	t.owner, t.home = filled(end, -1), filled(end, -1)
+	for i, m := range t.members {
+		for id, parts := range m.Current {
+			if _, ok := m.Topics[id]; !ok {
+				continue
+			}
+			topic := t.index[id]
+			for _, p := range parts {
+				if p < t.topics[topic].Partitions {
+					t.home[t.first[topic]+p] = int32(i)
+				}
+			}
+		}
+	}
+	return t, nil
+}
 
-// Assign implements Assignor.
-func (Uniform) Assign(s *Spec) (map[string]Assignment, error) { return nil, nil }
+func filled(n, v int32) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = v
+	}
+	return out
+}
 
-// Range gives each member a contiguous range of every topic.
-type Range struct{}
+func (t *table) give(item, member int32) {
+	if old := t.owner[item]; old >= 0 {
+		t.size[old]--
+	}
+	t.owner[item] = member
+	t.size[member]++
+}
 
-// Name is "range".
-func (Range) Name() string { return "range" }
+func (t *table) result() map[string]Assignment {
+	out := make(map[string]Assignment, len(t.members))
+	by := make([]Assignment, len(t.members))
+	for i, m := range t.members {
+		by[i] = Assignment{}
+		out[m.ID] = by[i]
+	}
+	for i, topic := range t.topics {
+		for p := range topic.Partitions {
+			if m := t.owner[t.first[i]+p]; m >= 0 {
+				by[m][topic.ID] = append(by[m][topic.ID], p)
+			}
+		}
+	}
+	return out
+}
 
-// Assign implements Assignor.
-func (Range) Assign(s *Spec) (map[string]Assignment, error) { return nil, nil }
+// knowsRacks says whether racks can matter: a member has one, and so have the replicas of a topic.
+func knowsRacks(members []*Member, topics []Topic) bool {
+	return slices.ContainsFunc(members, func(m *Member) bool { return m.Rack != "" }) &&
+		slices.ContainsFunc(topics, func(t Topic) bool { return t.Racks != nil })
+}
+
+// compareIDs orders topic ids as Kafka does: as two signed 64-bit halves.
+func compareIDs(a, b [16]byte) int {
+	a[0] ^= 0x80
+	a[8] ^= 0x80
+	b[0] ^= 0x80
+	b[8] ^= 0x80
+	return cmp.Or(slices.Compare(a[:8], b[:8]), slices.Compare(a[8:], b[8:]))
+}
