@@ -62,6 +62,7 @@ type Machine struct {
 
 	groups  map[string]group
 	offsets *offsetStore
+	hashes  topicHashes // of topics that KIP-848 groups subscribe to
 }
 
 // kind is a group's protocol.

@@ -39,35 +39,6 @@ func (m *Machine) unloadedClassic() {}
 
 func (m *Machine) applyGroupMetadata(k *records.GroupMetadataKey, v *records.GroupMetadataValue) {}
 
-func (m *Machine) consumerHeartbeat(who Client, req *kmsg.ConsumerGroupHeartbeatRequest, done func(*kmsg.ConsumerGroupHeartbeatResponse)) decision {
-	return say(func(error) { done(consumerHeartbeatError(wire.UnknownServerError, nil)) })
-}
-
-func (m *Machine) consumerDescribe(group string) kmsg.ConsumerGroupDescribeResponseGroup {
-	return consumerDescribeError(group, wire.UnknownServerError)
-}
-
-// loadedConsumer arms the timers of KIP-848 groups after a load.
-func (m *Machine) loadedConsumer() {}
-
-func (m *Machine) applyConsumerGroupMetadata(k *records.ConsumerGroupMetadataKey, v *records.ConsumerGroupMetadataValue) {
-}
-
-func (m *Machine) applyConsumerGroupPartitionMetadata(k *records.ConsumerGroupPartitionMetadataKey, v *records.ConsumerGroupPartitionMetadataValue) {
-}
-
-func (m *Machine) applyConsumerGroupMemberMetadata(k *records.ConsumerGroupMemberMetadataKey, v *records.ConsumerGroupMemberMetadataValue) {
-}
-
-func (m *Machine) applyConsumerGroupTargetAssignmentMetadata(k *records.ConsumerGroupTargetAssignmentMetadataKey, v *records.ConsumerGroupTargetAssignmentMetadataValue) {
-}
-
-func (m *Machine) applyConsumerGroupTargetAssignmentMember(k *records.ConsumerGroupTargetAssignmentMemberKey, v *records.ConsumerGroupTargetAssignmentMemberValue) {
-}
-
-func (m *Machine) applyConsumerGroupCurrentMemberAssignment(k *records.ConsumerGroupCurrentMemberAssignmentKey, v *records.ConsumerGroupCurrentMemberAssignmentValue) {
-}
-
 func (m *Machine) applyConsumerGroupRegularExpression(k *records.ConsumerGroupRegularExpressionKey, v *records.ConsumerGroupRegularExpressionValue) {
 }
 
