@@ -19,6 +19,7 @@ type feature struct {
 // level is the quorum's and not in the image. It is never written to.
 var features = [...]feature{
 	{"eligible.leader.replicas.version", 0, 1},
+	{"group.version", 0, 1},
 	{"metadata.version", 7, 29},
 }
 

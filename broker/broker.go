@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/controller"
+	"github.com/millrace-project/millrace/groups"
 	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/netio"
 	"github.com/millrace-project/millrace/quorum"
@@ -46,6 +47,8 @@ type Broker struct {
 	ctl    *controller.Controller
 	server *netio.Server
 
+	groups      *groups.Coordinator
+	offsets     offsetsTopic
 	topics      topicTable
 	producerIDs producerIDs
 	sessions    *session.Cache

@@ -22,28 +22,35 @@ const (
 	textCoordinatorUnavailable = "The coordinator is not available."
 )
 
-// handleFindCoordinator answers FindCoordinator 0–6. This build has no coordinators, so each key
-// that could have one gets COORDINATOR_NOT_AVAILABLE, which clients retry.
+// handleFindCoordinator answers FindCoordinator 0–6: which broker leads the partition of __consumer_offsets that holds a
+// group. While there is no such topic it is created, and the answer is COORDINATOR_NOT_AVAILABLE, which clients retry. So is
+// that for transactions and shares, which have no coordinator in this build.
 func (b *Broker) handleFindCoordinator(c *call, req *kmsg.FindCoordinatorRequest) {
-	c.reply(findCoordinator(req, c.h.APIVersion))
+	v := b.viewOf(c)
+	c.reply(findCoordinator(req, c.h.APIVersion, func(group string) (wire.NodeEndpoint, wire.Code) { return b.groupCoordinator(v, group) }))
 }
 
-func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16) *kmsg.FindCoordinatorResponse {
+// findCoordinator answers with what ofGroup says of groups.
+func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16, ofGroup func(id string) (wire.NodeEndpoint, wire.Code)) *kmsg.FindCoordinatorResponse {
 	resp := kmsg.NewPtrFindCoordinatorResponse()
-	if version < 4 {
-		code := coordinatorError(req.CoordinatorType, req.CoordinatorKey, version)
-		text := textCoordinatorUnavailable
-		if code == wire.InvalidRequest {
-			text = textInvalidRequest
+	find := func(key string) (wire.NodeEndpoint, wire.Code) {
+		if req.CoordinatorType == coordinatorGroup {
+			return ofGroup(key)
 		}
+		return nowhere, coordinatorError(req.CoordinatorType, key, version)
+	}
+	if version < 4 {
+		at, code := find(req.CoordinatorKey)
+		text := textOf(code)
 		resp.ErrorCode, resp.ErrorMessage = int16(code), &text
-		resp.NodeID, resp.Port = -1, -1
+		resp.NodeID, resp.Host, resp.Port = at.NodeID, at.Host, at.Port
 		return resp
 	}
 	for _, key := range req.CoordinatorKeys {
+		at, code := find(key)
 		co := kmsg.NewFindCoordinatorResponseCoordinator()
-		co.Key, co.NodeID, co.Port = key, -1, -1
-		co.ErrorCode = int16(coordinatorError(req.CoordinatorType, key, version))
+		co.Key, co.ErrorCode = key, int16(code)
+		co.NodeID, co.Host, co.Port = at.NodeID, at.Host, at.Port
 		text := "" // Kafka leaves it empty but for a type that does not exist
 		if req.CoordinatorType < coordinatorGroup || req.CoordinatorType > coordinatorShare {
 			text = textInvalidRequest
@@ -54,14 +61,45 @@ func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16) *kmsg.Find
 	return resp
 }
 
+// textOf is what versions before 4 say beside a code.
+func textOf(code wire.Code) string {
+	switch code {
+	case wire.None:
+		return "NONE"
+	case wire.InvalidRequest:
+		return textInvalidRequest
+	}
+	return textCoordinatorUnavailable
+}
+
+// nowhere is the coordinator of a key that has none.
+var nowhere = wire.NodeEndpoint{NodeID: -1, Port: -1}
+
+// coordinatorError is why a key that is no group's has no coordinator.
 func coordinatorError(kind int8, key string, version int16) wire.Code {
-	switch {
-	case kind == coordinatorGroup, kind == coordinatorTransaction:
-		return wire.CoordinatorNotAvailable
-	case kind == coordinatorShare && version >= 6 && validShareKey(key):
+	if kind == coordinatorTransaction || kind == coordinatorShare && version >= 6 && validShareKey(key) {
 		return wire.CoordinatorNotAvailable
 	}
 	return wire.InvalidRequest
+}
+
+// groupCoordinator is where the coordinator of a group is reached through the view's listener.
+func (b *Broker) groupCoordinator(v view, group string) (wire.NodeEndpoint, wire.Code) {
+	t := v.img.Topic(topicConsumerOffsets)
+	if t == nil {
+		b.createOffsetsTopic()
+		return nowhere, wire.CoordinatorNotAvailable
+	}
+	index, ok := b.groups.PartitionFor(group)
+	if !ok {
+		return nowhere, wire.CoordinatorNotAvailable
+	}
+	p := t.Partition(index)
+	if p == nil || !v.alive(p.Leader) {
+		return nowhere, wire.CoordinatorNotAvailable
+	}
+	at := v.node(p.Leader)
+	return wire.NodeEndpoint{NodeID: p.Leader, Host: at.Host, Port: int32(at.Port)}, wire.None
 }
 
 // validShareKey says whether key is group:topicId:partition (KIP-932).

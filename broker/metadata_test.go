@@ -155,10 +155,10 @@ func TestCreatableTopics(t *testing.T) {
 		slices.Sort(out)
 		return strings.Join(out, " ")
 	}
-	if creatable(cfg, topicConsumerOffsets).NumPartitions != 3 || got(topicConsumerOffsets) != "cleanup.policy=compact compression.type=producer segment.bytes=104857600" {
+	if c := creatable(cfg, topicConsumerOffsets); c.NumPartitions != 3 || c.ReplicationFactor != 1 || got(topicConsumerOffsets) != "cleanup.policy=compact compression.type=producer segment.bytes=104857600" {
 		t.Errorf("offsets: %s", got(topicConsumerOffsets))
 	}
-	if want := "cleanup.policy=compact compression.type=uncompressed min.insync.replicas=2 segment.bytes=2000000 unclean.leader.election.enable=false"; got(topicTransactionState) != want {
+	if want := "cleanup.policy=compact compression.type=uncompressed min.insync.replicas=1 segment.bytes=2000000 unclean.leader.election.enable=false"; got(topicTransactionState) != want {
 		t.Errorf("transactions: %s", got(topicTransactionState))
 	}
 }
@@ -199,10 +199,10 @@ func TestApiVersionsTellWhatIsServed(t *testing.T) {
 		case 3:
 			wantSupported = []string{"metadata.version"}
 		case 4:
-			wantSupported = []string{"eligible.leader.replicas.version", "metadata.version"}
+			wantSupported = []string{"eligible.leader.replicas.version", "group.version", "metadata.version"}
 		}
-		if version >= 3 { // group.version is finalized too, but there are no groups here
-			wantFinalized = []string{"eligible.leader.replicas.version", "metadata.version"}
+		if version >= 3 {
+			wantFinalized = []string{"eligible.leader.replicas.version", "group.version", "metadata.version"}
 			if resp.FinalizedFeaturesEpoch != 3 {
 				t.Errorf("epoch %d", resp.FinalizedFeaturesEpoch)
 			}
@@ -233,7 +233,7 @@ func TestFindCoordinatorHasNone(t *testing.T) {
 		{9, 6, []wire.Code{42, 42}, textInvalidRequest},
 	} {
 		req.CoordinatorType = c.kind
-		resp := findCoordinator(req, c.version)
+		resp := findCoordinator(req, c.version, func(string) (wire.NodeEndpoint, wire.Code) { return nowhere, wire.CoordinatorNotAvailable })
 		var got []wire.Code
 		text := ""
 		if c.version < 4 {

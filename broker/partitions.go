@@ -56,14 +56,19 @@ func (b *Broker) setStraysAside(img *metadata.Image) error {
 // apply follows a delta of the image. It runs on the controller's loop, before the request that
 // made the change is answered: a topic is served when its creation is answered.
 func (b *Broker) apply(img *metadata.Image, d *metadata.Delta) {
+	var deleted []string
 	for _, t := range d.Deleted {
 		b.dropTopic(t)
+		deleted = append(deleted, t.Name)
 	}
 	for _, t := range d.Created {
 		b.serveTopic(img, t)
 	}
 	for i := range d.Changed {
 		b.serveTopic(img, d.Changed[i].Topic)
+	}
+	if deleted != nil {
+		b.groups.TopicsDeleted(deleted)
 	}
 	for _, r := range d.Configs {
 		switch {
@@ -111,6 +116,9 @@ func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
 	s.slots.Store(&slots)
 	if fresh {
 		b.topics.put(s)
+	}
+	if t.Name == topicConsumerOffsets {
+		b.leadOffsets(t, slots)
 	}
 }
 
@@ -177,6 +185,9 @@ func (b *Broker) dropTopic(t *metadata.Topic) {
 		return
 	}
 	b.topics.remove(s)
+	if s.name == topicConsumerOffsets {
+		b.dropOffsets(t)
+	}
 	for _, sl := range *s.slots.Load() {
 		if sl.partition == nil {
 			continue

@@ -27,8 +27,8 @@ func (b *Broker) Serve() error {
 // Addr is the address ("host:port") of the first listener.
 func (b *Broker) Addr() string { return b.server.Addrs()[b.cfg.Listeners[0].Name].String() }
 
-// Shutdown stops in the order that keeps what was promised: no more requests; what is in flight is
-// answered, until ctx is done; the controller notes the controlled shutdown; all logs are synced and
+// Shutdown stops in the order that keeps what was promised: the group coordinator resigns; no more requests; what is in
+// flight is answered, until ctx is done; the controller notes the controlled shutdown; all logs are synced and
 // their checkpoints written; last, and only if every log closed cleanly, the marker of a clean stop.
 // A ctx that is done skips the waiting, never the sync.
 func (b *Broker) Shutdown(ctx context.Context) error {
@@ -44,6 +44,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		_, is := e.(*fetch)
 		return is
 	})
+	// Members that wait for a rebalance are sent to look for another coordinator, or the drain would wait for them.
+	b.groups.Close()
 	drained := b.server.Shutdown(ctx)
 	if drained != nil {
 		b.log.Warn("stopped before every request was answered", "cause", drained)
@@ -84,6 +86,9 @@ func (b *Broker) abandon() error {
 	var errs []error
 	if b.server != nil {
 		errs = append(errs, b.server.Close())
+	}
+	if b.groups != nil {
+		b.groups.Close()
 	}
 	if b.ctl != nil {
 		errs = append(errs, b.ctl.Close())

@@ -13,6 +13,9 @@ func Standalone(dir, addr string) []Pair {
 	return []Pair{
 		{Key: "log.dirs", Value: dir},
 		{Key: "listeners", Value: "PLAINTEXT://" + addr},
+		{Key: "offsets.topic.replication.factor", Value: "1"},
+		{Key: "transaction.state.log.replication.factor", Value: "1"},
+		{Key: "transaction.state.log.min.isr", Value: "1"},
 	}
 }
 
@@ -169,6 +172,7 @@ func (s *Server) fill(in *reader) error {
 	s.TxnLogReplicationFactor = int16(in.i32("transaction.state.log.replication.factor"))
 	s.fillSockets(in)
 	s.fillStore(in)
+	s.fillGroups(in)
 	if err := s.fillOverrides(in); err != nil {
 		return err
 	}

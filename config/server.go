@@ -61,6 +61,7 @@ type Server struct {
 	MetadataSegmentMs       int64
 	MetadataRetentionBytes  int64
 	MetadataRetentionMs     int64
+	Groups                  Groups
 	OffsetsTopicPartitions  int32
 	OffsetsTopicReplication int16
 	TxnLogPartitions        int32
