@@ -1,25 +1,40 @@
 package groups
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 
 	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Options of New. All but Logger must be set.
+// Options of New. Image, NowMs and NewID must be set.
 type Options struct {
 	Config Config
 	Image  func() *metadata.Image // committed; the newest
 	NowMs  func() int64
 	NewID  func() string // a random id of Kafka's form (base64url of 16 bytes)
+	// LoadWidth is how many partitions are loaded at once; 0 = 4.
+	LoadWidth int
+	// CommitTimeoutMs is how long an answer waits for its records to be committed (offsets.commit.timeout.ms); 0 = 5000.
+	CommitTimeoutMs int64
+	// Logger, when set, also takes the panics of decisions, which are answered with UNKNOWN_SERVER_ERROR then.
 	Logger *slog.Logger
 }
 
-// Log is a partition of __consumer_offsets.
+func (o Options) withDefaults() Options {
+	if o.LoadWidth == 0 {
+		o.LoadWidth = 4
+	}
+	if o.CommitTimeoutMs == 0 {
+		o.CommitTimeoutMs = 5000
+	}
+	return o
+}
+
+// Log is a partition of __consumer_offsets. Its errors have a code if they are Coded.
 type Log interface {
 	coordinator.Log[Record]
 	// Replay gives every entry from the log's start to end, in order. An error of fn ends it and is returned.
@@ -40,17 +55,26 @@ type Entry struct {
 // Coordinator runs a Machine for each partition of __consumer_offsets that this node leads, and takes each request to
 // that of its group. Its methods may be called from anywhere. What takes a done calls it once, from any goroutine.
 type Coordinator struct {
-	o Options
+	o      Options
+	width  chan struct{} // a place for each load
+	counts offsetCounts
 
 	mu struct {
 		sync.RWMutex
 		partitions int32
+		shards     map[int32]*shard
 		closed     bool
 	}
+	running sync.WaitGroup // loads, and what ends a shard
 }
 
 // New makes a coordinator that leads nothing.
-func New(o Options) *Coordinator { return &Coordinator{o: o} }
+func New(o Options) *Coordinator {
+	c := &Coordinator{o: o.withDefaults()}
+	c.width = make(chan struct{}, c.o.LoadWidth)
+	c.mu.shards = map[int32]*shard{}
+	return c
+}
 
 // SetPartitions says how many partitions __consumer_offsets has; 0 = it does not exist yet.
 func (c *Coordinator) SetPartitions(n int32) {
@@ -63,92 +87,90 @@ func (c *Coordinator) SetPartitions(n int32) {
 func (c *Coordinator) PartitionFor(group string) (partition int32, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.mu.partitions == 0 {
-		return 0, false
-	}
-	return 0, true
+	return partitionFor(group, c.mu.partitions)
 }
 
-// Lead starts to load the partition, in the background, and then answers for it at that leader epoch. A Lead at a newer
-// epoch, or Resign, ends the one before.
-func (c *Coordinator) Lead(partition, epoch int32, log Log) {}
+// Lead starts to load the partition, in the background, and then answers for it at that leader epoch. It ends a Lead at
+// an older epoch; one that is not newer than what is led has no effect.
+func (c *Coordinator) Lead(partition, epoch int32, log Log) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.mu.shards[partition]
+	if c.mu.closed || before != nil && before.epoch >= epoch && !before.resigned() {
+		return
+	}
+	s := &shard{c: c, partition: partition, epoch: epoch, log: log, gone: make(chan struct{}), ended: make(chan struct{})}
+	if before != nil {
+		before.resign()
+	}
+	c.mu.shards[partition] = s
+	c.running.Add(1)
+	go s.run(before)
+}
 
-// Resign answers NOT_COORDINATOR for the partition from now on.
-func (c *Coordinator) Resign(partition int32) {}
+// Resign answers NOT_COORDINATOR for the partition from now on, also to who waits.
+func (c *Coordinator) Resign(partition int32) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if s := c.mu.shards[partition]; s != nil {
+		s.resign()
+	}
+}
+
+// forget drops a shard that has ended.
+func (c *Coordinator) forget(s *shard) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.shards[s.partition] == s {
+		delete(c.mu.shards, s.partition)
+	}
+}
 
 // Close resigns from all partitions and waits for what runs.
-func (c *Coordinator) Close() {}
+func (c *Coordinator) Close() {
+	c.mu.Lock()
+	c.mu.closed = true
+	for _, s := range c.mu.shards {
+		s.resign()
+	}
+	c.mu.Unlock()
+	c.running.Wait()
+}
 
 // TopicsDeleted drops what groups have committed for topics that exist no more.
-func (c *Coordinator) TopicsDeleted(names []string) {}
+func (c *Coordinator) TopicsDeleted(names []string) {
+	for _, s := range c.all() {
+		if s.code() == 0 {
+			s.submit("", func(m *Machine) decision { return m.topicsDeleted(names) }, func(error) {})
+		}
+	}
+}
 
-// EndTransaction makes what the producer has committed in its transaction to groups of the partition visible, or drops it.
+// EndTransaction is told that the marker which ends the producer's transaction is in the log of the partition: what the
+// producer has committed there counts from now on, or is dropped.
 func (c *Coordinator) EndTransaction(partition int32, p Producer, commit bool, done func(error)) {
-	done(coordinator.ErrClosed)
+	c.mu.RLock()
+	s := c.mu.shards[partition]
+	c.mu.RUnlock()
+	if s == nil || s.code() != 0 {
+		done(coordinator.ErrClosed)
+		return
+	}
+	s.submit("", func(m *Machine) decision {
+		m.applyMarker(p, commit)
+		return say(done)
+	}, done)
 }
 
-// JoinGroup serves a member that joins a classic group.
-func (c *Coordinator) JoinGroup(who Client, req *kmsg.JoinGroupRequest, done func(*kmsg.JoinGroupResponse)) {
-	done(kmsg.NewPtrJoinGroupResponse())
+// all gives the shards that there are.
+func (c *Coordinator) all() []*shard {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	out := make([]*shard, 0, len(c.mu.shards))
+	for _, s := range c.mu.shards {
+		out = append(out, s)
+	}
+	return out
 }
 
-// SyncGroup serves a member that asks for its assignment.
-func (c *Coordinator) SyncGroup(who Client, req *kmsg.SyncGroupRequest, done func(*kmsg.SyncGroupResponse)) {
-	done(kmsg.NewPtrSyncGroupResponse())
-}
-
-// Heartbeat keeps a member of a classic group alive.
-func (c *Coordinator) Heartbeat(who Client, req *kmsg.HeartbeatRequest, done func(*kmsg.HeartbeatResponse)) {
-	done(kmsg.NewPtrHeartbeatResponse())
-}
-
-// LeaveGroup takes members out of a group.
-func (c *Coordinator) LeaveGroup(who Client, req *kmsg.LeaveGroupRequest, done func(*kmsg.LeaveGroupResponse)) {
-	done(kmsg.NewPtrLeaveGroupResponse())
-}
-
-// DescribeGroups describes classic groups, each by its own coordinator.
-func (c *Coordinator) DescribeGroups(who Client, req *kmsg.DescribeGroupsRequest, done func(*kmsg.DescribeGroupsResponse)) {
-	done(kmsg.NewPtrDescribeGroupsResponse())
-}
-
-// ListGroups lists the groups of all partitions that this node leads.
-func (c *Coordinator) ListGroups(who Client, req *kmsg.ListGroupsRequest, done func(*kmsg.ListGroupsResponse)) {
-	done(kmsg.NewPtrListGroupsResponse())
-}
-
-// DeleteGroups deletes groups without members, with their offsets.
-func (c *Coordinator) DeleteGroups(who Client, req *kmsg.DeleteGroupsRequest, done func(*kmsg.DeleteGroupsResponse)) {
-	done(kmsg.NewPtrDeleteGroupsResponse())
-}
-
-// OffsetCommit stores offsets. Topics have their names.
-func (c *Coordinator) OffsetCommit(who Client, req *kmsg.OffsetCommitRequest, done func(*kmsg.OffsetCommitResponse)) {
-	done(kmsg.NewPtrOffsetCommitResponse())
-}
-
-// TxnOffsetCommit stores offsets that count when the producer's transaction commits.
-func (c *Coordinator) TxnOffsetCommit(who Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) {
-	done(kmsg.NewPtrTxnOffsetCommitResponse())
-}
-
-// OffsetFetch reads committed offsets of groups. The request has Groups at every version, the answer too; topics have
-// their names.
-func (c *Coordinator) OffsetFetch(who Client, req *kmsg.OffsetFetchRequest, done func(*kmsg.OffsetFetchResponse)) {
-	done(kmsg.NewPtrOffsetFetchResponse())
-}
-
-// OffsetDelete deletes offsets of a group.
-func (c *Coordinator) OffsetDelete(who Client, req *kmsg.OffsetDeleteRequest, done func(*kmsg.OffsetDeleteResponse)) {
-	done(kmsg.NewPtrOffsetDeleteResponse())
-}
-
-// ConsumerGroupHeartbeat serves a member of a KIP-848 group.
-func (c *Coordinator) ConsumerGroupHeartbeat(who Client, req *kmsg.ConsumerGroupHeartbeatRequest, done func(*kmsg.ConsumerGroupHeartbeatResponse)) {
-	done(kmsg.NewPtrConsumerGroupHeartbeatResponse())
-}
-
-// ConsumerGroupDescribe describes KIP-848 groups, each by its own coordinator.
-func (c *Coordinator) ConsumerGroupDescribe(who Client, req *kmsg.ConsumerGroupDescribeRequest, done func(*kmsg.ConsumerGroupDescribeResponse)) {
-	done(kmsg.NewPtrConsumerGroupDescribeResponse())
-}
+var errResigned = errors.New("groups: resigned while loading")

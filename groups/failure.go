@@ -21,12 +21,20 @@ func failureCode(err error) wire.Code {
 		return wire.None
 	case errors.Is(err, coordinator.ErrClosed):
 		return wire.NotCoordinator
-	case errors.Is(err, coordinator.ErrBusy):
+	case errors.Is(err, coordinator.ErrBusy), errors.Is(err, coordinator.ErrTimedOut):
 		return wire.CoordinatorNotAvailable
 	case errors.As(err, &coded):
 		return coordinatorCode(coded.Code())
 	}
 	return wire.UnknownServerError
+}
+
+// fetchFailureCode is failureCode for OffsetFetch: consumers before 3.9 do not expect COORDINATOR_NOT_AVAILABLE there.
+func fetchFailureCode(err error) wire.Code {
+	if code := failureCode(err); code != wire.CoordinatorNotAvailable {
+		return code
+	}
+	return wire.NotCoordinator
 }
 
 // coordinatorCode turns what a partition answers to a write into what a coordinator answers.

@@ -59,6 +59,8 @@ type Machine struct {
 	nowMs  func() int64
 	newID  func() string // a random id of Kafka's form (base64url of 16 bytes)
 	timers *coordinator.Timers[Record]
+	// panicked, when set, is told of a decision's panic, which costs that request alone then.
+	panicked func(v any)
 
 	groups  map[string]group
 	offsets *offsetStore
