@@ -1,0 +1,382 @@
+package assignor
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"testing"
+)
+
+// randomSpec makes a small group. racks 0: none is known.
+func randomSpec(rng *rand.Rand, racks int) *Spec {
+	s := &Spec{Topics: map[[16]byte]Topic{}, Homogeneous: rng.Intn(2) == 0}
+	var ids [][16]byte
+	for range 1 + rng.Intn(4) {
+		t := Topic{Partitions: int32(1 + rng.Intn(8))}
+		rng.Read(t.ID[:])
+		if racks > 0 && rng.Intn(8) > 0 {
+			seed, width := rng.Int63(), 1+rng.Intn(2)
+			t.Racks = func(p int32) []string {
+				in := rand.New(rand.NewSource(seed + int64(p)))
+				out := make([]string, width)
+				for i := range out {
+					out[i] = fmt.Sprint("r", in.Intn(racks))
+				}
+				return out
+			}
+		}
+		ids = append(ids, t.ID)
+		s.Topics[t.ID] = t
+	}
+	subscription := func() map[[16]byte]struct{} {
+		out := map[[16]byte]struct{}{ids[0]: {}}
+		for _, id := range ids[1:] {
+			if rng.Intn(2) == 0 {
+				out[id] = struct{}{}
+			}
+		}
+		return out
+	}
+	all := subscription()
+	for i := range 1 + rng.Intn(6) {
+		m := Member{ID: fmt.Sprintf("m%d", i), Topics: all, Current: Assignment{}}
+		if !s.Homogeneous {
+			m.Topics = subscription()
+		}
+		if racks > 0 && rng.Intn(6) > 0 {
+			m.Rack = fmt.Sprint("r", rng.Intn(racks))
+		}
+		if rng.Intn(4) == 0 {
+			m.InstanceID = fmt.Sprint("i", 9-i)
+		}
+		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+// next is the spec after a change, with the target as what members have.
+func next(rng *rand.Rand, s *Spec, target map[string]Assignment) *Spec {
+	n := *s
+	n.Newest = ""
+	n.Members = nil
+	for _, m := range s.Members {
+		m.Current = target[m.ID]
+		n.Members = append(n.Members, m)
+	}
+	switch rng.Intn(4) {
+	case 0:
+		if len(n.Members) > 1 {
+			i := rng.Intn(len(n.Members))
+			n.Members = slices.Delete(n.Members, i, i+1)
+		}
+	case 1:
+		n.Newest = fmt.Sprint("n", rng.Intn(100))
+		if !slices.ContainsFunc(n.Members, func(m Member) bool { return m.ID == n.Newest }) {
+			joins := n.Members[rng.Intn(len(n.Members))]
+			joins.ID, joins.InstanceID, joins.Current = n.Newest, "", Assignment{}
+			n.Members = append(n.Members, joins)
+		}
+	case 2:
+		n.Topics = maps.Clone(n.Topics)
+		for id, t := range n.Topics {
+			t.Partitions += int32(rng.Intn(3))
+			n.Topics[id] = t
+		}
+	}
+	slices.SortFunc(n.Members, func(a, b Member) int { return compareStrings(a.ID, b.ID) })
+	return &n
+}
+
+// Random groups through random changes: a dumb check of everything that the package promises.
+func TestInvariants(t *testing.T) {
+	for seed := range int64(500) {
+		rng := rand.New(rand.NewSource(seed))
+		s := randomSpec(rng, int(seed%4))
+		for step := range 5 {
+			for _, a := range []Assignor{Uniform{}, Range{}} {
+				got, err := a.Assign(s)
+				if err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				if err := checkTarget(s, a, got); err != nil {
+					t.Fatalf("seed %d step %d %s: %v\n%s", seed, step, a.Name(), err, show(s, got))
+				}
+			}
+			target, _ := Uniform{}.Assign(s)
+			s = next(rng, s, target)
+		}
+	}
+}
+
+func show(s *Spec, got map[string]Assignment) (out string) {
+	for _, m := range s.Members {
+		out += fmt.Sprintf("%s instance %q rack %q had %v has %v\n", m.ID, m.InstanceID, m.Rack, m.Current, got[m.ID])
+	}
+	for id, topic := range s.Topics {
+		out += fmt.Sprintf("%x: %d partitions", id[:2], topic.Partitions)
+		for p := range topic.Partitions {
+			if topic.Racks != nil {
+				out += fmt.Sprint(" ", topic.Racks(p))
+			}
+		}
+		out += "\n"
+	}
+	return out
+}
+
+func checkTarget(s *Spec, a Assignor, got map[string]Assignment) error {
+	owner, err := owners(s, got)
+	if err != nil {
+		return err
+	}
+	for _, m := range s.Members {
+		for id := range m.Topics {
+			for p := range s.Topics[id].Partitions {
+				if _, ok := owner[part{id, p}]; !ok {
+					return fmt.Errorf("%x-%d is nobody's", id[:2], p)
+				}
+			}
+		}
+	}
+	bare := *s
+	bare.Topics = map[[16]byte]Topic{}
+	for id, t := range s.Topics {
+		bare.Topics[id] = Topic{ID: id, Partitions: t.Partitions}
+	}
+	plain, err := a.Assign(&bare)
+	if err != nil {
+		return err
+	}
+	if err := balanced(s, a, plain, got); err != nil {
+		return err
+	}
+	if a.Name() == "range" {
+		if got, most := local(s, got), mostLocalRange(s, plain); got != most {
+			return fmt.Errorf("%d partitions are at a member in the rack of a replica, %d could be", got, most)
+		}
+	} else {
+		most, fewest := best(s, plain)
+		if local(s, got) != most || racksMatter(s) && movedKinds(s, got) != fewest {
+			return fmt.Errorf("%d partitions are at a member in the rack of a replica, %d could be; %d moved to another kind of member, %d have to", local(s, got), most, movedKinds(s, got), fewest)
+		}
+		again := *s
+		again.Members = slices.Clone(s.Members)
+		for i := range again.Members {
+			again.Members[i].Current = got[again.Members[i].ID]
+		}
+		twice, _ := a.Assign(&again)
+		if !equal(got, twice) {
+			return fmt.Errorf("assigned again, nothing having changed, it is\n%s", show(s, twice))
+		}
+	}
+	return nil
+}
+
+type part struct {
+	topic [16]byte
+	p     int32
+}
+
+// owners inverts a target, and refuses what is assigned twice, not subscribed, not there, or out of order.
+func owners(s *Spec, got map[string]Assignment) (map[part]string, error) {
+	out := map[part]string{}
+	if len(got) != len(s.Members) {
+		return nil, fmt.Errorf("%d of %d members have a target", len(got), len(s.Members))
+	}
+	for _, m := range s.Members {
+		for id, parts := range got[m.ID] {
+			if _, ok := m.Topics[id]; !ok || len(parts) == 0 || !slices.IsSorted(parts) {
+				return nil, fmt.Errorf("%s has %v of %x", m.ID, parts, id[:2])
+			}
+			for _, p := range parts {
+				if other, twice := out[part{id, p}]; twice || p < 0 || p >= s.Topics[id].Partitions {
+					return nil, fmt.Errorf("%s has %x-%d, %s too", m.ID, id[:2], p, other)
+				}
+				out[part{id, p}] = m.ID
+			}
+		}
+	}
+	return out, nil
+}
+
+func racksMatter(s *Spec) bool {
+	t, _ := newTable(s)
+	return knowsRacks(t.members, t.topics)
+}
+
+func count(a Assignment) (n int) {
+	for _, parts := range a {
+		n += len(parts)
+	}
+	return n
+}
+
+// balanced compares with plain, which is the target without racks.
+func balanced(s *Spec, a Assignor, plain, got map[string]Assignment) error {
+	least, most := 1<<30, 0
+	for id, x := range got {
+		least, most = min(least, count(x)), max(most, count(x))
+		if a.Name() == "range" {
+			for topic := range s.Topics {
+				if len(x[topic]) != len(plain[id][topic]) {
+					return fmt.Errorf("%s has %d of %x, without racks %d", id, len(x[topic]), topic[:2], len(plain[id][topic]))
+				}
+			}
+		} else if !s.Homogeneous && count(x) != count(plain[id]) {
+			return fmt.Errorf("%s has %d, without racks %d", id, count(x), count(plain[id]))
+		}
+	}
+	if a.Name() == "uniform" && s.Homogeneous && most > least+1 {
+		return fmt.Errorf("from %d to %d partitions", least, most)
+	}
+	if a.Name() == "range" && s.Homogeneous {
+		for x := range s.Topics {
+			for y := range s.Topics {
+				if s.Topics[x].Partitions == s.Topics[y].Partitions && len(s.Members[0].Topics) == len(s.Topics) {
+					for id := range got {
+						if !slices.Equal(got[id][x], got[id][y]) {
+							return fmt.Errorf("%s has %v of %x and %v of %x", id, got[id][x], x[:2], got[id][y], y[:2])
+						}
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func equal(a, b map[string]Assignment) bool {
+	return maps.EqualFunc(a, b, func(x, y Assignment) bool { return maps.EqualFunc(x, y, slices.Equal[[]int32]) })
+}
+
+func isLocal(s *Spec, m *Member, id [16]byte, p int32) bool {
+	racks := s.Topics[id].Racks
+	return m.Rack != "" && racks != nil && slices.Contains(racks(p), m.Rack)
+}
+
+func local(s *Spec, got map[string]Assignment) (n int) {
+	for i := range s.Members {
+		m := &s.Members[i]
+		for id, parts := range got[m.ID] {
+			for _, p := range parts {
+				if isLocal(s, m, id, p) {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// Who is not needed elsewhere keeps what it has: a member that joins takes its share and nothing else moves.
+func TestRacksKeepWhatIsLocal(t *testing.T) {
+	s := rackSpec(60, 600, 2, 3)
+	before, _ := Uniform{}.Assign(s)
+	for i := range s.Members {
+		s.Members[i].Current = before[s.Members[i].ID]
+	}
+	joins := s.Members[0]
+	joins.ID, joins.Current = "z", Assignment{}
+	s.Members = append(s.Members, joins)
+	after, err := Uniform{}.Assign(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := 0
+	for _, m := range s.Members {
+		for id, parts := range after[m.ID] {
+			for _, p := range parts {
+				if !slices.Contains(m.Current[id], p) {
+					moved++
+				}
+			}
+		}
+	}
+	// 600 over 61: z gets 9 and 10 of the rest, at most one each, give one up.
+	if n := count(after["z"]); moved > n+2 || local(s, after) != 600 {
+		t.Errorf("%d partitions moved for %d of the new member; %d are local", moved, n, local(s, after))
+	}
+}
+
+func TestUnknownTopicIsAnError(t *testing.T) {
+	s := &Spec{Members: []Member{{ID: "a", Topics: map[[16]byte]struct{}{{1}: {}}}}, Homogeneous: true}
+	for _, a := range []Assignor{Uniform{}, Range{}} {
+		if _, err := a.Assign(s); err == nil {
+			t.Errorf("%s assigns a topic that is not there", a.Name())
+		}
+	}
+	for _, a := range []Assignor{Uniform{}, Range{}} {
+		if got, err := a.Assign(&Spec{Homogeneous: true}); err != nil || len(got) != 0 {
+			t.Errorf("%s of nobody: %v, %v", a.Name(), got, err)
+		}
+	}
+}
+
+// rackSpec is members in racks that take turns, and topics of 100 partitions with that many replicas.
+func rackSpec(members, partitions, replicas, racks int) *Spec {
+	s := &Spec{Topics: map[[16]byte]Topic{}, Homogeneous: true}
+	all := map[[16]byte]struct{}{}
+	for i := range partitions / 100 {
+		topic := Topic{ID: [16]byte{byte(i >> 8), byte(i), 1}, Partitions: 100}
+		if racks > 0 {
+			topic.Racks = func(p int32) []string {
+				out := make([]string, replicas)
+				for r := range out {
+					out[r] = fmt.Sprint("r", (int(p)*7+r+i)%racks)
+				}
+				return out
+			}
+		}
+		s.Topics[topic.ID], all[topic.ID] = topic, struct{}{}
+	}
+	for i := range members {
+		m := Member{ID: fmt.Sprintf("member-%04d", i), Topics: all}
+		if racks > 0 {
+			m.Rack = fmt.Sprint("r", i%racks)
+		}
+		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+// 1000 members, 10 000 partitions: from nothing, and after one member has left.
+func BenchmarkAssign(b *testing.B) {
+	for _, a := range []Assignor{Uniform{}, Range{}} {
+		for _, racks := range []int{0, 3, 10, 100} {
+			for _, mixed := range []bool{false, true} {
+				s := rackSpec(1000, 10_000, 2, racks)
+				if mixed {
+					s.Homogeneous = false
+					few := maps.Clone(s.Members[0].Topics)
+					maps.DeleteFunc(few, func(id [16]byte, _ struct{}) bool { return id[1]%2 == 0 })
+					for i := range s.Members {
+						if i/10%2 == 0 {
+							s.Members[i].Topics = few
+						}
+					}
+				}
+				name := fmt.Sprintf("%s/racks=%d/mixed=%v", a.Name(), racks, mixed)
+				b.Run(name+"/fresh", func(b *testing.B) {
+					for b.Loop() {
+						a.Assign(s)
+					}
+				})
+				got, err := a.Assign(s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				left := *s
+				left.Members = slices.Clone(s.Members[1:])
+				for i := range left.Members {
+					left.Members[i].Current = got[left.Members[i].ID]
+				}
+				b.Run(name+"/left", func(b *testing.B) {
+					for b.Loop() {
+						a.Assign(&left)
+					}
+				})
+			}
+		}
+	}
+}
