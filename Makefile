@@ -6,7 +6,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
 
-.PHONY: all build check format lint cross test race fuzz-smoke fuzz interop interop-java twin bench bench-vs-kafka footprint soak crash clean
+.PHONY: all build check format lint cross test race fuzz-smoke fuzz interop interop-groups interop-java twin bench bench-vs-kafka footprint soak crash clean
 
 all: build
 
@@ -71,6 +71,11 @@ ifeq ($(HAVE_CC),yes)
 else
 	@echo "interop: librdkafka SKIPPED: confluent-kafka-go needs a C compiler and there is none here"
 endif
+
+# franz-go's own tests of its client, and those that its project translated from Kafka's; GROUPS takes
+# flags of interop/groups, -rounds 10 for example.
+interop-groups: build
+	cd interop && MILLRACE=$(CURDIR)/bin/millrace CGO_ENABLED=0 $(GO) run ./groups $(GROUPS)
 
 # Needs a JDK and Maven, which fetches Apache Kafka 4.2 once.
 interop-java: twin

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 // start runs the broker under test, or takes the one that BROKER names.
 func start(t *testing.T) string {
 	t.Helper()
-	if addr := os.Getenv("BROKER"); addr != "" {
+	if addr, ok := subject.Running(); ok {
 		return addr
 	}
 	b, err := subject.Start(subject.Options{Dir: t.TempDir()})

@@ -1,5 +1,6 @@
 // Package subject runs the broker under test, `millrace serve`, for the interop tests. The binary
-// is built from this checkout, or MILLRACE names one.
+// is built from this checkout, or MILLRACE names one. With BROKER=kafka Apache Kafka stands in its
+// place, which is how the tests themselves are proved.
 package subject
 
 import (
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace-project/millrace/interop/kafka"
 	"github.com/millrace-project/millrace/interop/process"
 )
 
@@ -50,9 +52,19 @@ func build() (string, error) {
 	return path, nil
 }
 
+// IsKafka reports whether Start runs Apache Kafka.
+func IsKafka() bool { return os.Getenv("BROKER") == "kafka" }
+
+// Running returns the address of a running broker that BROKER names, which may be anything that
+// speaks the protocol.
+func Running() (addr string, ok bool) {
+	addr = os.Getenv("BROKER")
+	return addr, addr != "" && addr != "kafka"
+}
+
 // Cleanup removes the binary that Binary built; TestMain calls it.
 func Cleanup() {
-	if os.Getenv("MILLRACE") != "" {
+	if os.Getenv("MILLRACE") != "" || IsKafka() {
 		return
 	}
 	if path, err := binary(); err == nil {
@@ -62,6 +74,9 @@ func Cleanup() {
 
 // Start runs the broker until it answers.
 func Start(o Options) (*process.Broker, error) {
+	if IsKafka() {
+		return kafka.Start(kafka.Options{Dir: o.Dir, Data: o.Data, Port: o.Port, Properties: o.Properties})
+	}
 	path, err := Binary()
 	if err != nil {
 		return nil, err
