@@ -31,7 +31,8 @@ func (b *Broker) openGroups() error {
 	b.offsets.mu.logs = map[int32]*groupLog{}
 	maxBytes := b.settings(b.ctl.Image(), topicConsumerOffsets).log.MaxMessageBytes
 	b.groups = groups.New(groups.Options{
-		Config: groupConfig(&b.cfg.Groups, maxBytes), Image: b.image, NowMs: nowMs, NewID: newID, Logger: b.log,
+		Config: groupConfig(&b.cfg.Groups, maxBytes), Image: b.image, NowMs: nowMs, NewID: newID,
+		LoadWidth: int(b.cfg.Groups.Threads), CommitTimeoutMs: int64(b.cfg.Groups.OffsetsCommitTimeoutMs), Logger: b.log,
 	})
 	return nil
 }

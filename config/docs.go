@@ -100,6 +100,7 @@ var brokerDocs = map[string]string{
 	"node.id":                                         "The id of this node in the cluster.",
 	"num.partitions":                                  "The partitions of a topic that is created without saying how many.",
 	"offset.metadata.max.bytes":                       "The most bytes of metadata that a client may commit with an offset.",
+	"offsets.commit.timeout.ms":                       "The longest time that an answer waits for its records in __consumer_offsets to be acknowledged.",
 	"offsets.load.buffer.size":                        "How much of a partition of __consumer_offsets is read at once when it is loaded.",
 	"offsets.retention.check.interval.ms":             "How often committed offsets are looked through for those that have expired.",
 	"offsets.retention.minutes":                       "How long committed offsets are kept after their group is empty, or after the commit where there is no group.",

@@ -13,6 +13,7 @@ type Groups struct {
 	Consumer ConsumerGroups
 
 	OffsetMetadataMaxBytes  int32
+	OffsetsCommitTimeoutMs  int32
 	OffsetsRetentionMs      int64
 	OffsetsRetentionCheckMs int64
 	OffsetsLoadBytes        int32
@@ -39,6 +40,7 @@ func (s *Server) fillGroups(in *reader) {
 	g.InitialRebalanceDelayMs = in.i32("group.initial.rebalance.delay.ms")
 	g.MaxSize = in.i32("group.max.size")
 	g.OffsetMetadataMaxBytes = in.i32("offset.metadata.max.bytes")
+	g.OffsetsCommitTimeoutMs = in.i32("offsets.commit.timeout.ms")
 	g.OffsetsRetentionMs = in.i64("offsets.retention.minutes") * 60_000
 	g.OffsetsRetentionCheckMs = in.i64("offsets.retention.check.interval.ms")
 	g.OffsetsLoadBytes = in.i32("offsets.load.buffer.size")
