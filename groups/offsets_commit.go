@@ -64,7 +64,7 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 			done(commitError(req, failureCode(err)))
 			return
 		}
-		m.offsets.commits += uint64(len(out))
+		m.offsets.counts.commits.Add(uint64(len(out)))
 		done(resp)
 	}}
 }
@@ -119,7 +119,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, d
 			done(txnCommitError(req, failureCode(err)))
 			return
 		}
-		m.offsets.commits += uint64(len(out))
+		m.offsets.counts.commits.Add(uint64(len(out)))
 		done(resp)
 	}}
 }

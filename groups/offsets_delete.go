@@ -38,7 +38,7 @@ func (m *Machine) deleteOffsets(_ Client, req *kmsg.OffsetDeleteRequest, done fu
 			done(offsetDeleteError(failureCode(err)))
 			return
 		}
-		m.offsets.deleted += uint64(len(out))
+		m.offsets.counts.deleted.Add(uint64(len(out)))
 		done(resp)
 	}}
 }

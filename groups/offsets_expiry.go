@@ -30,7 +30,7 @@ func (m *Machine) expireOffsets() decision {
 	}
 	return decision{records: out, split: true, then: func(err error) {
 		if err == nil {
-			m.offsets.expired += uint64(expired)
+			m.offsets.counts.expired.Add(uint64(expired))
 		}
 		m.armExpiry()
 	}}

@@ -3,6 +3,7 @@ package groups
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"unique"
 )
 
@@ -11,14 +12,16 @@ import (
 type offsetStore struct {
 	groups map[string]*groupOffsets
 	n      int // offsets in groups
-
-	commits, expired, deleted uint64 // offsets, since the load; expired and deleted are of those that counted
+	counts *offsetCounts
 
 	// pending are the offsets of open transactions by producer id, and open names the producers, ascending, of each
 	// partition that has one; neither has an empty value.
 	pending map[int64]map[offsetKey]committedOffset
 	open    map[string]map[topicPartition][]int64
 }
+
+// offsetCounts count offsets, each partition of a request for itself, for all partitions of __consumer_offsets.
+type offsetCounts struct{ commits, expired, deleted atomic.Uint64 }
 
 // offsetKey names what is committed.
 type offsetKey struct {
@@ -58,6 +61,7 @@ func newOffsetStore() *offsetStore {
 		groups:  map[string]*groupOffsets{},
 		pending: map[int64]map[offsetKey]committedOffset{},
 		open:    map[string]map[topicPartition][]int64{},
+		counts:  &offsetCounts{},
 	}
 }
 
