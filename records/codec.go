@@ -103,6 +103,16 @@ func (w *writer) Present(ok bool) bool {
 	return ok
 }
 
+// PresentTag is Present within a tagged field, where Kafka writes a varint.
+func (w *writer) PresentTag(ok bool) bool {
+	if ok {
+		w.Uvarint(1)
+	} else {
+		w.Uvarint(0)
+	}
+	return ok
+}
+
 // tagSection is a tagged section being written: its count is known only at the end, so it and each tag's size are
 // put in front of bytes that are already there.
 type tagSection struct {
@@ -315,6 +325,9 @@ func (r *reader) Present() bool {
 	}
 	return false
 }
+
+// PresentTag is Present within a tagged field.
+func (r *reader) PresentTag() bool { return r.Uvarint() > 0 && r.err == nil }
 
 // readArray reads an array; a non-nullable empty one is nil, so that equal records are equal in memory.
 func readArray[T any](r *reader, nullable bool, read func(*reader, *T)) []T {

@@ -363,6 +363,8 @@ func (f *field) isSet() string {
 	switch {
 	case f.goType == "UUID":
 		return "(" + x + " != UUID{})"
+	case f.tag >= 0 && f.isStruct():
+		return "true" // Kafka's default is the empty struct, so that null has to be said
 	case f.nullable.lo >= 0:
 		return x + " != nil"
 	case strings.HasPrefix(f.goType, "[]"):
@@ -377,6 +379,13 @@ func (f *field) isSet() string {
 		return x + " != " + f.goDefault()
 	}
 	return x + " != 0"
+}
+
+// isStruct tells a struct from arrays and scalars.
+func (f *field) isStruct() bool {
+	t, array := elem(f.typ)
+	_, is := f.codec(t)
+	return is && !array
 }
 
 func (f *field) isNull() string {
@@ -478,7 +487,11 @@ func writeTags(b *bytes.Buffer, r *record, name string, tagged []*field) {
 			}
 			cond = test + " && " + cond
 		}
-		fmt.Fprintf(b, "if %s {\nw.startTag(&t, %d)\n%s\nw.endTag(&t)\n}\n", cond, f.tag, f.writeExpr())
+		write := fmt.Sprintf("w.startTag(&t, %d)\n%s\nw.endTag(&t)\n", f.tag, f.writeExpr())
+		if cond != "true" {
+			write = fmt.Sprintf("if %s {\n%s}\n", cond, write)
+		}
+		b.WriteString(write)
 	}
 	fmt.Fprintf(b, "w.endTags(&t)\n")
 }
@@ -521,6 +534,14 @@ func (f *field) codec(t string) (fn string, isStruct bool) {
 	return null + "Struct", true
 }
 
+// presence is the codec's method that says whether a nullable struct is there.
+func (f *field) presence() string {
+	if f.tag >= 0 {
+		return "PresentTag"
+	}
+	return "Present"
+}
+
 func (f *field) writeExpr() string {
 	x := "m." + goName(f.name)
 	t, array := elem(f.typ)
@@ -531,7 +552,7 @@ func (f *field) writeExpr() string {
 	case array:
 		return fmt.Sprintf("w.Count(len(%s), %s)\nfor _, v := range %s {\nw.%s(v)\n}", x, f.isNull(), x, strings.TrimPrefix(fn, "Nullable"))
 	case isStruct && f.nullable.lo >= 0:
-		return fmt.Sprintf("if w.Present(%s != nil) {\n%s.write(w)\n}", x, x)
+		return fmt.Sprintf("if w.%s(%s != nil) {\n%s.write(w)\n}", f.presence(), x, x)
 	case isStruct:
 		return x + ".write(w)"
 	}
@@ -550,7 +571,7 @@ func (f *field) readExpr(r string) string {
 		}
 		return fmt.Sprintf("%s = readArray(%s, %t, %s)", x, r, f.nullable.lo >= 0, read)
 	case isStruct && f.nullable.lo >= 0:
-		return fmt.Sprintf("if %s.Present() {\n%s = new(%s)\n%s.read(%s)\n}", r, x, strings.TrimPrefix(f.goType, "*"), x, r)
+		return fmt.Sprintf("if %s.%s() {\n%s = new(%s)\n%s.read(%s)\n}", r, f.presence(), x, strings.TrimPrefix(f.goType, "*"), x, r)
 	case isStruct:
 		return fmt.Sprintf("%s.read(%s)", x, r)
 	}

@@ -766,13 +766,11 @@ func (m *ConsumerGroupMemberMetadataValue) write(w *writer) {
 	w.Int32(m.RebalanceTimeoutMs)
 	w.NullableString(m.ServerAssignor)
 	t := w.startTags(m.UnknownTags)
-	if m.ClassicMemberMetadata != nil {
-		w.startTag(&t, 0)
-		if w.Present(m.ClassicMemberMetadata != nil) {
-			m.ClassicMemberMetadata.write(w)
-		}
-		w.endTag(&t)
+	w.startTag(&t, 0)
+	if w.PresentTag(m.ClassicMemberMetadata != nil) {
+		m.ClassicMemberMetadata.write(w)
 	}
+	w.endTag(&t)
 	w.endTags(&t)
 }
 
@@ -788,7 +786,7 @@ func (m *ConsumerGroupMemberMetadataValue) read(r *reader) {
 	m.UnknownTags = r.tags(func(id uint32, r *reader) bool {
 		switch {
 		case id == 0:
-			if r.Present() {
+			if r.PresentTag() {
 				m.ClassicMemberMetadata = new(ClassicMemberMetadata)
 				m.ClassicMemberMetadata.read(r)
 			}
