@@ -33,7 +33,7 @@ var floors = []struct {
 
 	{1, "index", "vfs"},
 	{1, "metadata", "config records"},
-	{1, "coordinator", ""},
+	{1, "coordinator", "wire"},
 	{1, "session", ""},
 
 	{2, "segment", "batch index vfs"},
@@ -46,9 +46,10 @@ var floors = []struct {
 	{5, "quorum", "batch commitlog coordinator records vfs"},
 
 	{6, "controller", "config coordinator metadata quorum records"},
+	{6, "txn", "coordinator records wire"},
 	{6, "groups", "assignor config coordinator metadata records wire"},
 
-	{7, "broker", "batch commitlog config controller coordinator groups metadata netio quorum records replication segment session vfs wire"},
+	{7, "broker", "batch commitlog config controller coordinator groups metadata netio quorum records replication segment session txn vfs wire"},
 
 	{8, "", "broker config"},
 	{8, "bench", "batch wire"},

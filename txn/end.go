@@ -1,0 +1,147 @@
+package txn
+
+import (
+	"math"
+
+	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// endTxn ends the producer's transaction: the decision is in the log when it is answered, and the markers follow. From
+// version 2 on the answer has the identity for the producer's next transaction. fresh is a producer id that nobody has,
+// -1 when there is none at hand.
+func (m *Machine) endTxn(id string, p Identity, commit bool, version int16, fresh int64, done func(Identity, wire.Code)) decision {
+	t := m.txns[id]
+	if t == nil {
+		return refuse(wire.InvalidProducerIDMapping, done)
+	}
+	if version < epochBump {
+		if code := t.checkEnd(p, commit); code != wire.None {
+			return refuse(code, done)
+		}
+		if t.ended(commit) {
+			return refuse(wire.None, done)
+		}
+		return m.prepare(t.prepared(commit, false, 0, -1, m.nowMs()), func(_ Identity, code wire.Code) { done(noIdentity, code) })
+	}
+	retry, code := t.checkEndBump(p, commit)
+	switch {
+	case code != wire.None:
+		return refuse(code, done)
+	case retry:
+		return answer(func(err error) {
+			if err != nil {
+				done(noIdentity, coordinator.Code(err))
+				return
+			}
+			done(t.identity(), wire.None)
+		})
+	}
+	next := int64(-1)
+	if exhausted(t.epoch) {
+		if next = fresh; fresh < 0 {
+			return decision{fresh: true}
+		}
+	}
+	return m.prepare(t.prepared(commit, false, version, next, m.nowMs()), done)
+}
+
+// ended says that the transaction has come to this end already.
+func (t *transaction) ended(commit bool) bool {
+	return commit && t.state == completeCommit || !commit && t.state == completeAbort
+}
+
+// ending says that the transaction is coming to this end.
+func (t *transaction) ending(commit bool) bool {
+	return commit && t.state == prepareCommit || !commit && t.state == prepareAbort
+}
+
+// checkEnd says why a producer before version 2 may not end its transaction so.
+func (t *transaction) checkEnd(p Identity, commit bool) wire.Code {
+	switch {
+	case t.producerID != p.ProducerID:
+		return wire.InvalidProducerIDMapping
+	case t.epoch != p.Epoch:
+		return wire.ProducerFenced
+	case t.state == ongoing, t.ended(commit):
+		return wire.None
+	case t.ending(commit):
+		return wire.ConcurrentTransactions
+	}
+	return wire.InvalidTxnState
+}
+
+// checkEndBump is checkEnd from version 2 on, in which the epoch tells a request that is tried again from the end of the
+// next transaction, and what is open is not known to the producer: it may abort when there is nothing.
+func (t *transaction) checkEndBump(p Identity, commit bool) (retry bool, code wire.Code) {
+	overflowed := t.previous == p.ProducerID && p.Epoch == math.MaxInt16-1 && t.epoch == 0
+	bumped := t.epoch == p.Epoch+1
+	valid := t.epoch == p.Epoch
+	switch t.state {
+	case prepareCommit, prepareAbort:
+		valid = bumped
+	case completeCommit, completeAbort:
+		valid = valid || bumped || overflowed
+	}
+	retry = bumped || overflowed
+	switch {
+	case t.producerID != p.ProducerID && !overflowed:
+		return false, wire.InvalidProducerIDMapping
+	case !valid:
+		return false, wire.ProducerFenced
+	case t.state == ongoing:
+		return false, wire.None
+	case t.ending(commit):
+		return false, wire.ConcurrentTransactions
+	case retry && t.ended(commit):
+		return true, wire.None
+	case !retry && !commit && t.state.atRest():
+		return false, wire.None
+	}
+	return false, wire.InvalidTxnState
+}
+
+// prepare writes the decision n to end a transaction, answers with the identity that the end will leave, and has the
+// markers written.
+func (m *Machine) prepare(n *transaction, done func(Identity, wire.Code)) decision {
+	return m.write(n, func(err error) {
+		if err != nil {
+			done(noIdentity, coordinator.Code(err))
+			return
+		}
+		done(n.completed(0).identity(), wire.None)
+		m.end(n)
+	})
+}
+
+// end has the markers of a decided transaction written, and then completes it.
+func (m *Machine) end(t *transaction) {
+	complete := func(err error) {
+		if err == nil {
+			m.submit(t.id, func() decision { return m.complete(t.id, t.identity()) })
+		}
+	}
+	if len(t.partitions) == 0 {
+		complete(nil)
+		return
+	}
+	m.markers.Write(Marker{Identity: t.identity(), Commit: t.state == prepareCommit, Partitions: t.sorted(), CoordinatorEpoch: m.epoch, Version: t.version}, complete)
+}
+
+// complete writes that the markers of a transaction are written. A failure is tried again, as long as this node leads.
+func (m *Machine) complete(id string, p Identity) decision {
+	t := m.txns[id]
+	if t == nil || !t.is(p) || t.state != prepareCommit && t.state != prepareAbort {
+		return decision{}
+	}
+	return m.write(t.completed(m.nowMs()), func(err error) {
+		if err != nil {
+			m.retryComplete(id, p)
+		}
+	})
+}
+
+// write is a decision that the id's state becomes n.
+func (m *Machine) write(n *transaction, then func(error)) decision {
+	return decision{records: []Record{n.record(m.version())}, then: then}
+}

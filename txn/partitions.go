@@ -1,0 +1,63 @@
+package txn
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/wire"
+)
+
+func (p Partition) compare(q Partition) int {
+	return cmp.Or(strings.Compare(p.Topic, q.Topic), cmp.Compare(p.Index, q.Index))
+}
+
+// addPartitions adds partitions to the producer's transaction, which it begins if there is none. version is the client's
+// transaction version. The answer comes before the first record of the transaction may go into any of them.
+func (m *Machine) addPartitions(id string, p Identity, ps []Partition, version int16, done func(wire.Code)) decision {
+	t := m.txns[id]
+	code := t.check(p)
+	if code != wire.None || t.state == ongoing && t.has(ps) {
+		return answer(func(err error) {
+			if err != nil {
+				code = coordinator.Code(err)
+			}
+			done(code)
+		})
+	}
+	return m.write(t.with(ps, version, m.nowMs()), func(err error) { done(coordinator.Code(err)) })
+}
+
+// verify says of each partition whether it is in the producer's open transaction (KIP-890, first part).
+func (m *Machine) verify(id string, p Identity, ps []Partition, done func([]wire.Code)) decision {
+	t := m.txns[id]
+	codes := make([]wire.Code, len(ps))
+	whole := t.check(p)
+	for i := range ps {
+		codes[i] = whole
+		if whole == wire.None && !t.has(ps[i:i+1]) {
+			codes[i] = wire.TransactionAbortable
+		}
+	}
+	return answer(func(err error) {
+		if err != nil {
+			for i := range codes {
+				codes[i] = coordinator.Code(err)
+			}
+		}
+		done(codes)
+	})
+}
+
+// check says why the producer may not add to its transaction.
+func (t *transaction) check(p Identity) wire.Code {
+	switch {
+	case t == nil || t.producerID != p.ProducerID:
+		return wire.InvalidProducerIDMapping
+	case t.epoch != p.Epoch:
+		return wire.ProducerFenced
+	case t.state == prepareCommit || t.state == prepareAbort:
+		return wire.ConcurrentTransactions
+	}
+	return wire.None
+}
