@@ -40,7 +40,7 @@ func groupNode(t *testing.T, fs vfs.FS, settings ...string) *node {
 // findGroup asks for the coordinator until there is one, and waits until it has loaded the group.
 func findGroup(p *pipe, group string) (host string, port int32) {
 	p.t.Helper()
-	for range 500 {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		req := kmsg.NewPtrFindCoordinatorRequest()
 		req.CoordinatorKeys = []string{group}
 		co := askPipe[*kmsg.FindCoordinatorResponse](p, 4, req).Coordinators[0]
@@ -59,7 +59,7 @@ func findGroup(p *pipe, group string) (host string, port int32) {
 
 func (p *pipe) awaitLoaded(group string) {
 	p.t.Helper()
-	for range 10_000 {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		req := kmsg.NewPtrDescribeGroupsRequest()
 		req.Groups = []string{group}
 		switch code := wire.Code(askPipe[*kmsg.DescribeGroupsResponse](p, 5, req).Groups[0].ErrorCode); code {
