@@ -1,0 +1,176 @@
+package txn
+
+import (
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace-project/millrace/wire"
+)
+
+func TestLifeBeforeEpochBump(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.version = 1
+		a := r.init("x", nil)
+		r.expect("init", a, "101/0 NONE")
+		r.expect("end of nothing", r.end("x", a.Identity, true, 0).code, wire.InvalidTxnState)
+		r.expect("add", r.add("x", a.Identity, p0, p1), wire.None)
+		r.expect("add again", r.add("x", a.Identity, p1), wire.None)
+		r.expect("state", r.state("x"), "Ongoing 101/0")
+		r.expect("commit", r.end("x", a.Identity, true, 0), "-1/-1 NONE")
+		r.expect("state", r.state("x"), "CompleteCommit 101/0")
+		r.expect("commit again", r.end("x", a.Identity, true, 0), "-1/-1 NONE")
+		r.expect("abort after it", r.end("x", a.Identity, false, 0).code, wire.InvalidTxnState)
+		if len(r.markers) != 1 || !r.markers[0].Commit || r.markers[0].Identity != a.Identity || !same(partitionsOf(r.markers[0]), map[Partition]struct{}{p0: {}, p1: {}}) {
+			t.Errorf("markers %+v", r.markers)
+		}
+		r.expect("add of another", r.add("x", Identity{a.ProducerID, a.Epoch + 1}, p0), wire.ProducerFenced)
+		r.expect("add of a stranger", r.add("x", Identity{7, 0}, p0), wire.InvalidProducerIDMapping)
+		r.expect("add of nobody", r.add("y", a.Identity, p0), wire.InvalidProducerIDMapping)
+	})
+}
+
+func TestEpochBump(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.expect("add", r.add("x", a.Identity, p0), wire.None)
+		b := r.end("x", a.Identity, true, 2)
+		r.expect("commit", b, "101/1 NONE")
+		r.expect("state", r.state("x"), "CompleteCommit 101/1")
+		r.expect("the marker's epoch", r.markers[0].Identity, Identity{101, 1})
+		r.expect("commit again", r.end("x", a.Identity, true, 2), "101/1 NONE")
+		r.expect("abort of what was committed", r.end("x", a.Identity, false, 2).code, wire.InvalidTxnState)
+		r.expect("commit of nothing", r.end("x", b.Identity, true, 2).code, wire.InvalidTxnState)
+		c := r.end("x", b.Identity, false, 2)
+		r.expect("abort of nothing", c, "101/2 NONE")
+		r.expect("state", r.state("x"), "CompleteAbort 101/2")
+		r.expect("abort again", r.end("x", b.Identity, false, 2), "101/2 NONE")
+		r.expect("commit of what was aborted", r.end("x", b.Identity, true, 2).code, wire.InvalidTxnState)
+		r.expect("an old epoch", r.end("x", a.Identity, true, 2).code, wire.ProducerFenced)
+		if len(r.markers) != 1 {
+			t.Errorf("markers %+v", r.markers)
+		}
+	})
+}
+
+func TestWhilePrepared(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.add("x", a.Identity, p0)
+		r.hold = true
+		b := r.end("x", a.Identity, true, 2)
+		r.expect("commit", b.code, wire.None)
+		r.expect("state", r.state("x"), "PrepareCommit 101/1")
+		r.expect("init", r.init("x", nil).code, wire.ConcurrentTransactions)
+		r.expect("add", r.add("x", b.Identity, p0), wire.ConcurrentTransactions)
+		r.expect("commit again", r.end("x", a.Identity, true, 2).code, wire.ConcurrentTransactions)
+		r.expect("abort", r.end("x", a.Identity, false, 2).code, wire.InvalidTxnState)
+		r.expect("commit at the next epoch", r.end("x", b.Identity, true, 2).code, wire.ProducerFenced)
+		r.hold = false
+		r.restart(0)
+		r.expect("state after a restart", r.state("x"), "CompleteCommit 101/1")
+		r.expect("marker's coordinator epoch", r.markers[0].CoordinatorEpoch, 2)
+		r.expect("add after it", r.add("x", b.Identity, p0), wire.None)
+	})
+}
+
+func TestFencing(t *testing.T) {
+	for _, version := range []int16{1, 2} {
+		inBubble(t, func(r *rig) {
+			r.version = version
+			a := r.init("x", nil)
+			r.add("x", a.Identity, p0)
+			r.expect("init over an open transaction", r.init("x", nil), "-1/-1 CONCURRENT_TRANSACTIONS")
+			r.expect("state", r.state("x"), "CompleteAbort 101/1")
+			b := r.init("x", nil)
+			r.expect("init", b, "101/2 NONE")
+			r.expect("the fenced one adds", r.add("x", a.Identity, p0), wire.ProducerFenced)
+			r.expect("the fenced one ends", r.end("x", a.Identity, true, version).code, wire.ProducerFenced)
+			r.expect("the fenced one begins", r.init("x", &a.Identity).code, wire.ProducerFenced)
+			if len(r.markers) != 1 || r.markers[0].Commit || r.markers[0].Identity != (Identity{101, 1}) {
+				t.Errorf("markers %+v", r.markers)
+			}
+			c := r.init("x", &b.Identity)
+			r.expect("the same producer again", c, "101/3 NONE")
+			r.expect("its request tried again", r.init("x", &b.Identity), "101/3 NONE")
+			r.expect("a stranger", r.init("x", &Identity{7, 3}).code, wire.ProducerFenced)
+		})
+	}
+}
+
+func TestEpochsUsedUp(t *testing.T) {
+	const last = math.MaxInt16 - 1
+	inBubble(t, func(r *rig) {
+		x := first("x", 50)
+		x.epoch, x.timeoutMs = last, 60_000
+		r.put(x)
+		r.expect("init", r.init("x", nil), "101/0 NONE")
+
+		y := first("y", 60)
+		y.epoch, y.timeoutMs = last, 60_000
+		r.put(y)
+		r.expect("init of the same", r.init("y", &Identity{60, last}), "102/0 NONE")
+		r.expect("tried again", r.init("y", &Identity{60, last}), "102/0 NONE")
+
+		z := first("z", 70)
+		z.epoch, z.timeoutMs = last, 60_000
+		r.put(z)
+		at := Identity{70, last}
+		r.expect("add", r.add("z", at, p0), wire.None)
+		r.hold = true
+		r.expect("commit", r.end("z", at, true, 2), "103/0 NONE")
+		r.expect("state", r.state("z"), "PrepareCommit 70/32767")
+		r.hold = false
+		r.restart(0)
+		r.expect("state after a restart", r.state("z"), "CompleteCommit 103/0")
+		r.expect("commit again", r.end("z", at, true, 2), "103/0 NONE")
+		r.expect("the marker's identity", r.markers[0].Identity, Identity{70, math.MaxInt16})
+		r.expect("fence at the last epoch", func() any {
+			r.put(func() *transaction { w := first("w", 80); w.epoch, w.timeoutMs = last, 60_000; return w }())
+			r.add("w", Identity{80, last}, p0)
+			r.init("w", nil)
+			return r.state("w")
+		}(), "CompleteAbort 80/32767")
+		r.expect("init after it", r.init("w", nil), "104/0 NONE")
+	})
+}
+
+func TestTimeoutAndExpiry(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.add("x", a.Identity, p0)
+		time.Sleep(59 * time.Second)
+		r.expect("before the timeout", r.state("x"), "Ongoing 101/0")
+		r.restart(0)
+		time.Sleep(2 * time.Second)
+		r.expect("after the timeout", r.state("x"), "CompleteAbort 101/1")
+		r.expect("the producer goes on", r.end("x", a.Identity, true, 2).code, wire.InvalidTxnState)
+		time.Sleep(7*24*time.Hour - time.Hour)
+		r.expect("before its expiry", r.state("x"), "CompleteAbort 101/1")
+		time.Sleep(3 * time.Hour)
+		r.expect("after its expiry", r.state("x"), "none")
+		r.restart(0)
+		r.expect("after a restart", r.state("x"), "none")
+		r.expect("timeouts", []wire.Code{r.cfg.checkTimeout(0), r.cfg.checkTimeout(900_001), r.cfg.checkTimeout(900_000)},
+			[]wire.Code{wire.InvalidTransactionTimeout, wire.InvalidTransactionTimeout, wire.None})
+	})
+}
+
+func TestFailedAppends(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.log.refuse = errNoSpace
+		r.expect("add", r.add("x", a.Identity, p0), wire.UnknownServerError)
+		r.expect("state", r.state("x"), "Empty 101/0")
+		r.expect("add", r.add("x", a.Identity, p0), wire.None)
+		r.hold = true
+		r.expect("commit", r.end("x", a.Identity, true, 2).code, wire.None)
+		synctest.Wait()
+		r.hold = false
+		r.restart(0)
+		r.log.refuse = errNoSpace // of the completion, which is tried again
+		time.Sleep(2 * time.Second)
+		r.expect("state", r.state("x"), "CompleteCommit 101/1")
+	})
+}
