@@ -38,8 +38,6 @@ type consumerGroup struct {
 
 	// checkedOff is the offset of the metadata image for which metadataHash was found to hold; -1 = of none.
 	checkedOff int64
-	// resolving says that the group's regular expressions are being resolved.
-	resolving bool
 }
 
 // subscribers counts what makes a group want a topic: the members that name it, and the regular expressions that match.

@@ -107,7 +107,7 @@ func (m *Machine) stayInConsumerGroup(who Client, req *kmsg.ConsumerGroupHeartbe
 		return nil, d, err
 	}
 	c := m.newConsumerChange(g, old, updatedMember(who, req, old), recs)
-	if err := c.run(who, owned); err != nil {
+	if err := c.run(owned); err != nil {
 		return nil, d, err
 	}
 	limits := m.consumerLimits(g.groupID)
@@ -126,9 +126,9 @@ func (m *Machine) stayInConsumerGroup(who Client, req *kmsg.ConsumerGroupHeartbe
 }
 
 // run makes the steps of a heartbeat.
-func (c *consumerChange) run(who Client, owned assignor.Assignment) error {
+func (c *consumerChange) run(owned assignor.Assignment) error {
 	topicsChanged := c.writeMember()
-	regex, err := c.updateRegexes(who)
+	regex, err := c.updateRegexes()
 	if err != nil {
 		return err
 	}

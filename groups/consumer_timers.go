@@ -80,15 +80,17 @@ func (m *Machine) cancelConsumerMember(group, member string) {
 
 // loadedConsumer arms the deadlines of KIP-848 groups after a load. All begin anew.
 func (m *Machine) loadedConsumer() {
-	for id, g := range m.groups {
-		g, ok := g.(*consumerGroup)
-		if !ok {
-			continue
+	for _, g := range m.groups {
+		if g, ok := g.(*consumerGroup); ok {
+			m.loadedConsumerGroup(g)
 		}
-		timeoutMs := m.consumerLimits(id).sessionTimeoutMs
-		for _, member := range g.members {
-			m.armConsumerSession(id, member.id, timeoutMs)
-			m.armRevocation(id, member)
-		}
+	}
+}
+
+func (m *Machine) loadedConsumerGroup(g *consumerGroup) {
+	timeoutMs := m.consumerLimits(g.groupID).sessionTimeoutMs
+	for _, member := range g.members {
+		m.armConsumerSession(g.groupID, member.id, timeoutMs)
+		m.armRevocation(g.groupID, member)
 	}
 }

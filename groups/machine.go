@@ -65,6 +65,7 @@ type Machine struct {
 	groups  map[string]group
 	offsets *offsetStore
 	hashes  topicHashes // of topics that KIP-848 groups subscribe to
+	matches topicMatches
 }
 
 // kind is a group's protocol.

@@ -250,6 +250,20 @@ func unifiedKey(name, original string) string {
 	return strings.ReplaceAll(name, ".", "_") + "\x00" + original
 }
 
+// HasTopicsBeyond says whether there is a topic that an earlier image does not have. It costs nothing while no topic is
+// created or deleted.
+func (i *Image) HasTopicsBeyond(earlier *Image) bool {
+	if i.names.root == earlier.names.root {
+		return false
+	}
+	for id := range i.names.all() {
+		if _, ok := earlier.names.get(id); !ok {
+			return true
+		}
+	}
+	return false
+}
+
 // TopicCount is the number of topics.
 func (i *Image) TopicCount() int { return i.topics.n }
 
