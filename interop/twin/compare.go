@@ -19,12 +19,14 @@ type comparer struct {
 	loose func(topic string) bool // whose record sets the broker itself builds
 	rules map[string]*Difference
 	topic string // of the fetch answer being walked
+
+	counted bool // of assigned partitions only the number is determined
 }
 
-func newComparer(a, b *Side, api string, loose func(string) bool) *comparer {
-	c := &comparer{a: a, b: b, api: api, loose: loose, rules: map[string]*Difference{}}
+func newComparer(a, b *Side, api string, st *Step, loose func(string) bool) *comparer {
+	c := &comparer{a: a, b: b, api: api, loose: loose, counted: st.Counted, rules: map[string]*Difference{}}
 	for i := range Differences {
-		if d := &Differences[i]; d.API == "*" || d.API == api {
+		if d := &Differences[i]; (d.API == "*" || d.API == api) && strings.HasPrefix(st.Name, d.Step) {
 			c.rules[d.Field] = d
 		}
 	}
@@ -77,6 +79,12 @@ func (c *comparer) value(path, norm string, x, y reflect.Value) string {
 			if x.FieldByName("ErrorCode").Int() == 0 && y.FieldByName("ErrorCode").Int() == notAvailable {
 				return ""
 			}
+		case Assigned:
+			if c.counted {
+				return c.equal(path, countText(countPartitions(x)), countText(countPartitions(y)))
+			}
+		case Encoded:
+			return c.equal(path, c.assignmentText(x.Bytes()), c.assignmentText(y.Bytes()))
 		case Records:
 			if d := diffRecords(c.a, c.b, x.Bytes(), y.Bytes(), c.loose(c.topic)); d != "" {
 				return path + ": " + d
@@ -151,7 +159,7 @@ func (c *comparer) slices(path, norm string, x, y reflect.Value, rule *Differenc
 		return c.equal(path, show(x), show(y))
 	}
 	xs, ys := elements(x), elements(y)
-	if rule != nil && (rule.How == Unordered || rule.How == Served) {
+	if rule != nil && (rule.How == Unordered || rule.How == Served || rule.How == Assigned) {
 		keys := strings.Fields(rule.Key)
 		xs, ys = c.sorted(c.a, norm, xs, keys), c.sorted(c.b, norm, ys, keys)
 		if rule.How == Served {
@@ -194,8 +202,15 @@ func (c *comparer) sorted(s *Side, norm string, vs []reflect.Value, keys []strin
 
 func (c *comparer) key(s *Side, norm string, v reflect.Value, keys []string) string {
 	var parts []string
+	if len(keys) == 0 {
+		return fmt.Sprintf("%20s", show(v))
+	}
 	for _, k := range keys {
 		f := v.FieldByName(k)
+		if f.Kind() == reflect.String {
+			parts = append(parts, c.text(s, f.String()))
+			continue
+		}
 		if r := c.rules[norm+"[]."+k]; r != nil && r.How == Labelled {
 			parts = append(parts, label(s, r.How, f))
 		} else {
@@ -245,14 +260,22 @@ func recent(ms int64) bool {
 // longAgo is now minus the default of message.timestamp.before.max.ms, the largest long.
 var longAgo = regexp.MustCompile(`\[-922337[0-9]{13},`)
 
+// uuid is what is random in a member id that no answer has told yet.
+var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
 var millis = regexp.MustCompile(`\b1[0-9]{12}\b`)
 
 // text replaces what is the broker's own in a message: topic ids, addresses, the time.
 func (c *comparer) text(s *Side, msg string) string {
+	const shortest = 13 // of what is replaced
+	if len(msg) < shortest {
+		return msg
+	}
 	for id, name := range s.knownIDs() {
 		msg = strings.ReplaceAll(msg, id, name)
 	}
 	msg = strings.ReplaceAll(msg, s.Addr, "<address>")
+	msg = uuid.ReplaceAllString(msg, "<uuid>")
 	msg = longAgo.ReplaceAllString(msg, "[<long ago>,")
 	return millis.ReplaceAllStringFunc(msg, func(d string) string {
 		ms, err := strconv.ParseInt(d, 10, 64)

@@ -9,6 +9,7 @@ type Difference struct {
 	Field string // path without indexes, "Topics[].Partitions[].ErrorCode"
 	How   How
 	Key   string // Unordered: the fields that identify an element, separated by spaces
+	Step  string // the beginning of the step's name, "" for all steps
 	Why   string
 }
 
@@ -25,6 +26,8 @@ const (
 	Served               // an array: what the second side has must be as the first has it
 	Clocked              // the field, unless the Timestamp beside it is recent on both sides
 	Later                // Kafka has a coordinator, Millrace answers COORDINATOR_NOT_AVAILABLE
+	Assigned             // an array of topics with partitions: Unordered, or how many partitions where only that is determined
+	Encoded              // a member's assignment in bytes: what it says, in any order; as Assigned
 )
 
 // Differences is the written list. What is not here must be equal.
@@ -82,10 +85,37 @@ var Differences = []Difference{
 
 	{API: "InitProducerID", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
 
-	{API: "FindCoordinator", Field: "", How: Later, Why: "there are no coordinators before groups and transactions are served"},
-	{API: "FindCoordinator", Field: "Coordinators[]", How: Later, Why: "there are no coordinators before groups and transactions are served"},
+	{API: "FindCoordinator", Field: "", How: Later, Step: "FindCoordinator type 1", Why: "there is no transaction coordinator before transactions are served"},
+	{API: "FindCoordinator", Field: "Coordinators[]", How: Later, Step: "FindCoordinator type 1", Why: "there is no transaction coordinator before transactions are served"},
 	{API: "FindCoordinator", Field: "Port", How: Ignored, Why: "each broker's own address"},
 	{API: "FindCoordinator", Field: "Coordinators[].Port", How: Ignored, Why: "each broker's own address"},
+
+	{API: "JoinGroup", Field: "Members", How: Unordered, Key: "MemberID", Why: "a Java map's order"},
+	{API: "SyncGroup", Field: "MemberAssignment", How: Encoded, Why: "the order of a Java map where the group's other members speak KIP-848"},
+	{API: "DescribeGroups", Field: "Groups[].Members", How: Unordered, Key: "MemberID", Why: "a Java map's order"},
+	{API: "DescribeGroups", Field: "Groups[].Members[].MemberAssignment", How: Encoded, Why: "as in SyncGroup"},
+	{API: "ListGroups", Field: "Groups", How: Unordered, Key: "Group", Why: "a Java map's order"},
+	{API: "DeleteGroups", Field: "Groups", How: Unordered, Key: "Group ErrorCode", Why: "a Java map's order"},
+	{API: "OffsetCommit", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
+	{API: "OffsetCommit", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "OffsetFetch", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order where all are asked"},
+	{API: "OffsetFetch", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order where all are asked"},
+	{API: "OffsetFetch", Field: "Groups[].Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order where all are asked"},
+	{API: "OffsetFetch", Field: "Groups[].Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "OffsetFetch", Field: "Groups[].Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order where all are asked"},
+	{API: "OffsetDelete", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "OffsetDelete", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "ConsumerGroupHeartbeat", Field: "Assignment.Topics", How: Assigned, Key: "TopicID", Why: "a Java map's order; the uniform assignor takes back what a map of the JVM's seed has last"},
+	{API: "ConsumerGroupHeartbeat", Field: "Assignment.Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "ConsumerGroupHeartbeat", Field: "Assignment.Topics[].Partitions", How: Unordered, Why: "a Java set's order"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members", How: Unordered, Key: "MemberID", Why: "a Java map's order"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].SubscribedTopics", How: Unordered, Why: "a Java set's order"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].Assignment.TopicPartitions", How: Assigned, Key: "Topic", Why: "as in ConsumerGroupHeartbeat"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].Assignment.TopicPartitions[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].Assignment.TopicPartitions[].Partitions", How: Unordered, Why: "a Java set's order"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].TargetAssignment.TopicPartitions", How: Assigned, Key: "Topic", Why: "as in ConsumerGroupHeartbeat"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].TargetAssignment.TopicPartitions[].TopicID", How: Labelled, Why: "topic ids are random"},
+	{API: "ConsumerGroupDescribe", Field: "Groups[].Members[].TargetAssignment.TopicPartitions[].Partitions", How: Unordered, Why: "a Java set's order"},
 }
 
 // ownConfigs are the broker settings whose values are the node's own.

@@ -3,6 +3,8 @@ package twin
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -18,6 +20,11 @@ type Step struct {
 	Silent func(i int) bool                   // whether request i (acks=0) gets no answer
 	Raw    func(s *Side) (p []byte, n []Call) // bytes as they are, and the answers to expect
 	Settle func(s *Side) error                // not compared: waits until the broker has got there
+
+	Learn    func(s *Side, resp kmsg.Response) // takes what later requests need out of the answer
+	Deferred bool                              // the answer is not waited for: a later step collects it
+	Collect  []int                             // connections whose answers are due now, in the order of reading
+	Counted  bool                              // which partitions a member is assigned is not determined, how many are is
 }
 
 // topic is what the generator believes of one topic of its sequence. Beliefs steer the draw
@@ -40,6 +47,10 @@ type generator struct {
 	sessions []*session
 	pids     []*pid
 	names    int
+
+	groups      []*group
+	groupTopics []*topic // only groups use them, nothing else changes them
+	ends        []int    // the number of steps after each move: there nothing is under way
 }
 
 type session struct {
@@ -66,58 +77,79 @@ type sent struct {
 	batch Batch
 }
 
-// generate draws the steps of one sequence. The same seed and number give the same steps.
-func generate(seed uint64, number int) *generator {
+// generate draws the steps of one sequence. The same seed and number give the same steps. Only
+// moves whose name begins with only are drawn.
+func generate(seed uint64, number int, only string) *generator {
 	g := &generator{r: rand.New(rand.NewPCG(seed, uint64(number))), prefix: fmt.Sprintf("tw%d-%d", seed, number)}
 	g.createGood()
-	length := 8 + g.r.IntN(16)
+	length := 10 + g.r.IntN(20)
 	for range length {
-		g.pick()
+		g.pick(only)
+		g.ends = append(g.ends, len(g.steps))
 	}
 	return g
 }
+
+// half returns the end of a move in the middle of the sequence.
+func (g *generator) half() int { return g.ends[len(g.ends)/2] }
+
+// allTopics are those that the sequence has created.
+func (g *generator) allTopics() []*topic { return append(slices.Clone(g.topics), g.groupTopics...) }
 
 // moves with their weights: the main path most often, each rare corner often enough that a
 // thousand sequences come by it at every version.
 var moves = []struct {
 	weight int
+	name   string
 	move   func(*generator)
 }{
-	{6, (*generator).apiVersions},
-	{8, (*generator).metadata},
-	{4, (*generator).metadataAutoCreate},
-	{3, (*generator).createGood},
-	{8, (*generator).createBad},
-	{4, (*generator).deleteTopics},
-	{4, (*generator).createPartitions},
-	{6, (*generator).deleteRecords},
-	{8, (*generator).describeConfigs},
-	{8, (*generator).incrementalAlterConfigs},
-	{3, (*generator).alterConfigs},
-	{3, (*generator).describeCluster},
-	{2, (*generator).listConfigResources},
-	{5, (*generator).describeTopicPartitions},
-	{3, (*generator).findCoordinator},
-	{24, (*generator).produceGood},
-	{22, (*generator).produceBad},
-	{6, (*generator).produceNoAcks},
-	{14, (*generator).produceIdempotent},
-	{3, (*generator).producePipelined},
-	{22, (*generator).fetchOnce},
-	{20, (*generator).fetchSession},
-	{16, (*generator).listOffsets},
-	{8, (*generator).offsetForLeaderEpoch},
-	{5, (*generator).initProducerID},
-	{4, (*generator).malformed},
+	{6, "apiVersions", (*generator).apiVersions},
+	{8, "metadata", (*generator).metadata},
+	{4, "metadataAutoCreate", (*generator).metadataAutoCreate},
+	{3, "createGood", (*generator).createGood},
+	{8, "createBad", (*generator).createBad},
+	{4, "deleteTopics", (*generator).deleteTopics},
+	{4, "createPartitions", (*generator).createPartitions},
+	{6, "deleteRecords", (*generator).deleteRecords},
+	{8, "describeConfigs", (*generator).describeConfigs},
+	{8, "incrementalAlterConfigs", (*generator).incrementalAlterConfigs},
+	{3, "alterConfigs", (*generator).alterConfigs},
+	{3, "describeCluster", (*generator).describeCluster},
+	{2, "listConfigResources", (*generator).listConfigResources},
+	{5, "describeTopicPartitions", (*generator).describeTopicPartitions},
+	{3, "findCoordinator", (*generator).findCoordinator},
+	{24, "produceGood", (*generator).produceGood},
+	{22, "produceBad", (*generator).produceBad},
+	{6, "produceNoAcks", (*generator).produceNoAcks},
+	{14, "produceIdempotent", (*generator).produceIdempotent},
+	{3, "producePipelined", (*generator).producePipelined},
+	{22, "fetchOnce", (*generator).fetchOnce},
+	{20, "fetchSession", (*generator).fetchSession},
+	{16, "listOffsets", (*generator).listOffsets},
+	{8, "offsetForLeaderEpoch", (*generator).offsetForLeaderEpoch},
+	{5, "initProducerID", (*generator).initProducerID},
+	{4, "malformed", (*generator).malformed},
+	{34, "groupClassic", (*generator).groupClassic},
+	{34, "groupConsumer", (*generator).groupConsumer},
+	{9, "groupMixed", (*generator).groupMixed},
+	{24, "groupOffsets", (*generator).groupOffsets},
+	{14, "groupShow", (*generator).groupShow},
+	{5, "groupDelete", (*generator).groupDelete},
+	{5, "groupConfigs", (*generator).groupConfigs},
 }
 
-func (g *generator) pick() {
+func (g *generator) pick(only string) {
 	sum := 0
 	for _, m := range moves {
-		sum += m.weight
+		if strings.HasPrefix(m.name, only) {
+			sum += m.weight
+		}
 	}
 	at := g.r.IntN(sum)
 	for _, m := range moves {
+		if !strings.HasPrefix(m.name, only) {
+			continue
+		}
 		if at -= m.weight; at < 0 {
 			m.move(g)
 			return

@@ -84,8 +84,15 @@ func appendHeader(dst []byte, key, version int16, correlation int32, clientID *s
 // send writes the frames of all calls at once and reads the answers in order.
 // Raw bytes, when given, are written in place of the frames.
 func (l *link) send(calls []Call, raw []byte) ([]Answer, error) {
-	if err := l.dial(); err != nil {
+	if err := l.write(calls, raw); err != nil {
 		return nil, err
+	}
+	return l.answers(calls)
+}
+
+func (l *link) write(calls []Call, raw []byte) error {
+	if err := l.dial(); err != nil {
+		return err
 	}
 	out := raw
 	if out == nil {
@@ -94,10 +101,21 @@ func (l *link) send(calls []Call, raw []byte) ([]Answer, error) {
 			out = append(out, c.Frame...)
 		}
 	}
-	if err := l.c.SetDeadline(time.Now().Add(answerWait)); err != nil {
-		return nil, err
+	if err := l.c.SetWriteDeadline(time.Now().Add(answerWait)); err != nil {
+		return err
 	}
 	if _, err := l.c.Write(out); err != nil && !closedByPeer(err) {
+		return err
+	}
+	return nil
+}
+
+// answers reads the answers of calls that were written before.
+func (l *link) answers(calls []Call) ([]Answer, error) {
+	if l.c == nil {
+		return nil, errors.New("BUG: the connection was closed before its answers were read")
+	}
+	if err := l.c.SetReadDeadline(time.Now().Add(answerWait)); err != nil {
 		return nil, err
 	}
 	answers := make([]Answer, len(calls))

@@ -22,9 +22,11 @@ type Options struct {
 	From      int // number of the first sequence
 	Sequences int
 	Workers   int                                  // sequences at a time; 4 when 0
+	Only      string                               // the moves to draw, by the beginning of their names; all when empty
 	Log       func(format string, args ...any)     // nil = silent
 	Between   func() error                         // called when all sequences are half done; nil = they run in one go
 	LeaveOut  func(step string) bool               // steps not to ask, by name; nil = ask all
+	Steps     bool                                 // log each step with the first side's answer
 	Known     func(step, difference string) string // names a difference that is expected, "" if it is not; nil = none is
 }
 
@@ -57,12 +59,12 @@ func Run(first, second [2]string, o Options) (*Report, error) {
 	if o.Between == nil {
 		return r, r.phase(all, o, func(s *sequence) (int, int) { return 0, len(s.gen.steps) })
 	}
-	err := r.phase(all, o, func(s *sequence) (int, int) { return 0, len(s.gen.steps) / 2 })
+	err := r.phase(all, o, func(s *sequence) (int, int) { return 0, s.gen.half() })
 	if err == nil {
 		err = o.Between()
 	}
 	if err == nil {
-		err = r.phase(all, o, func(s *sequence) (int, int) { return len(s.gen.steps) / 2, len(s.gen.steps) })
+		err = r.phase(all, o, func(s *sequence) (int, int) { return s.gen.half(), len(s.gen.steps) })
 	}
 	return r, err
 }
@@ -163,19 +165,28 @@ type sequence struct {
 	requests int
 	covered  map[[2]int16]int
 	named    map[string]int
-	over     bool // all steps are done, or one has differed
+	pending  map[int]sentStep // by connection: asked and not yet collected
+	over     bool             // all steps are done, or one has differed
 	cleaned  bool
 }
 
 func newSequence(first, second [2]string, o Options, n int) *sequence {
 	return &sequence{a: NewSide(first[0], first[1]), b: NewSide(second[0], second[1]), o: o, number: n,
-		gen: generate(o.Seed, n), covered: map[[2]int16]int{}, named: map[string]int{}}
+		gen: generate(o.Seed, n, o.Only), covered: map[[2]int16]int{}, named: map[string]int{}, pending: map[int]sentStep{}}
+}
+
+// sentStep is a step whose requests have gone out to both sides.
+type sentStep struct {
+	number int
+	step   *Step
+	calls  map[*Side][]Call
 }
 
 // readOnly APIs change nothing at the broker: after a difference there the sequence goes on.
 var readOnly = map[kmsg.Key]bool{
 	kmsg.ApiVersions: true, kmsg.Metadata: true, kmsg.ListOffsets: true, kmsg.OffsetForLeaderEpoch: true, kmsg.DescribeConfigs: true,
 	kmsg.DescribeCluster: true, kmsg.DescribeTopicPartitions: true, kmsg.FindCoordinator: true,
+	kmsg.DescribeGroups: true, kmsg.ConsumerGroupDescribe: true, kmsg.ListGroups: true, kmsg.OffsetFetch: true, kmsg.ListConfigResources: true,
 }
 
 // run stops at the first difference in what changes the broker: what follows would only be its consequences.
@@ -183,7 +194,7 @@ func (s *sequence) run(from, to int) error {
 	defer s.a.Close()
 	defer s.b.Close()
 	if from > 0 {
-		if errA, errB := both(s.a, s.b, func(d *Side) error { return d.awaitTopics(s.gen.topics) }); errA != nil || errB != nil {
+		if errA, errB := both(s.a, s.b, func(d *Side) error { return errors.Join(d.awaitTopics(s.gen.allTopics()), d.awaitGroups()) }); errA != nil || errB != nil {
 			return fmt.Errorf("after the restart: %w", errors.Join(errA, errB))
 		}
 	}
@@ -198,6 +209,7 @@ func (s *sequence) run(from, to int) error {
 			s.o.Log("sequence %d step %d took %v: %s", s.number, i, d, st.Name)
 		}
 		if err != nil {
+			_, _ = both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.allTopics(), s.gen.groups) }) // so that the sequence can be had again
 			return fmt.Errorf("step %d %s: %w", i, st.Name, err)
 		}
 		s.over = !goOn
@@ -209,7 +221,7 @@ func (s *sequence) run(from, to int) error {
 		return nil
 	}
 	s.over, s.cleaned = true, true
-	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.topics) })
+	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.allTopics(), s.gen.groups) })
 	if errA != nil {
 		return errA
 	}
@@ -234,32 +246,78 @@ func (s *sequence) step(i int, st *Step) (bool, error) {
 		}
 		return errA == nil, errA
 	}
-	answers := map[*Side][]Answer{}
-	var calls []Call
+	if st.Collect != nil {
+		return s.collect(st.Collect)
+	}
+	out := sentStep{number: i, step: st, calls: map[*Side][]Call{}}
 	var mu sync.Mutex
 	errA, errB := both(s.a, s.b, func(d *Side) error {
 		cs, raw := s.calls(d, st)
-		as, err := d.link(st.Conn).send(cs, raw)
+		mu.Lock()
+		out.calls[d] = cs
+		mu.Unlock()
+		return d.link(st.Conn).write(cs, raw)
+	})
+	if errA != nil || errB != nil {
+		return false, fmt.Errorf("%s: %v; %s: %v", s.a.Name, errA, s.b.Name, errB)
+	}
+	if st.Deferred {
+		s.pending[st.Conn] = out
+		return true, nil
+	}
+	return s.receive(out)
+}
+
+// collect reads the answers that deferred steps have left for later. All are read, also after a difference.
+func (s *sequence) collect(conns []int) (bool, error) {
+	goOn := true
+	for _, conn := range conns {
+		out, ok := s.pending[conn]
+		if !ok {
+			return false, fmt.Errorf("BUG: nothing was asked on connection %d", conn)
+		}
+		delete(s.pending, conn)
+		ok, err := s.receive(out)
+		if err != nil {
+			return false, err
+		}
+		goOn = goOn && ok
+	}
+	return goOn, nil
+}
+
+// receive reads the answers of both sides and compares them. It reports whether the sequence may go on.
+func (s *sequence) receive(out sentStep) (bool, error) {
+	st := out.step
+	answers := map[*Side][]Answer{}
+	var mu sync.Mutex
+	errA, errB := both(s.a, s.b, func(d *Side) error {
+		as, err := d.link(st.Conn).answers(out.calls[d])
 		for j := range as {
 			if as[j].Response != nil && as[j].Err == nil {
 				d.learn(as[j].Response, st.Label)
+				if st.Learn != nil {
+					st.Learn(d, as[j].Response)
+				}
 				s.own(as[j].Response)
 			}
 		}
 		mu.Lock()
-		answers[d], calls = as, cs
+		answers[d] = as
 		mu.Unlock()
 		return err
 	})
 	if errA != nil || errB != nil {
 		return false, fmt.Errorf("%s: %v; %s: %v", s.a.Name, errA, s.b.Name, errB)
 	}
-	for j, c := range calls {
+	for j, c := range out.calls[s.a] {
 		s.requests++
 		s.covered[[2]int16{c.Key, c.Vers}]++
-		api := kmsg.NameForKey(c.Key)
 		x, y := answers[s.a][j], answers[s.b][j]
-		d := newComparer(s.a, s.b, api, s.gen.loose).diff(&x, &y)
+		if s.o.Steps && s.o.Log != nil {
+			s.o.Log("sequence %d step %d: %s: %.500s", s.number, out.number, st.Name, x.String())
+		}
+		d := newComparer(s.a, s.b, kmsg.NameForKey(c.Key), st, s.gen.loose).diff(&x, &y)
 		if d == "" {
 			continue
 		}
@@ -267,7 +325,7 @@ func (s *sequence) step(i int, st *Step) (bool, error) {
 			s.named[why]++
 			continue
 		}
-		s.report(i, st, fmt.Sprintf("answer %d: %s", j, d), x.String(), y.String())
+		s.report(out.number, st, fmt.Sprintf("answer %d: %s", j, d), x.String(), y.String())
 		if !readOnly[kmsg.Key(c.Key)] || x.Closed != y.Closed {
 			return false, nil
 		}
@@ -307,9 +365,11 @@ func (s *sequence) own(resp kmsg.Response) {
 		if len(r.Topics) == 0 {
 			r.Topics = nil
 		}
+	case *kmsg.ListGroupsResponse:
+		r.Groups = slices.DeleteFunc(r.Groups, func(l kmsg.ListGroupsResponseGroup) bool { return !ours(l.Group) })
 	case *kmsg.ListConfigResourcesResponse:
 		r.ConfigResources = slices.DeleteFunc(r.ConfigResources, func(c kmsg.ListConfigResourcesResponseConfigResource) bool {
-			return c.Type == int8(kmsg.ConfigResourceTypeTopic) && !ours(c.Name)
+			return (c.Type == int8(kmsg.ConfigResourceTypeTopic) || c.Type == int8(kmsg.ConfigResourceTypeGroupConfig)) && !ours(c.Name)
 		})
 		if len(r.ConfigResources) == 0 {
 			r.ConfigResources = nil

@@ -138,8 +138,8 @@ func (s *Side) settleConfigs(topic string, mark int) error {
 	return err
 }
 
-// cleanUp removes the sequence's topics and fetch sessions, so that both brokers stay small.
-func (s *Side) cleanUp(topics []*topic) error {
+// cleanUp removes the sequence's topics, groups and fetch sessions, so that both brokers stay small.
+func (s *Side) cleanUp(topics []*topic, groups []*group) error {
 	for _, id := range s.openSessions() {
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(12)
@@ -147,6 +147,9 @@ func (s *Side) cleanUp(topics []*topic) error {
 		if _, err := s.Ask(req); err != nil {
 			return err
 		}
+	}
+	if err := s.removeGroups(groups); err != nil {
+		return err
 	}
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	req.SetVersion(5)

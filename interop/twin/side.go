@@ -3,6 +3,7 @@ package twin
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -27,6 +28,8 @@ type Side struct {
 		producer  map[int64]string
 		sessions  map[string]int32
 		session   map[int32]string
+		members   map[string]*groupMember // by the sequence's own label
+		memberIDs map[string]string       // labels of the ids that brokers have made
 	}
 }
 
@@ -41,6 +44,7 @@ func NewSide(name, addr string) *Side {
 	s.mu.topicID, s.mu.topicName, s.mu.gen = map[string][16]byte{}, map[[16]byte]string{}, map[string]int{}
 	s.mu.producers, s.mu.producer = map[string]producer{}, map[int64]string{}
 	s.mu.sessions, s.mu.session = map[string]int32{}, map[int32]string{}
+	s.mu.members, s.mu.memberIDs = map[string]*groupMember{}, map[string]string{}
 	return s
 }
 
@@ -231,11 +235,11 @@ func (s *Side) sessionLabel(id int32) string {
 	return fmt.Sprint(id)
 }
 
-// knownIDs returns the text forms of the topic ids with their labels, for error messages.
+// knownIDs returns the text forms of topic and member ids with their labels, for error messages.
 func (s *Side) knownIDs() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := map[string]string{}
+	m := maps.Clone(s.mu.memberIDs)
 	for id, label := range s.mu.topicName {
 		m[topicIDText(id)] = label
 	}
