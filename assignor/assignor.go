@@ -19,6 +19,7 @@ package assignor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -44,7 +45,9 @@ type Member struct {
 type Spec struct {
 	Members     []Member // ascending by ID
 	Topics      map[[16]byte]Topic
-	Homogeneous bool // all members subscribe to the same topics
+	// Homogeneous asks for the way of spreading that is for members who all subscribe to the same topics. It is not taken
+	// where they do not.
+	Homogeneous bool
 	// Newest is the ID of the member whose join made this assignment necessary, "" = none. It decides ties only: Kafka's
 	// order puts it behind those that it had before.
 	Newest string
@@ -79,6 +82,7 @@ type table struct {
 	owner   []int32 // by item, a member; -1 = none
 	home    []int32 // by item, the member that has it so far and may keep it; -1 = none
 	size    []int32 // by member, the items it owns
+	same    bool    // all members subscribe to the same topics, and are to be treated so
 }
 
 func newTable(s *Spec) (*table, error) {
@@ -86,8 +90,9 @@ func newTable(s *Spec) (*table, error) {
 	for _, i := range memberOrder(s) {
 		t.members = append(t.members, &s.Members[i])
 	}
+	t.same = s.Homogeneous && sameTopics(t.members)
 	for i, m := range t.members {
-		if s.Homogeneous && i > 0 {
+		if t.same && i > 0 {
 			break
 		}
 		for id := range m.Topics {
@@ -124,6 +129,15 @@ func newTable(s *Spec) (*table, error) {
 		}
 	}
 	return t, nil
+}
+
+func sameTopics(members []*Member) bool {
+	for _, m := range members {
+		if !maps.Equal(m.Topics, members[0].Topics) {
+			return false
+		}
+	}
+	return true
 }
 
 func filled(n, v int32) []int32 {

@@ -313,6 +313,28 @@ func TestUnknownTopicIsAnError(t *testing.T) {
 	}
 }
 
+// A group may say that all subscribe to the same while one does not yet: nobody is given what it does not subscribe to.
+func TestNotAsHomogeneousAsSaid(t *testing.T) {
+	one, two := [16]byte{1}, [16]byte{2}
+	s := &Spec{
+		Topics: map[[16]byte]Topic{one: {ID: one, Partitions: 5}, two: {ID: two, Partitions: 3}},
+		Members: []Member{
+			{ID: "a"}, {ID: "b", Topics: map[[16]byte]struct{}{one: {}, two: {}}, Current: Assignment{one: {0, 1}}},
+			{ID: "c", Topics: map[[16]byte]struct{}{two: {}}},
+		},
+		Homogeneous: true,
+	}
+	for _, a := range []Assignor{Uniform{}, Range{}} {
+		got, err := a.Assign(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner, err := owners(s, got); err != nil || len(owner) != 8 {
+			t.Errorf("%s: %v, %v", a.Name(), got, err)
+		}
+	}
+}
+
 // rackSpec is members in racks that take turns, and topics of 100 partitions with that many replicas.
 func rackSpec(members, partitions, replicas, racks int) *Spec {
 	s := &Spec{Topics: map[[16]byte]Topic{}, Homogeneous: true}

@@ -31,7 +31,7 @@ func (Range) Assign(s *Spec) (map[string]Assignment, error) {
 		return cmp.Or(compareStrings(x.InstanceID, y.InstanceID), compareStrings(x.ID, y.ID))
 	})
 	racks := knowsRacks(t.members, t.topics)
-	for _, topics := range t.copartitioned(order, s.Homogeneous) {
+	for _, topics := range t.copartitioned(order) {
 		owner := ranges(t.topics[topics[0].topic].Partitions, topics[0].members)
 		if racks {
 			owner = t.localRanges(topics, owner)
@@ -52,10 +52,10 @@ type subscribed struct {
 }
 
 // copartitioned groups the topics that have the same subscribers and equally many partitions.
-func (t *table) copartitioned(order []int32, homogeneous bool) [][]subscribed {
+func (t *table) copartitioned(order []int32) [][]subscribed {
 	members := make([][]int32, len(t.topics))
 	for _, m := range order {
-		if homogeneous {
+		if t.same {
 			break
 		}
 		for id := range t.members[m].Topics {
@@ -67,7 +67,7 @@ func (t *table) copartitioned(order []int32, homogeneous bool) [][]subscribed {
 	var key strings.Builder
 	for i, topic := range t.topics {
 		x := subscribed{int32(i), members[i]}
-		if homogeneous {
+		if t.same {
 			x.members = order
 		}
 		key.Reset()

@@ -22,13 +22,13 @@ func (Uniform) Assign(s *Spec) (map[string]Assignment, error) {
 	if len(t.members) == 0 || len(t.topics) == 0 {
 		return t.result(), nil
 	}
-	if s.Homogeneous {
+	if t.same {
 		t.spreadEqually()
 	} else {
 		newMixed(t).spread()
 	}
 	if knowsRacks(t.members, t.topics) {
-		t.localize(s.Homogeneous)
+		t.localize(t.same)
 	}
 	return t.result(), nil
 }
