@@ -43,8 +43,8 @@ type Member struct {
 
 // Spec is what there is to assign. Assignors change nothing in it.
 type Spec struct {
-	Members     []Member // ascending by ID
-	Topics      map[[16]byte]Topic
+	Members []Member // ascending by ID
+	Topics  map[[16]byte]Topic
 	// Homogeneous asks for the way of spreading that is for members who all subscribe to the same topics. It is not taken
 	// where they do not.
 	Homogeneous bool
