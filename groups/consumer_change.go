@@ -218,6 +218,9 @@ func (c *consumerChange) spec() *assignor.Spec {
 	members[c.member.id] = c.member
 
 	spec := &assignor.Spec{Topics: map[[16]byte]assignor.Topic{}, Homogeneous: c.homogeneous}
+	if g.members[c.member.id] == nil {
+		spec.Newest = c.member.id
+	}
 	racks := brokerRacks(image)
 	subscribed := map[string]map[[16]byte]struct{}{}
 	for _, id := range slices.Sorted(maps.Keys(members)) {
