@@ -55,6 +55,9 @@ type Broker struct {
 	deadlines   replication.Deadlines
 	completions *replication.Completions // nil where an append acknowledges itself
 
+	metrics *metricsServer // nil: no endpoint
+	version string
+
 	clusterID   string
 	directoryID [16]byte
 	brokerEpoch int64

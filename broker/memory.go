@@ -15,7 +15,11 @@ func MemoryLimit(cfg *config.Server) int64 {
 	if cfg.QueuedMaxRequestBytes > 0 {
 		queued = cfg.QueuedMaxRequestBytes
 	}
-	sum := int64(0)
+	metrics := int64(0)
+	if cfg.MetricsListen != "" {
+		metrics = int64(cfg.MetricsLagPartitions) * 3 << 10 // a scrape: what was measured, its series, and their text
+	}
+	sum := metrics
 	for _, b := range [...]int64{
 		max(queued, int64(cfg.SocketRequestMaxBytes)), // frames in flight
 		64 * mib, // 1 024 read buffers of 64 KiB

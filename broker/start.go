@@ -36,7 +36,7 @@ import (
 // controller's place, and leads what it led before. It listens when it returns; Start or Serve
 // answer.
 func New(cfg *config.Server, o Options) (*Broker, error) {
-	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, done: make(chan struct{})}
+	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, version: o.Version, done: make(chan struct{})}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -45,7 +45,7 @@ func New(cfg *config.Server, o Options) (*Broker, error) {
 	}
 	b.topics.init()
 	began := time.Now()
-	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.serveImage} {
+	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.serveImage, b.listenMetrics} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, b.abandon())
 		}

@@ -14,6 +14,9 @@ func (b *Broker) Start() {
 	defer b.starting.Unlock()
 	if !b.stopping.Load() {
 		b.server.Serve()
+		if b.metrics != nil {
+			b.metrics.serve()
+		}
 	}
 }
 
@@ -59,6 +62,9 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 
 // close ends everything below the server, which takes no more requests.
 func (b *Broker) close() error {
+	if b.metrics != nil {
+		b.metrics.close()
+	}
 	var errs []error
 	if err := b.ctl.Shutdown(); err != nil {
 		errs = append(errs, err)
@@ -83,6 +89,9 @@ func (b *Broker) Close() error {
 
 // abandon closes what a failed New has opened.
 func (b *Broker) abandon() error {
+	if b.metrics != nil {
+		b.metrics.close()
+	}
 	var errs []error
 	if b.server != nil {
 		errs = append(errs, b.server.Close())

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -103,10 +106,16 @@ func staticValue(k *Key, given map[string]string) (Value, error) {
 
 const ownPrefix = "millrace."
 
+// Two series of some 300 bytes each come with a partition whose lag is told.
+const (
+	defaultMetricsLagPartitions = 10_000
+	maxMetricsLagPartitions     = 1_000_000
+)
+
 // loadOwn reads the settings that are ours. They come from the file and flags only, and are taken
 // out of what DescribeConfigs shows, because Kafka's tools know nothing of them.
 func (s *Server) loadOwn() error {
-	s.Durability = DurabilitySync
+	s.Durability, s.MetricsLagPartitions = DurabilitySync, defaultMetricsLagPartitions
 	for _, name := range slices.Sorted(maps.Keys(s.static)) {
 		if !strings.HasPrefix(name, ownPrefix) {
 			continue
@@ -118,10 +127,36 @@ func (s *Server) loadOwn() error {
 			if s.Durability != DurabilitySync && s.Durability != DurabilityOS {
 				return fmt.Errorf("config: %w", invalid(name, value, "String must be one of: sync, os"))
 			}
+		case "millrace.metrics.listen":
+			if err := checkHostPort(value); err != nil {
+				return fmt.Errorf("config: %w", invalid(name, value, err.Error()))
+			}
+			s.MetricsListen = value
+		case "millrace.metrics.lag.partitions.max":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 || n > maxMetricsLagPartitions {
+				return fmt.Errorf("config: %w", invalid(name, value, fmt.Sprintf("want a number from 1 to %d", maxMetricsLagPartitions)))
+			}
+			s.MetricsLagPartitions = n
 		default:
 			s.Unknown = append(s.Unknown, name)
 		}
 		delete(s.static, name)
+	}
+	return nil
+}
+
+// checkHostPort takes what a listener of ours may listen on; empty is none.
+func checkHostPort(s string) error {
+	if s == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return errors.New("want HOST:PORT")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("the port must be a number from 0 to 65535")
 	}
 	return nil
 }

@@ -89,6 +89,9 @@ func TestLaterSettingsWin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s.MetricsListen != "" || s.MetricsLagPartitions != 10_000 {
+		t.Errorf("metrics by default: %q, %d", s.MetricsListen, s.MetricsLagPartitions)
+	}
 	if s.NumPartitions != 9 || s.Durability != DurabilityOS || !slices.Equal(s.Unknown, []string{"millrace.nonsense"}) {
 		t.Errorf("got %+v", s)
 	}
@@ -119,6 +122,9 @@ func TestRefusals(t *testing.T) {
 		"log.retention.ms=0":                                      "log.retention.ms must be unlimited (-1)",
 		"queued.max.request.bytes=5":                              "queued.max.request.bytes must be larger",
 		"millrace.durability=maybe":                               "Invalid value maybe for configuration millrace.durability",
+		"millrace.metrics.listen=9100":                            "want HOST:PORT",
+		"millrace.metrics.listen=h:http":                          "the port must be a number from 0 to 65535",
+		"millrace.metrics.lag.partitions.max=0":                   "want a number from 1 to 1000000",
 		"max.connections.per.ip.overrides=h":                      "max.connections.per.ip.overrides",
 		"max.connections.per.ip=0":                                "can be set to zero only if",
 		"inter.broker.listener.name=NOPE":                         "inter.broker.listener.name must be",

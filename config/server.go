@@ -69,6 +69,9 @@ type Server struct {
 
 	Durability Durability
 
+	MetricsListen        string // "host:port" of the metrics endpoint, empty: none
+	MetricsLagPartitions int    // partitions of groups whose lag has its own series
+
 	// Unknown holds the names of settings that no catalogue has, for a warning.
 	Unknown []string
 	// Ignored holds the names of settings that were given and that this build does not act on, in the order given.

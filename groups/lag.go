@@ -8,6 +8,9 @@ const (
 	DefaultLagTimeReads  = 2_000
 )
 
+// maxToldGroupID is the longest group id that is told: clients choose them, and may send 32 KiB.
+const maxToldGroupID = 256
+
 // TopicLogs are the logs of topics, as lag is measured against them.
 type TopicLogs interface {
 	// End is the end of what consumers may read of a partition; ok is false when this node does not lead it.
@@ -109,11 +112,11 @@ func (l *LagMeter) Measure(ctx context.Context) (*LagReport, error) {
 }
 
 // firstGroups are the groups that are told one by one, as many as fit in the order of their names: always the same ones,
-// so that series last.
+// so that series last. Names of no sensible length are not told.
 func firstGroups(sorted []GroupUsage, limit int) map[string]struct{} {
 	shown := map[string]struct{}{}
 	for _, g := range sorted {
-		if g.Offsets > 0 && g.Offsets <= limit {
+		if g.Offsets > 0 && g.Offsets <= limit && len(g.ID) <= maxToldGroupID {
 			limit -= g.Offsets
 			shown[g.ID] = struct{}{}
 		}

@@ -37,6 +37,7 @@ type serveFlags struct {
 	logLevel string
 	logJSON  bool
 	addrFile string
+	metrics  string
 }
 
 func serveCommand() *cobra.Command {
@@ -57,6 +58,7 @@ The first SIGTERM or interrupt drains what is in flight, syncs and stops; a seco
 	fs.StringArrayVar(&f.set, "set", nil, "a setting KEY=VALUE, may be repeated")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&f.logJSON, "log-json", false, "log lines as JSON")
+	fs.StringVar(&f.metrics, "metrics", "", "HOST:PORT to answer GET /metrics on, for Prometheus; as millrace.metrics.listen")
 	fs.StringVar(&f.addrFile, "addr-file", "", "write the address that is listened on to this file, once it answers")
 	return cmd
 }
@@ -147,6 +149,9 @@ func (f *serveFlags) settings(cmd *cobra.Command) ([]config.Pair, error) {
 		if cmd.Flags().Changed("listen") {
 			pairs = append(pairs, config.Pair{Key: "listeners", Value: "PLAINTEXT://" + f.listen})
 		}
+	}
+	if cmd.Flags().Changed("metrics") {
+		pairs = append(pairs, config.Pair{Key: "millrace.metrics.listen", Value: f.metrics})
 	}
 	for _, kv := range f.set {
 		k, v, ok := strings.Cut(kv, "=")
