@@ -1,6 +1,10 @@
 package groups
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"slices"
+)
 
 // Defaults of LagOptions.
 const (
@@ -45,6 +49,7 @@ type timeKey struct {
 type PartitionLag struct {
 	Group, Topic string
 	Partition    int32
+	Committed    int64
 	Records      int64 // the end of the log less the committed offset, as Kafka's tools count
 	// Seconds is the age of the oldest record that the group has not read, 0 when it has read all; -1 when it is not known.
 	Seconds float64
@@ -53,7 +58,7 @@ type PartitionLag struct {
 // LagReport is a measurement.
 type LagReport struct {
 	Survey     *Survey
-	Partitions []PartitionLag // of the first groups by name, as many as fit whole
+	Partitions []PartitionLag // of the first groups by name, as many as fit whole; ascending by group, topic and partition
 	// Overflow is what is not among Partitions.
 	Overflow struct {
 		Groups, Partitions int
@@ -82,7 +87,6 @@ func (l *LagMeter) Measure(ctx context.Context) (*LagReport, error) {
 	}
 	rep := &LagReport{Survey: survey}
 	shown := firstGroups(survey.Groups, l.o.MaxPartitions)
-	var offs []int64 // the committed offset of each of rep.Partitions
 	err = survey.Offsets(ctx, func(group string, offsets []CommittedOffset) {
 		_, one := shown[group]
 		one = one && len(rep.Partitions)+len(offsets) <= l.o.MaxPartitions // it may have grown
@@ -97,8 +101,7 @@ func (l *LagMeter) Measure(ctx context.Context) (*LagReport, error) {
 			case !ok:
 				rep.Unled++
 			case one:
-				rep.Partitions = append(rep.Partitions, PartitionLag{Group: group, Topic: o.Topic, Partition: o.Partition, Records: records, Seconds: -1})
-				offs = append(offs, o.Offset)
+				rep.Partitions = append(rep.Partitions, PartitionLag{Group: group, Topic: o.Topic, Partition: o.Partition, Committed: o.Offset, Records: records, Seconds: -1})
 			default:
 				rep.Overflow.Partitions++
 				rep.Overflow.Records += records
@@ -108,7 +111,8 @@ func (l *LagMeter) Measure(ctx context.Context) (*LagReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rep, l.readTimes(ctx, rep, offs)
+	slices.SortStableFunc(rep.Partitions, func(a, b PartitionLag) int { return cmp.Compare(a.Group, b.Group) })
+	return rep, l.readTimes(ctx, rep)
 }
 
 // firstGroups are the groups that are told one by one, as many as fit in the order of their names: always the same ones,
@@ -125,18 +129,18 @@ func firstGroups(sorted []GroupUsage, limit int) map[string]struct{} {
 }
 
 // readTimes fills in the seconds.
-func (l *LagMeter) readTimes(ctx context.Context, rep *LagReport, offs []int64) error {
+func (l *LagMeter) readTimes(ctx context.Context, rep *LagReport) error {
 	nowMs := l.c.o.NowMs()
 	times := make(map[timeKey]int64, len(l.times))
 	reads, next := 0, 0
-	for i := range offs {
-		i = (i + l.from) % len(offs)
+	for i := range rep.Partitions {
+		i = (i + l.from) % len(rep.Partitions)
 		p := &rep.Partitions[i]
 		if p.Records == 0 {
 			p.Seconds = 0
 			continue
 		}
-		k := timeKey{topicPartition{p.Topic, p.Partition}, offs[i]}
+		k := timeKey{topicPartition{p.Topic, p.Partition}, p.Committed}
 		ms, ok := times[k]
 		if !ok {
 			ms, ok = l.times[k]
@@ -153,7 +157,7 @@ func (l *LagMeter) readTimes(ctx context.Context, rep *LagReport, offs []int64) 
 				return err
 			}
 			reads++
-			if ms, ok = l.logs.TimeAt(p.Topic, p.Partition, offs[i]); !ok {
+			if ms, ok = l.logs.TimeAt(p.Topic, p.Partition, p.Committed); !ok {
 				continue
 			}
 		}
