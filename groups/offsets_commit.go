@@ -59,7 +59,7 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
-	return decision{records: out, then: func(err error) {
+	return decision{records: out, split: m.overBatch(out), then: func(err error) {
 		if err != nil {
 			done(commitError(req, failureCode(err)))
 			return
@@ -114,7 +114,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, d
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
-	return decision{records: out, then: func(err error) {
+	return decision{records: out, split: m.overBatch(out), then: func(err error) {
 		if err != nil {
 			done(txnCommitError(req, failureCode(err)))
 			return
@@ -130,6 +130,18 @@ func staleIsIllegal(code wire.Code) wire.Code {
 		return wire.IllegalGeneration
 	}
 	return code
+}
+
+// overBatch says that one record batch may not hold the offsets. Then they may be written apart, where Kafka refuses them: a
+// crash before the answer can keep some of them and lose others. An ordinary commit is kept or lost whole.
+func (m *Machine) overBatch(offsets []Record) bool {
+	const head, each = 61, 80 // bytes at most of a batch's header, and of a record without its names and metadata
+	n := head
+	for i := range offsets {
+		k, v := offsets[i].Key.(*records.OffsetCommitKey), offsets[i].Value.(*records.OffsetCommitValue)
+		n += each + len(k.Group) + len(k.Topic) + len(v.Metadata)
+	}
+	return n > m.cfg.MaxRecordBytes
 }
 
 // codeOr is the answer of an operation that wrote nothing: code, unless even that could not be given.

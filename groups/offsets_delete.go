@@ -33,7 +33,7 @@ func (m *Machine) deleteOffsets(_ Client, req *kmsg.OffsetDeleteRequest, done fu
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
-	return decision{records: out, then: func(err error) {
+	return decision{records: out, split: true, then: func(err error) {
 		if err != nil {
 			done(offsetDeleteError(failureCode(err)))
 			return

@@ -24,7 +24,7 @@ type offsetsKit struct {
 }
 
 func newOffsetsKit(t *testing.T) *offsetsKit {
-	k := &offsetsKit{t: t, now: 1_000_000, cfg: Config{OffsetMetadataMaxBytes: 8, OffsetsRetentionMs: 1000, RetentionCheckMs: 100}}
+	k := &offsetsKit{t: t, now: 1_000_000, cfg: Config{OffsetMetadataMaxBytes: 8, OffsetsRetentionMs: 1000, RetentionCheckMs: 100, MaxRecordBytes: 1 << 20}}
 	k.m = k.machine()
 	return k
 }

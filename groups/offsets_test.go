@@ -136,6 +136,35 @@ func TestCommitThatIsNotWritten(t *testing.T) {
 	}
 }
 
+// A commit is written whole, unless no batch could hold it.
+func TestCommitLargerThanABatch(t *testing.T) {
+	k := newOffsetsKit(t)
+	k.cfg.MaxRecordBytes, k.cfg.OffsetMetadataMaxBytes = 4000, 1000
+	var small, large, heavy []string
+	for p := range 60 {
+		if p < 20 {
+			small = append(small, fmt.Sprint("topic ", p, " 1"))
+		}
+		if p < 10 {
+			heavy = append(heavy, fmt.Sprint("topic ", p, " 1"))
+		}
+		large = append(large, fmt.Sprint("topic ", p, " 1"))
+	}
+	weighty := commitRequest(9, "g", heavy...)
+	for i := range weighty.Topics[0].Partitions {
+		weighty.Topics[0].Partitions[i].Metadata = kmsg.StringPtr(strings.Repeat("m", 500))
+	}
+	for _, c := range []struct {
+		req     *kmsg.OffsetCommitRequest
+		batches int
+	}{{commitRequest(9, "g", small...), 1}, {commitRequest(9, "g", large...), 60}, {weighty, 10}} {
+		d := k.m.commitOffsets(Client{}, c.req, func(*kmsg.OffsetCommitResponse) {})
+		if n := len(d.batches()); n != c.batches {
+			t.Errorf("%d offsets may be written in %d parts, want %d", len(d.records), n, c.batches)
+		}
+	}
+}
+
 func TestFetch(t *testing.T) {
 	k := newOffsetsKit(t)
 	expect(t, "nobody", fetch(k.m, "g", true), "")

@@ -165,7 +165,7 @@ func (c *Coordinator) DeleteGroups(who Client, req *kmsg.DeleteGroupsRequest, do
 	for i, id := range req.Groups {
 		c.ask(id, func(m *Machine) decision {
 			code, records := m.deleteGroup(id)
-			return decision{records: records, then: func(err error) {
+			return decision{records: records, split: true, then: func(err error) {
 				if err != nil {
 					code = failureCode(err)
 				}
