@@ -8,6 +8,8 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -116,6 +118,40 @@ func TestMetrics(t *testing.T) {
 	}
 	if bad != 1 || got["go_goroutines"] == 0 || got["process_open_fds"] == 0 {
 		t.Errorf("%d series of a group whose id is no UTF-8; %g goroutines", bad, got["go_goroutines"])
+	}
+}
+
+// docs/metrics.md names every series, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := groupNode(t, vfs.NewMem(), "millrace.metrics.listen", "127.0.0.1:0")
+	n.mustCreate("t", 1)
+	n.mustProduce("t", "v")
+	p := n.pipe()
+	findGroup(p, "g")
+	p.commit("g", "t", at{offset: 0})
+	served := map[string]bool{}
+	for name := range scrape(t, n) {
+		if name, _, _ = strings.Cut(name, "{"); strings.HasPrefix(name, "millrace_") {
+			served[name] = true
+		}
+	}
+	documented := map[string]bool{}
+	for _, name := range regexp.MustCompile("`(millrace_[a-z_]+)`").FindAllStringSubmatch(string(doc), -1) {
+		documented[name[1]] = true
+	}
+	for name := range served {
+		if !documented[name] {
+			t.Errorf("docs/metrics.md does not name %s", name)
+		}
+	}
+	for name := range documented {
+		if !served[name] {
+			t.Errorf("docs/metrics.md names %s, which there is not", name)
+		}
 	}
 }
 
