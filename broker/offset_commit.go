@@ -72,6 +72,9 @@ func checkCommit(img *metadata.Image, req *kmsg.OffsetCommitRequest, byID bool) 
 
 // joinCommitted puts the answers of the coordinator behind those that it was not asked for, a topic once.
 func joinCommitted(topics, more []kmsg.OffsetCommitResponseTopic) []kmsg.OffsetCommitResponseTopic {
+	if len(topics) == 0 {
+		return more
+	}
 	type key struct {
 		name string
 		id   [16]byte
@@ -84,6 +87,7 @@ func joinCommitted(topics, more []kmsg.OffsetCommitResponseTopic) []kmsg.OffsetC
 		if i, is := at[key{t.Topic, t.TopicID}]; is {
 			topics[i].Partitions = append(topics[i].Partitions, t.Partitions...)
 		} else {
+			at[key{t.Topic, t.TopicID}] = len(topics)
 			topics = append(topics, t)
 		}
 	}

@@ -86,13 +86,6 @@ func (t *turn) failParked(g *classicGroup, code wire.Code) {
 	}
 }
 
-// joinFenced is joinError for who is not the member that it says: it names no protocol, not even "".
-func joinFenced(memberID string, code wire.Code) *kmsg.JoinGroupResponse {
-	resp := joinError(memberID, code)
-	resp.Protocol = nil
-	return resp
-}
-
 // joinAccepted is the answer of the group's generation; who leads it gets the members too.
 func (g *classicGroup) joinAccepted(memberID string, withMembers bool) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()

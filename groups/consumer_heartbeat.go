@@ -223,11 +223,11 @@ func checkStaticMember(member *consumerMember, id, instanceID string) error {
 }
 
 // checkMemberEpoch refuses a member that is not at the epoch that it was told. One that is an epoch behind may have lost
-// the answer, if it has nothing that it should not have.
+// the answer, if it has nothing that it should not have; one that joins again has nothing.
 func checkMemberEpoch(member *consumerMember, epoch int32, owned assignor.Assignment) error {
 	than := "smaller"
 	switch {
-	case epoch == member.epoch, epoch < member.epoch && epoch == member.previousEpoch && isSubset(owned, member.assigned):
+	case epoch == 0, epoch == member.epoch, epoch < member.epoch && epoch == member.previousEpoch && isSubset(owned, member.assigned):
 		return nil
 	case epoch > member.epoch:
 		than = "greater"

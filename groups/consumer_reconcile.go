@@ -54,8 +54,7 @@ func (r *reconciliation) next(subscriptionChanged bool) (*consumerMember, error)
 			}
 			return m, nil
 		}
-		// A change of its subscription made it revoke, not a new target: then there is no next epoch yet.
-		return r.advance(min(m.epoch+1, r.targetEpoch)), nil
+		return r.advance(m.epoch), nil
 	case memberUnreleased:
 		return r.advance(m.epoch), nil
 	}

@@ -11,7 +11,6 @@ func joinError(memberID string, code wire.Code) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()
 	resp.MemberID, resp.ErrorCode = memberID, int16(code)
 	resp.Generation = -1
-	resp.Protocol = new("") // Kafka's default; null says something else (joinFenced)
 	return resp
 }
 
