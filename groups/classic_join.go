@@ -15,9 +15,8 @@ const newMemberTimeoutMs = 5 * 60 * 1000
 
 // First versions of JoinGroup that have a feature.
 const (
-	joinRequiresMemberID   = 4 // KIP-394
-	joinSkipsAssignment    = 9 // KIP-814
-	joinOwnRebalanceMillis = 1 // KIP-62; before it, the session timeout is the rebalance timeout
+	joinRequiresMemberID = 4 // KIP-394
+	joinSkipsAssignment  = 9 // KIP-814
 )
 
 // checkJoin refuses a JoinGroup for what it says about itself.
@@ -37,10 +36,7 @@ func (m *Machine) joinGroup(who Client, req *kmsg.JoinGroupRequest, done func(*k
 	if was := m.groups[req.Group]; was != nil && was.kind() == consumerKind && was.state() != classicEmpty.String() {
 		return m.consumerJoin(was, who, req, done)
 	}
-	j := &joining{turn: m.newTurn(), who: who, req: req, done: done, protocols: keepProtocols(req.Protocols), rebalanceMs: req.RebalanceTimeoutMillis}
-	if req.Version < joinOwnRebalanceMillis {
-		j.rebalanceMs = req.SessionTimeoutMillis
-	}
+	j := &joining{turn: m.newTurn(), who: who, req: req, done: done, protocols: keepProtocols(req.Protocols)}
 	j.decide()
 	return j.decision()
 }
@@ -48,12 +44,11 @@ func (m *Machine) joinGroup(who Client, req *kmsg.JoinGroupRequest, done func(*k
 // joining is a JoinGroup to a classic group while it is decided.
 type joining struct {
 	*turn
-	g           *classicGroup
-	who         Client
-	req         *kmsg.JoinGroupRequest
-	protocols   []kmsg.JoinGroupRequestProtocol
-	rebalanceMs int32
-	done        func(*kmsg.JoinGroupResponse)
+	g         *classicGroup
+	who       Client
+	req       *kmsg.JoinGroupRequest
+	protocols []kmsg.JoinGroupRequestProtocol
+	done      func(*kmsg.JoinGroupResponse)
 }
 
 // keepProtocols copies what a request says, for it goes back to its connection. Of a name given twice the first counts.
@@ -195,7 +190,7 @@ func (j *joining) knownMember() {
 		return
 	}
 	if code := g.checkMember(id, j.req.InstanceID); code != wire.None {
-		j.answer(joinFenced(id, code))
+		j.answer(joinError(id, code))
 		return
 	}
 	x := g.members[id]
@@ -217,7 +212,7 @@ func (j *joining) knownMember() {
 // update lets a member join again.
 func (j *joining) update(x *classicMember) {
 	j.dropDuplicate(x)
-	j.g.update(x, j.protocols, j.rebalanceMs, j.req.SessionTimeoutMillis, j.done)
+	j.g.update(x, j.protocols, j.req.RebalanceTimeoutMillis, j.req.SessionTimeoutMillis, j.done)
 	j.m.rebalance(j.turn, j.g)
 }
 
@@ -230,7 +225,7 @@ func (j *joining) dropDuplicate(x *classicMember) {
 func (j *joining) add(id string) {
 	g := j.g
 	x := &classicMember{
-		id: id, instanceID: j.req.InstanceID, client: j.who, rebalanceMs: j.rebalanceMs,
+		id: id, instanceID: j.req.InstanceID, client: j.who, rebalanceMs: j.req.RebalanceTimeoutMillis,
 		sessionMs: j.req.SessionTimeoutMillis, protocols: j.protocols, isNew: true,
 	}
 	if g.st == classicPreparingRebalance && g.prev == classicEmpty {
@@ -246,7 +241,7 @@ func (j *joining) add(id string) {
 func (j *joining) replaceStatic(oldID, newID string) {
 	g, m := j.g, j.m
 	old := g.members[oldID]
-	j.answerJoin(g, old, joinFenced(oldID, wire.FencedInstanceID))
+	j.answerJoin(g, old, joinError(oldID, wire.FencedInstanceID))
 	j.answerSync(old, syncError(wire.FencedInstanceID))
 	m.timers.Cancel(g.heartbeatKey(oldID))
 	// A new member's timeout was for its first answer; who replaces it has a session.
@@ -254,7 +249,7 @@ func (j *joining) replaceStatic(oldID, newID string) {
 	x := g.replaceStatic(oldID, newID)
 	m.armHeartbeat(g, newID, x.sessionMs)
 	before := *x
-	g.update(x, j.protocols, j.rebalanceMs, j.req.SessionTimeoutMillis, j.done)
+	g.update(x, j.protocols, j.req.RebalanceTimeoutMillis, j.req.SessionTimeoutMillis, j.done)
 
 	switch {
 	case g.st == classicStable && g.protocol != nil && *g.protocol == g.selectProtocol():

@@ -5,27 +5,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// leaveBatches is the first version of LeaveGroup that names several members, and static ones by their instance
-// (KIP-345).
-const leaveBatches = 3
-
-// leaveGroup decides a LeaveGroup. Each member has its own code; before version 3 there is one, and it is the answer's.
+// leaveGroup decides a LeaveGroup. Each member has its own code.
 func (m *Machine) leaveGroup(who Client, req *kmsg.LeaveGroupRequest, done func(*kmsg.LeaveGroupResponse)) decision {
-	if req.Version < leaveBatches {
-		one := kmsg.NewLeaveGroupRequestMember()
-		one.MemberID = req.MemberID
-		batched := *req
-		batched.Members = []kmsg.LeaveGroupRequestMember{one}
-		req = &batched
-		answer := done
-		done = func(resp *kmsg.LeaveGroupResponse) {
-			if resp.ErrorCode == 0 && len(resp.Members) == 1 {
-				resp.ErrorCode = resp.Members[0].ErrorCode
-			}
-			resp.Members = nil
-			answer(resp)
-		}
-	}
 	t := m.newTurn()
 	resp := kmsg.NewPtrLeaveGroupResponse()
 	switch was := m.groups[req.Group].(type) {

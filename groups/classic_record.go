@@ -47,16 +47,16 @@ func (g *classicGroup) record(assigned map[string][]byte) Record {
 
 // applyGroupMetadata takes a classic group as its record has it, or, by a tombstone, away.
 func (m *Machine) applyGroupMetadata(k *records.GroupMetadataKey, v *records.GroupMetadataValue) {
-	if g, ok := m.groups[k.Group].(*classicGroup); ok {
-		// A group that is in memory is written by Held records only: this one goes, and nobody waits in it.
-		t := m.newTurn()
-		m.dropClassic(t, g, wire.UnknownMemberID)
-		t.settle()
-	}
 	if v == nil {
+		if g, ok := m.groups[k.Group].(*classicGroup); ok {
+			t := m.newTurn()
+			m.dropClassic(t, g, wire.UnknownMemberID)
+			t.settle()
+		}
 		delete(m.groups, k.Group)
 		return
 	}
+	// Only replay comes here: in memory a classic group changes first, and its record is Held.
 	g := m.newClassic(k.Group)
 	g.sinceMs = v.CurrentStateTimestamp // -1 before version 2
 	for i := range v.Members {
