@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/vfs"
@@ -118,6 +120,32 @@ func TestMetrics(t *testing.T) {
 	}
 	if bad != 1 || got["go_goroutines"] == 0 || got["process_open_fds"] == 0 {
 		t.Errorf("%d series of a group whose id is no UTF-8; %g goroutines", bad, got["go_goroutines"])
+	}
+}
+
+// Lag is that of a group of either protocol.
+func TestMetricsOfAConsumerGroup(t *testing.T) {
+	n := groupNode(t, vfs.NewMem(), "millrace.metrics.listen", "127.0.0.1:0")
+	n.mustCreate("t", 1)
+	n.produce(9, produceRequest("t", 0, -1, aged(t, batch.None, 500, 400)))
+	p := n.pipe()
+	findGroup(p, "g")
+	beat := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	beat.Group, beat.MemberID, beat.RebalanceTimeoutMillis = "g", "AAAAAAAAAAAAAAAAAAAAAQ", 60_000
+	beat.SubscribedTopicNames, beat.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	joined := askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, beat)
+	if joined.ErrorCode != 0 || joined.MemberEpoch < 1 {
+		t.Fatalf("%+v", joined)
+	}
+	req := commitRequest("g", "t", at{offset: 1})
+	req.MemberID, req.Generation = beat.MemberID, joined.MemberEpoch
+	if resp := askPipe[*kmsg.OffsetCommitResponse](p, 9, req); resp.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("%+v", resp)
+	}
+	got := scrape(t, n)
+	lag, age := got[`millrace_group_lag_records{group="g",partition="0",topic="t"}`], got[`millrace_group_lag_seconds{group="g",partition="0",topic="t"}`]
+	if lag != 1 || age < 400 || age > 500 || got[`millrace_groups{protocol="consumer",state="Stable"}`] != 1 {
+		t.Errorf("lag %g, %g s; %v", lag, age, got)
 	}
 }
 

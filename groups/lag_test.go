@@ -9,9 +9,11 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/metadata"
 )
 
@@ -194,6 +196,45 @@ func TestSurveyInParts(t *testing.T) {
 		})
 		if err != nil || len(want) != 0 {
 			t.Errorf("%v, not seen: %v", err, want)
+		}
+	})
+}
+
+// The coordinator's own clock takes offsets away, and then the group; a commit in between keeps both.
+func TestOffsetsExpireInTheCoordinator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{
+			Config: Config{OffsetMetadataMaxBytes: 100, MaxRecordBytes: 1 << 20, RetentionCheckMs: 600_000, OffsetsRetentionMs: 3_600_000},
+			Image:  func() *metadata.Image { return nil }, NewID: func() string { return "id" }, NowMs: coordinator.NowMs,
+		})
+		defer c.Close()
+		c.SetPartitions(1)
+		c.Lead(0, 1, &instantLog{})
+		synctest.Wait()
+		commit := func() {
+			c.OffsetCommit(Client{}, commitRequest(9, "g", "a 0 1"), func(*kmsg.OffsetCommitResponse) {})
+			synctest.Wait()
+		}
+		offsets := func() (n, groups int) {
+			s, err := c.Survey(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range s.Groups {
+				n += g.Offsets
+			}
+			return n, len(s.Groups)
+		}
+		commit()
+		time.Sleep(50 * time.Minute)
+		commit()
+		time.Sleep(59 * time.Minute)
+		if n, groups := offsets(); n != 1 || groups != 1 {
+			t.Fatalf("%d offsets of %d groups a minute before", n, groups)
+		}
+		time.Sleep(12 * time.Minute)
+		if n, groups := offsets(); n != 0 || groups != 0 || c.OffsetCounts().Expired != 1 {
+			t.Fatalf("%d offsets of %d groups, %d expired", n, groups, c.OffsetCounts().Expired)
 		}
 	})
 }
