@@ -21,6 +21,7 @@ var features = [...]feature{
 	{"eligible.leader.replicas.version", 0, 1},
 	{"group.version", 0, 1},
 	{"metadata.version", 7, 29},
+	{featureTransactionVersion, 0, transactionVersion},
 }
 
 // apiVersionsRequest is decoded only in the versions that are served: in others its layout is not known,

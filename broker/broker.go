@@ -22,6 +22,7 @@ import (
 	"github.com/millrace-project/millrace/quorum"
 	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/session"
+	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -48,7 +49,11 @@ type Broker struct {
 	server *netio.Server
 
 	groups      *groups.Coordinator
-	offsets     offsetsTopic
+	offsets     *internalTopic[groups.Record, groups.Entry]
+	txns        *txn.Coordinator
+	txnStates   *internalTopic[txn.Record, txn.Entry]
+	markers     *markerWriter
+	creations   creations
 	topics      topicTable
 	producerIDs producerIDs
 	sessions    *session.Cache

@@ -9,16 +9,35 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
-	"github.com/millrace-project/millrace/groups"
-	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/wire"
 )
 
-// groupLog is one partition of __consumer_offsets, led in one epoch, as groups see it. Its methods may be called from
-// any goroutine; release ends it.
-type groupLog struct {
+// recordForm is how a coordinator's records stand in its topic. R is a record, E an entry as it is read back.
+type recordForm[R, E any] struct {
+	topic string
+	// encode appends the key and then the value; mid is where the value begins, and tombstone says that there is none.
+	encode func(dst []byte, r *R) (out []byte, mid int, tombstone bool, err error)
+	// producer is in whose transaction the record is written, nobody = in none.
+	producer func(r *R) producer
+	entry    func(b batch.Batch, r *batch.Record) (E, error)
+	// control is the end of a producer's transaction; nil = there are none in the topic.
+	control func(b batch.Batch, commit bool) E
+}
+
+// producer is who writes a transaction.
+type producer struct {
+	id    int64
+	epoch int16
+}
+
+var nobody = producer{batch.NoProducerID, batch.NoProducerEpoch}
+
+// coordinatorLog is one partition of an internal topic, led in one epoch, as its coordinator sees it
+// (coordinator.ReplayLog). Its methods may be called from any goroutine; release ends it.
+type coordinatorLog[R, E any] struct {
+	form      *recordForm[R, E]
 	partition *replication.Partition
 	epoch     int32
 	codec     batch.Codec
@@ -33,12 +52,8 @@ type groupLog struct {
 	}
 }
 
-func newGroupLog(p *replication.Partition, epoch int32, codec batch.Codec, loadBytes int) *groupLog {
-	return &groupLog{partition: p, epoch: epoch, codec: codec, loadBytes: loadBytes}
-}
-
 // release stops the reports of progress.
-func (g *groupLog) release() {
+func (g *coordinatorLog[R, E]) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.mu.released = true
@@ -49,10 +64,10 @@ func (g *groupLog) release() {
 }
 
 // Committed is the high watermark.
-func (g *groupLog) Committed() int64 { return g.partition.Bound(false) }
+func (g *coordinatorLog[R, E]) Committed() int64 { return g.partition.Bound(false) }
 
 // OnCommitted implements coordinator.Log.
-func (g *groupLog) OnCommitted(fn func()) {
+func (g *coordinatorLog[R, E]) OnCommitted(fn func()) {
 	g.mu.Lock()
 	moved := false
 	if !g.mu.released {
@@ -69,14 +84,14 @@ func (g *groupLog) OnCommitted(fn func()) {
 }
 
 // Woken implements replication.Watcher.
-func (g *groupLog) Woken(int) {
+func (g *coordinatorLog[R, E]) Woken(int) {
 	if fn := g.notify.Load(); fn != nil {
 		(*fn)()
 	}
 }
 
 // Err is why this node writes to the partition no more.
-func (g *groupLog) Err() error {
+func (g *coordinatorLog[R, E]) Err() error {
 	if err := g.partition.Log().Err(); err != nil {
 		return codedError{err}
 	}
@@ -88,14 +103,14 @@ func (g *groupLog) Err() error {
 
 // Append implements coordinator.Log. Records of several decisions share a record batch as far as max.message.bytes lets
 // them; those of one stay together, and a transaction's records are in batches of their producer.
-func (g *groupLog) Append(epoch int32, timestampMs int64, decisions [][]groups.Record) (int64, error) {
+func (g *coordinatorLog[R, E]) Append(epoch int32, timestampMs int64, decisions [][]R) (int64, error) {
 	if err := g.partition.CheckLeader(epoch); err != nil {
 		return 0, codedError{err}
 	}
 	if err := g.partition.CheckAppend(true); err != nil {
 		return 0, codedError{err}
 	}
-	p := packer{maxBytes: g.partition.Log().Config().MaxMessageBytes, codec: g.codec, timestampMs: timestampMs}
+	p := packer[R, E]{form: g.form, maxBytes: g.partition.Log().Config().MaxMessageBytes, codec: g.codec, timestampMs: timestampMs}
 	for _, d := range decisions {
 		if err := p.add(d); err != nil {
 			return 0, err
@@ -112,13 +127,13 @@ func (g *groupLog) Append(epoch int32, timestampMs int64, decisions [][]groups.R
 	return e.Result.BaseOffset, nil
 }
 
-// codedError is an error of a partition with its code, as groups ask for it.
+// codedError is an error of a partition with its code, as coordinators ask for it.
 type codedError struct{ error }
 
 // Unwrap gives the error without the code.
 func (e codedError) Unwrap() error { return e.error }
 
-// Code implements groups.Coded.
+// Code implements coordinator.Coded.
 func (e codedError) Code() wire.Code {
 	if errors.Is(e.error, replication.ErrFencedEpoch) {
 		return wire.NotLeaderOrFollower // in the epoch of this log, which is over
@@ -132,14 +147,15 @@ func tooLarge(format string, args ...any) error {
 }
 
 // packer makes record batches of decisions.
-type packer struct {
+type packer[R, E any] struct {
+	form        *recordForm[R, E]
 	maxBytes    int
 	codec       batch.Codec
 	timestampMs int64
 
 	data     []byte // finished batches
 	builder  *batch.Builder
-	producer groups.Producer // whose records the builder takes
+	producer producer // whose records the builder takes
 	encoded  []pair
 	arena    []byte // what encoded points into
 }
@@ -147,20 +163,15 @@ type packer struct {
 // pair is where a record's key and value lie in the arena; a value that ends before it begins is a tombstone.
 type pair struct{ from, mid, to int }
 
-var nobody = groups.Producer{ID: batch.NoProducerID, Epoch: batch.NoProducerEpoch}
-
 // add takes the records of one decision into the batch in work, or begins another if they do not fit.
-func (p *packer) add(decision []groups.Record) error {
+func (p *packer[R, E]) add(decision []R) error {
 	if len(decision) == 0 {
 		return nil
 	}
 	if err := p.encode(decision); err != nil {
 		return err
 	}
-	who := nobody
-	if decision[0].Producer != nil {
-		who = *decision[0].Producer
-	}
+	who := p.form.producer(&decision[0])
 	size := p.room()
 	if p.builder != nil && (p.producer != who || p.builder.Len()+size > p.maxBytes) {
 		if err := p.flush(); err != nil {
@@ -177,52 +188,35 @@ func (p *packer) add(decision []groups.Record) error {
 	return nil
 }
 
-func (p *packer) begin(who groups.Producer) {
+func (p *packer[R, E]) begin(who producer) {
 	p.producer = who
 	// As Kafka's coordinators have it: the first sequence is 0 also where there is no producer.
 	p.builder = batch.NewBuilder(batch.BuilderOptions{
-		LeaderEpoch: -1, Codec: p.codec, HasProducer: true, ProducerID: who.ID, ProducerEpoch: who.Epoch,
+		LeaderEpoch: -1, Codec: p.codec, HasProducer: true, ProducerID: who.id, ProducerEpoch: who.epoch,
 		Transactional: who != nobody,
 	})
 }
 
 // encode writes a decision's keys and values into the arena.
-func (p *packer) encode(decision []groups.Record) error {
+func (p *packer[R, E]) encode(decision []R) error {
 	p.arena, p.encoded = p.arena[:0], p.encoded[:0]
 	for i := range decision {
-		r := &decision[i]
 		at := pair{from: len(p.arena), to: -1}
+		var tombstone bool
 		var err error
-		if p.arena, err = records.AppendKey(p.arena, r.Key); err == nil {
-			if at.mid = len(p.arena); r.Value != nil {
-				p.arena, err = records.AppendValue(p.arena, r.Value, valueVersion(r.Value))
-				at.to = len(p.arena)
-			}
+		if p.arena, at.mid, tombstone, err = p.form.encode(p.arena, &decision[i]); err != nil {
+			return fmt.Errorf("broker: encode a record of %s: %w", p.form.topic, err)
 		}
-		if err != nil {
-			return fmt.Errorf("broker: encode a record of %s: %w", topicConsumerOffsets, err)
+		if !tombstone {
+			at.to = len(p.arena)
 		}
 		p.encoded = append(p.encoded, at)
 	}
 	return nil
 }
 
-// valueVersion is the version in which Kafka 4.2 writes a record of __consumer_offsets.
-func valueVersion(v records.Message) int16 {
-	switch v := v.(type) {
-	case *records.OffsetCommitValue:
-		if v.ExpireTimestamp != -1 {
-			return 1 // the only one that has it
-		}
-		return 4
-	case *records.GroupMetadataValue:
-		return 3
-	}
-	return v.Schema().MinVersion
-}
-
 // put gives the encoded records to a builder.
-func (p *packer) put(b *batch.Builder) {
+func (p *packer[R, E]) put(b *batch.Builder) {
 	for _, at := range p.encoded {
 		var value []byte
 		if at.to >= 0 {
@@ -236,11 +230,11 @@ func (p *packer) put(b *batch.Builder) {
 const recordOverhead = 5 + 1 + 1 + 5 + 5 + 5 + 1
 
 // room bounds the bytes that the encoded records take in a batch.
-func (p *packer) room() int { return len(p.arena) + len(p.encoded)*recordOverhead }
+func (p *packer[R, E]) room() int { return len(p.arena) + len(p.encoded)*recordOverhead }
 
 // fitsPacked says whether the encoded records fit a batch of their own, when the bound of their size does not tell:
 // compressed, or within the last bytes of the limit.
-func (p *packer) fitsPacked() bool {
+func (p *packer[R, E]) fitsPacked() bool {
 	b := batch.NewBuilder(batch.BuilderOptions{Codec: p.codec})
 	p.put(b)
 	built, err := b.Build(nil)
@@ -248,7 +242,7 @@ func (p *packer) fitsPacked() bool {
 }
 
 // flush finishes the batch in work.
-func (p *packer) flush() error {
+func (p *packer[R, E]) flush() error {
 	if p.builder == nil {
 		return nil
 	}
@@ -261,8 +255,8 @@ func (p *packer) flush() error {
 	return nil
 }
 
-// Replay implements groups.Log. It holds no more than what is read at once, and one batch decompressed.
-func (g *groupLog) Replay(fn func(groups.Entry) error) (end int64, err error) {
+// Replay implements coordinator.ReplayLog. It holds no more than what is read at once, and one batch decompressed.
+func (g *coordinatorLog[R, E]) Replay(fn func(E) error) (end int64, err error) {
 	log := g.partition.Log()
 	end = log.EndOffset()
 	var buf []byte
@@ -282,7 +276,7 @@ func (g *groupLog) Replay(fn func(groups.Entry) error) (end int64, err error) {
 		if err != nil {
 			return 0, codedError{err}
 		}
-		if off, err = replay(buf, off, fn); err != nil {
+		if off, err = g.form.replay(buf, off, fn); err != nil {
 			return 0, err
 		}
 		if err := g.Err(); err != nil {
@@ -300,7 +294,7 @@ func readView(buf []byte, v *segment.View) ([]byte, error) {
 }
 
 // replay gives the records of whole batches from off on, and returns the offset that follows them.
-func replay(p []byte, off int64, fn func(groups.Entry) error) (next int64, err error) {
+func (f *recordForm[R, E]) replay(p []byte, off int64, fn func(E) error) (next int64, err error) {
 	for next = off; ; {
 		b, tail, err := batch.Next(p)
 		if err != nil {
@@ -314,9 +308,9 @@ func replay(p []byte, off int64, fn func(groups.Entry) error) (next int64, err e
 			return 0, fmt.Errorf("broker: replay at offset %d: %w", b.BaseOffset(), err)
 		}
 		if b.IsControl() {
-			err = replayControl(b, off, fn)
+			err = f.replayControl(b, off, fn)
 		} else {
-			err = replayRecords(b, off, fn)
+			err = f.replayRecords(b, off, fn)
 		}
 		if err != nil {
 			return 0, fmt.Errorf("broker: replay at offset %d: %w", b.BaseOffset(), err)
@@ -325,45 +319,26 @@ func replay(p []byte, off int64, fn func(groups.Entry) error) (next int64, err e
 	}
 }
 
-func replayControl(b batch.Batch, off int64, fn func(groups.Entry) error) error {
+func (f *recordForm[R, E]) replayControl(b batch.Batch, off int64, fn func(E) error) error {
 	kind, _, _, err := b.ControlRecord()
 	if err != nil {
 		return err
 	}
-	if kind != batch.Commit && kind != batch.Abort || b.BaseOffset() < off {
+	if f.control == nil || kind != batch.Commit && kind != batch.Abort || b.BaseOffset() < off {
 		return nil
 	}
-	return fn(groups.Entry{
-		Offset: b.BaseOffset(), TimestampMs: b.MaxTimestamp(), ProducerID: b.ProducerID(), ProducerEpoch: b.ProducerEpoch(),
-		Transactional: true, Control: true, Commit: kind == batch.Commit,
-	})
+	return fn(f.control(b, kind == batch.Commit))
 }
 
-func replayRecords(b batch.Batch, off int64, fn func(groups.Entry) error) error {
+func (f *recordForm[R, E]) replayRecords(b batch.Batch, off int64, fn func(E) error) error {
 	return b.Each(0, func(r *batch.Record) error {
 		if r.Offset < off {
 			return nil
 		}
-		e := groups.Entry{
-			Offset: r.Offset, TimestampMs: r.Timestamp,
-			ProducerID: b.ProducerID(), ProducerEpoch: b.ProducerEpoch(), Transactional: b.IsTransactional(),
-		}
-		var err error
-		if e.Key, e.Value, err = records.DecodeGroup(r.Key, r.Value); unknownType(err, r.Key) {
-			e.Key, e.Value = nil, nil // groups pass over it, as Kafka does
-		} else if err != nil {
+		e, err := f.entry(b, r)
+		if err != nil {
 			return fmt.Errorf("record at offset %d: %w", r.Offset, err)
 		}
 		return fn(e)
 	})
-}
-
-// unknownType tells a record whose type a newer Kafka has from one in a version that is not known, which nobody may
-// pass over.
-func unknownType(err error, key []byte) bool {
-	if !errors.Is(err, records.ErrUnknown) {
-		return false
-	}
-	_, _, err = records.DecodeGroup(key, nil)
-	return errors.Is(err, records.ErrUnknown)
 }

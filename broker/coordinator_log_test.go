@@ -25,6 +25,11 @@ func offsetRecord(group string, partition int32, metadata string) groups.Record 
 	return groups.Record{Key: k, Value: v}
 }
 
+// groupLog is a partition of groups' records.
+type groupLog struct {
+	*coordinatorLog[groups.Record, groups.Entry]
+}
+
 // openGroupLog opens the log of a partition that no coordinator has.
 func openGroupLog(t *testing.T, codec batch.Codec, loadBytes int, settings ...string) *groupLog {
 	t.Helper()
@@ -34,7 +39,9 @@ func openGroupLog(t *testing.T, codec batch.Codec, loadBytes int, settings ...st
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newGroupLog(part, part.Leadership().Epoch, codec, loadBytes)
+	l := &groupLog{&coordinatorLog[groups.Record, groups.Entry]{
+		form: &groupRecords, partition: part, epoch: part.Leadership().Epoch, codec: codec, loadBytes: loadBytes,
+	}}
 	t.Cleanup(l.release)
 	return l
 }
@@ -229,7 +236,7 @@ func TestUnknownRecordsOfANewerKafka(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out []string
-		_, err = replay(b, 0, func(e groups.Entry) error { out = append(out, fmt.Sprint(e.Key == nil)); return nil })
+		_, err = groupRecords.replay(b, 0, func(e groups.Entry) error { out = append(out, fmt.Sprint(e.Key == nil)); return nil })
 		return out, err
 	}
 	if got, err := one("\x01\x00new", "\x00\x00"); err != nil || fmt.Sprint(got) != "[true]" {

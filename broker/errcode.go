@@ -19,7 +19,6 @@ var (
 	errRequiredAcks      = errors.New("broker: acks is none of -1, 0 and 1")
 	errSeveralProducers  = errors.New("broker: transactional batches of several producers")
 	errNoTransactionalID = errors.New("broker: a transactional batch in a request without a transactional id")
-	errNotVerifiable     = errors.New("broker: no transaction coordinator verifies the partition")
 	errPolicy            = errors.New("broker: the topic's cleanup.policy does not allow it")
 	errDuplicate         = errors.New("broker: the request names the partition twice")
 	errIsolation         = errors.New("broker: no such isolation level") // Kafka has no code for it
@@ -61,7 +60,6 @@ var codes = []struct {
 	{errRequiredAcks, wire.InvalidRequiredAcks},
 	{errSeveralProducers, wire.InvalidProducerIDMapping},
 	{errNoTransactionalID, wire.TransactionalIDAuthorizationFailed},
-	{errNotVerifiable, wire.NotEnoughReplicas},
 	{errPolicy, wire.PolicyViolation},
 	{errDuplicate, wire.InvalidRequest},
 	{errVersion, wire.UnsupportedVersion},
@@ -83,6 +81,12 @@ var kinds = map[batch.Kind]wire.Code{
 	batch.Undecodable:            wire.UnknownServerError,
 }
 
+// codeError is an error that is no more than its code.
+type codeError wire.Code
+
+// Error is the code's name.
+func (e codeError) Error() string { return wire.Code(e).String() }
+
 // codeOf is Kafka's code for an error; None for nil, UnknownServerError for what has none.
 func codeOf(err error) wire.Code {
 	if err == nil {
@@ -92,6 +96,9 @@ func codeOf(err error) wire.Code {
 		if errors.Is(err, codes[i].err) {
 			return codes[i].code
 		}
+	}
+	if c, ok := errors.AsType[codeError](err); ok {
+		return wire.Code(c)
 	}
 	if v, ok := errors.AsType[*batch.ValidationError](err); ok {
 		return kinds[v.Kind]

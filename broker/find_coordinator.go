@@ -22,35 +22,40 @@ const (
 	textCoordinatorUnavailable = "The coordinator is not available."
 )
 
-// handleFindCoordinator answers FindCoordinator 0–6: which broker leads the partition of __consumer_offsets that holds a
-// group. While there is no such topic it is created, and the answer is COORDINATOR_NOT_AVAILABLE, which clients retry. So is
-// that for transactions and shares, which have no coordinator in this build.
+// handleFindCoordinator answers FindCoordinator 0–6: which broker leads the partition of the internal topic that holds a
+// group or a transactional id. While there is no such topic it is created, and the answer is COORDINATOR_NOT_AVAILABLE,
+// which clients retry. So is that for shares, which have no coordinator in this build.
 func (b *Broker) handleFindCoordinator(c *call, req *kmsg.FindCoordinatorRequest) {
 	v := b.viewOf(c)
-	c.reply(findCoordinator(req, c.h.APIVersion, func(group string) (wire.NodeEndpoint, wire.Code) { return b.groupCoordinator(v, group) }))
+	c.reply(findCoordinator(req, c.h.APIVersion, func(key string) (wire.NodeEndpoint, wire.Code) {
+		if req.CoordinatorType == coordinatorTransaction {
+			return b.coordinatorOf(v, topicTransactionState, key, b.txns.PartitionFor)
+		}
+		return b.coordinatorOf(v, topicConsumerOffsets, key, b.groups.PartitionFor)
+	}))
 }
 
-// findCoordinator answers with what ofGroup says of groups.
-func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16, ofGroup func(id string) (wire.NodeEndpoint, wire.Code)) *kmsg.FindCoordinatorResponse {
+// findCoordinator answers with what at says of groups and transactional ids.
+func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16, at func(key string) (wire.NodeEndpoint, wire.Code)) *kmsg.FindCoordinatorResponse {
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	find := func(key string) (wire.NodeEndpoint, wire.Code) {
-		if req.CoordinatorType == coordinatorGroup {
-			return ofGroup(key)
+		if req.CoordinatorType == coordinatorGroup || req.CoordinatorType == coordinatorTransaction {
+			return at(key)
 		}
 		return nowhere, coordinatorError(req.CoordinatorType, key, version)
 	}
 	if version < 4 {
-		at, code := find(req.CoordinatorKey)
+		node, code := find(req.CoordinatorKey)
 		text := textOf(code)
 		resp.ErrorCode, resp.ErrorMessage = int16(code), &text
-		resp.NodeID, resp.Host, resp.Port = at.NodeID, at.Host, at.Port
+		resp.NodeID, resp.Host, resp.Port = node.NodeID, node.Host, node.Port
 		return resp
 	}
 	for _, key := range req.CoordinatorKeys {
-		at, code := find(key)
+		node, code := find(key)
 		co := kmsg.NewFindCoordinatorResponseCoordinator()
 		co.Key, co.ErrorCode = key, int16(code)
-		co.NodeID, co.Host, co.Port = at.NodeID, at.Host, at.Port
+		co.NodeID, co.Host, co.Port = node.NodeID, node.Host, node.Port
 		text := "" // Kafka leaves it empty but for a type that does not exist
 		if req.CoordinatorType < coordinatorGroup || req.CoordinatorType > coordinatorShare {
 			text = textInvalidRequest
@@ -75,22 +80,23 @@ func textOf(code wire.Code) string {
 // nowhere is the coordinator of a key that has none.
 var nowhere = wire.NodeEndpoint{NodeID: -1, Port: -1}
 
-// coordinatorError is why a key that is no group's has no coordinator.
+// coordinatorError is why a key of another type has no coordinator.
 func coordinatorError(kind int8, key string, version int16) wire.Code {
-	if kind == coordinatorTransaction || kind == coordinatorShare && version >= 6 && validShareKey(key) {
+	if kind == coordinatorShare && version >= 6 && validShareKey(key) {
 		return wire.CoordinatorNotAvailable
 	}
 	return wire.InvalidRequest
 }
 
-// groupCoordinator is where the coordinator of a group is reached through the view's listener.
-func (b *Broker) groupCoordinator(v view, group string) (wire.NodeEndpoint, wire.Code) {
-	t := v.img.Topic(topicConsumerOffsets)
+// coordinatorOf is where the coordinator of a key is reached through the view's listener; topic is whose partitions hold
+// such keys.
+func (b *Broker) coordinatorOf(v view, topic, key string, partitionFor func(key string) (int32, bool)) (wire.NodeEndpoint, wire.Code) {
+	t := v.img.Topic(topic)
 	if t == nil {
-		b.createOffsetsTopic()
+		b.createInternal(topic)
 		return nowhere, wire.CoordinatorNotAvailable
 	}
-	index, ok := b.groups.PartitionFor(group)
+	index, ok := partitionFor(key)
 	if !ok {
 		return nowhere, wire.CoordinatorNotAvailable
 	}

@@ -5,35 +5,27 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/groups"
-	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/quorum"
 )
 
-// The group coordinator's place in this node: its settings, and the partitions of __consumer_offsets that it leads.
-
-// offsetsTopic is __consumer_offsets as it is served here.
-type offsetsTopic struct {
-	mu struct {
-		sync.Mutex
-		id       [16]byte            // zero while there is no such topic
-		logs     map[int32]*groupLog // those that this node leads
-		creating bool                // its creation was asked for and not answered
-	}
-}
+// The group coordinator's place in this node.
 
 // openGroups makes the group coordinator, which leads nothing yet.
 func (b *Broker) openGroups() error {
-	b.offsets.mu.logs = map[int32]*groupLog{}
 	maxBytes := b.settings(b.ctl.Image(), topicConsumerOffsets).log.MaxMessageBytes
 	b.groups = groups.New(groups.Options{
 		Config: groupConfig(&b.cfg.Groups, maxBytes), Image: b.image, NowMs: nowMs, NewID: newID,
 		LoadWidth: int(b.cfg.Groups.Threads), CommitTimeoutMs: int64(b.cfg.Groups.OffsetsCommitTimeoutMs), Logger: b.log,
 	})
+	b.offsets = &internalTopic[groups.Record, groups.Entry]{
+		form: &groupRecords, codec: batch.Codec(b.cfg.Groups.OffsetsCodec), loadBytes: int(b.cfg.Groups.OffsetsLoadBytes),
+		setPartitions: b.groups.SetPartitions, resign: b.groups.Resign,
+		lead: func(p, epoch int32, log *coordinatorLog[groups.Record, groups.Entry]) { b.groups.Lead(p, epoch, log) },
+	}
 	return nil
 }
 
@@ -61,56 +53,6 @@ func groupConfig(s *config.Groups, maxRecordBytes int) groups.Config {
 		OffsetsRetentionMs:     s.OffsetsRetentionMs,
 		RetentionCheckMs:       s.OffsetsRetentionCheckMs,
 		MaxRecordBytes:         maxRecordBytes,
-	}
-}
-
-// leadOffsets follows the leadership of __consumer_offsets, which this image has. The number of its partitions counts as
-// it was first seen: groups would not be found where they are if it changed under them.
-func (b *Broker) leadOffsets(t *metadata.Topic, slots []slot) {
-	o := &b.offsets
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.id != t.ID {
-		o.mu.id = t.ID
-		b.groups.SetPartitions(int32(len(t.Partitions)))
-	}
-	for i := range t.Partitions {
-		p := &t.Partitions[i]
-		part, old := slots[p.Index].partition, o.mu.logs[p.Index]
-		switch {
-		case part == nil || !part.Leading():
-			b.resignLocked(p.Index)
-		case old == nil || old.epoch != p.LeaderEpoch || old.partition != part:
-			next := newGroupLog(part, p.LeaderEpoch, batch.Codec(b.cfg.Groups.OffsetsCodec), int(b.cfg.Groups.OffsetsLoadBytes))
-			b.groups.Lead(p.Index, p.LeaderEpoch, next)
-			if old != nil {
-				old.release()
-			}
-			o.mu.logs[p.Index] = next
-		}
-	}
-}
-
-// dropOffsets resigns from all of __consumer_offsets, which was deleted.
-func (b *Broker) dropOffsets(t *metadata.Topic) {
-	o := &b.offsets
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.id != t.ID {
-		return
-	}
-	for index := range o.mu.logs {
-		b.resignLocked(index)
-	}
-	o.mu.id = zeroID
-	b.groups.SetPartitions(0)
-}
-
-func (b *Broker) resignLocked(index int32) {
-	if l := b.offsets.mu.logs[index]; l != nil {
-		delete(b.offsets.mu.logs, index)
-		b.groups.Resign(index)
-		l.release()
 	}
 }
 

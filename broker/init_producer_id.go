@@ -5,42 +5,46 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/wire"
 )
 
-// InitProducerId (key 22, versions 0–5): a producer id for an idempotent producer, from blocks that
-// the controller gives out. With a transactional id it answers NOT_COORDINATOR, as a Kafka broker
-// does that coordinates none: the client asks FindCoordinator then.
+// InitProducerId (key 22, versions 0–5): a producer id for an idempotent producer, from blocks that the controller gives
+// out, or the identity of a transactional one from its coordinator.
 
 func (b *Broker) handleInitProducerID(c *call, req *kmsg.InitProducerIDRequest) {
 	resp := kmsg.NewPtrInitProducerIDResponse()
-	resp.ProducerID, resp.ProducerEpoch = -1, -1
-	if code := initProducerRefusal(req); code != wire.None {
-		resp.ErrorCode = int16(code)
+	answer := func(p txn.Identity, code wire.Code) {
+		resp.ErrorCode, resp.ProducerID, resp.ProducerEpoch = int16(fencedCode(code, c.h.APIVersion < 4)), p.ProducerID, p.Epoch
 		c.reply(resp)
-		return
 	}
-	b.producerIDs.take(b, func(id int64, err error) {
-		if err != nil {
-			b.log.Warn("no producer id to be had", "cause", err)
-			resp.ErrorCode = int16(wire.CoordinatorLoadInProgress) // as Kafka: the client tries again
-		} else {
-			resp.ProducerID, resp.ProducerEpoch = id, 0
-		}
-		c.reply(resp)
-	})
+	var expected *txn.Identity
+	if req.ProducerID != -1 || req.ProducerEpoch != -1 {
+		expected = &txn.Identity{ProducerID: req.ProducerID, Epoch: req.ProducerEpoch}
+	}
+	switch {
+	case (req.ProducerID == -1) != (req.ProducerEpoch == -1):
+		answer(txn.Identity{ProducerID: -1, Epoch: -1}, wire.InvalidRequest)
+	case req.TransactionalID != nil:
+		b.txns.InitProducerID(*req.TransactionalID, req.TransactionTimeoutMillis, false, expected, answer)
+	default:
+		b.producerIDs.take(b, func(id int64, err error) {
+			if err != nil {
+				b.log.Warn("no producer id to be had", "cause", err)
+				answer(txn.Identity{ProducerID: -1, Epoch: -1}, wire.CoordinatorLoadInProgress) // as Kafka: the client tries again
+				return
+			}
+			answer(txn.Identity{ProducerID: id}, wire.None)
+		})
+	}
 }
 
-func initProducerRefusal(req *kmsg.InitProducerIDRequest) wire.Code {
-	switch id := req.TransactionalID; {
-	case (req.ProducerID == -1) != (req.ProducerEpoch == -1):
-		return wire.InvalidRequest
-	case id == nil:
-		return wire.None
-	case *id == "":
-		return wire.InvalidRequest
+// fencedCode is a coordinator's code for a client that is too old to know PRODUCER_FENCED.
+func fencedCode(code wire.Code, old bool) wire.Code {
+	if code == wire.ProducerFenced && old {
+		return wire.InvalidProducerEpoch
 	}
-	return wire.NotCoordinator
+	return code
 }
 
 // producerIDs hands out ids of the block that this broker has, and fetches the next when it is used up.

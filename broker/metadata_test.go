@@ -199,7 +199,7 @@ func TestApiVersionsTellWhatIsServed(t *testing.T) {
 		case 3:
 			wantSupported = []string{"metadata.version"}
 		case 4:
-			wantSupported = []string{"eligible.leader.replicas.version", "group.version", "metadata.version"}
+			wantSupported = []string{"eligible.leader.replicas.version", "group.version", "metadata.version", "transaction.version"}
 		}
 		if version >= 3 {
 			wantFinalized = []string{"eligible.leader.replicas.version", "group.version", "metadata.version"}

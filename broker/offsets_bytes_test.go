@@ -240,7 +240,7 @@ func TestOffsetsBatchesAreKafkasBytes(t *testing.T) {
 	for _, g := range golden {
 		var decision []groups.Record
 		at := int64(0)
-		if _, err := replay(g.data, g.data.BaseOffset(), func(e groups.Entry) error {
+		if _, err := groupRecords.replay(g.data, g.data.BaseOffset(), func(e groups.Entry) error {
 			if e.Key == nil {
 				return fmt.Errorf("unknown record at offset %d", e.Offset)
 			}
@@ -249,7 +249,7 @@ func TestOffsetsBatchesAreKafkasBytes(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		p := packer{maxBytes: 1 << 20, timestampMs: at}
+		p := packer[groups.Record, groups.Entry]{form: &groupRecords, maxBytes: 1 << 20, timestampMs: at}
 		if err := errorOf(p.add(decision), p.flush); err != nil {
 			t.Fatal(err)
 		}

@@ -231,11 +231,12 @@ func TestInitProducerIDRefusals(t *testing.T) {
 	}{
 		{&name, -1, -1, wire.NotCoordinator},
 		{&empty, -1, -1, wire.InvalidRequest},
+		{&name, 5, -1, wire.InvalidRequest},
 		{nil, 5, -1, wire.InvalidRequest},
 		{nil, -1, 5, wire.InvalidRequest},
 	} {
 		req := kmsg.NewPtrInitProducerIDRequest()
-		req.TransactionalID, req.ProducerID, req.ProducerEpoch = c.id, c.pid, c.epoch
+		req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.TransactionTimeoutMillis = c.id, c.pid, c.epoch, 1000
 		if r := askNode[*kmsg.InitProducerIDResponse](n, req, 4); wire.Code(r.ErrorCode) != c.want || r.ProducerID != -1 {
 			t.Errorf("%+v: %+v, want %s", c, r, c.want)
 		}

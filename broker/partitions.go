@@ -117,8 +117,11 @@ func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
 	if fresh {
 		b.topics.put(s)
 	}
-	if t.Name == topicConsumerOffsets {
-		b.leadOffsets(t, slots)
+	switch t.Name {
+	case topicConsumerOffsets:
+		b.offsets.follow(t, slots)
+	case topicTransactionState:
+		b.txnStates.follow(t, slots)
 	}
 }
 
@@ -185,8 +188,11 @@ func (b *Broker) dropTopic(t *metadata.Topic) {
 		return
 	}
 	b.topics.remove(s)
-	if s.name == topicConsumerOffsets {
-		b.dropOffsets(t)
+	switch s.name {
+	case topicConsumerOffsets:
+		b.offsets.drop(t)
+	case topicTransactionState:
+		b.txnStates.drop(t)
 	}
 	for _, sl := range *s.slots.Load() {
 		if sl.partition == nil {

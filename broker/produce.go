@@ -18,8 +18,8 @@ import (
 // so that an append takes several; the frame is released when its append has returned. Phase two is
 // a waiter on the partitions.
 //
-// Transactional batches are refused as Kafka refuses them while no transaction coordinator can be
-// asked: NOT_ENOUGH_REPLICAS.
+// A batch that begins a transaction in a partition is verified with the transaction's coordinator
+// first (produce_verify.go).
 
 // leastAckWaitMs is the shortest time that a produce waits for its sync. TimeoutMs speaks of
 // replication, for which Kafka would not wait at all here: a client that gives little time does not
@@ -51,6 +51,7 @@ type producePart struct {
 	entry     commitlog.Entry
 	staged    bool // goes into an append
 	waiting   bool // guarded by produce.mu once the wait has begun
+	verified  verified
 }
 
 var produces = sync.Pool{New: func() any { return new(produce) }}
@@ -82,10 +83,15 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 	for range p.req.Partitions {
 		p.parts = append(p.parts, producePart{})
 	}
+	whole := p.checkWhole()
+	if whole == nil && !p.verify(st, now) {
+		p.recycle()
+		return errConnectionFailed
+	}
 	p.pending = &st.produces
 	st.produces.Add(1)
 	st.staged = append(st.staged, p)
-	if err := p.checkWhole(); err != nil {
+	if err := whole; err != nil {
 		for i := range p.parts {
 			p.refusePart(i, err)
 			p.resp.Partitions[i].Message = messageOf(err)
@@ -100,15 +106,13 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 
 // routeTopic sends each partition of a topic towards its log, or refuses it.
 func (p *produce) routeTopic(st *connState, t *wire.ProduceTopic) {
-	var topic *servedTopic
+	topic := p.findTopic(t)
 	missing := errNoPartition
-	if p.h.APIVersion >= 13 {
-		topic, missing = p.b.topics.withID(t.ID), errNoTopicID
-	} else {
-		topic = p.b.topics.named(t.Name)
-		if topic == nil && isInternalTopic(string(t.Name)) && p.clientID() != adminClientID {
-			missing = errInternalTopic // no client may write to it, whether it exists yet or not
-		}
+	switch {
+	case p.h.APIVersion >= 13:
+		missing = errNoTopicID
+	case topic == nil && isInternalTopic(string(t.Name)) && p.clientID() != adminClientID:
+		missing = errInternalTopic // no client may write to it, whether it exists yet or not
 	}
 	for i := t.First; i < t.First+t.Count; i++ {
 		if topic == nil {
@@ -122,6 +126,14 @@ func (p *produce) routeTopic(st *connState, t *wire.ProduceTopic) {
 	}
 }
 
+// findTopic finds a topic of the request by id or name; nil if there is none.
+func (p *produce) findTopic(t *wire.ProduceTopic) *servedTopic {
+	if p.h.APIVersion >= 13 {
+		return p.b.topics.withID(t.ID)
+	}
+	return p.b.topics.named(t.Name)
+}
+
 // routePart makes the checks that need no log in Kafka's order, and stages the partition's records.
 func (p *produce) routePart(st *connState, topic *servedTopic, i int) error {
 	part := &p.req.Partitions[i]
@@ -132,12 +144,13 @@ func (p *produce) routePart(st *connState, topic *servedTopic, i int) error {
 	if err := checkRecords(p.h.APIVersion, part.Records); err != nil {
 		return err
 	}
+	v := &p.parts[i].verified
+	if code, message := v.refusal(p.h.APIVersion); code != wire.None {
+		p.resp.Partitions[i].Message = message
+		return codeError(code)
+	}
 	if p.acks < -1 || p.acks > 1 {
 		return errRequiredAcks
-	}
-	if batch.Batch(part.Records).IsTransactional() && batch.Batch(part.Records).HasProducer() {
-		p.resp.Partitions[i].Message = &notVerifiable
-		return errNotVerifiable
 	}
 	if topic.internal && p.clientID() != adminClientID {
 		return errInternalTopic
@@ -150,16 +163,13 @@ func (p *produce) routePart(st *connState, topic *servedTopic, i int) error {
 	}
 	to := &p.parts[i]
 	to.partition, to.staged = partition, true
-	to.entry = commitlog.Entry{Data: part.Records, ZstdAllowed: p.h.APIVersion >= 7}
+	to.entry = commitlog.Entry{Data: part.Records, ZstdAllowed: p.h.APIVersion >= 7, Guard: v.guard}
 	st.appends.add(partition, &to.entry)
 	return nil
 }
 
 // adminClientID may write to internal topics, as in Kafka.
 const adminClientID = "__admin_client"
-
-// notVerifiable is Kafka's message where the transaction coordinator cannot be asked.
-var notVerifiable = "Unable to verify the partition has been added to the transaction. Underlying error: COORDINATOR_NOT_AVAILABLE"
 
 // refusePart notes a partition's error, with the leader where that is what the client needs.
 func (p *produce) refusePart(i int, err error) {

@@ -45,7 +45,7 @@ func New(cfg *config.Server, o Options) (*Broker, error) {
 	}
 	b.topics.init()
 	began := time.Now()
-	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.serveImage, b.listenMetrics} {
+	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.openTransactions, b.serveImage, b.listenMetrics} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, b.abandon())
 		}

@@ -49,6 +49,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	})
 	// Members that wait for a rebalance are sent to look for another coordinator, or the drain would wait for them.
 	b.groups.Close()
+	b.txns.Close()
+	b.markers.close()
 	drained := b.server.Shutdown(ctx)
 	if drained != nil {
 		b.log.Warn("stopped before every request was answered", "cause", drained)
@@ -98,6 +100,10 @@ func (b *Broker) abandon() error {
 	}
 	if b.groups != nil {
 		b.groups.Close()
+	}
+	if b.txns != nil {
+		b.txns.Close()
+		b.markers.close()
 	}
 	if b.ctl != nil {
 		errs = append(errs, b.ctl.Close())

@@ -36,6 +36,10 @@ type Entry struct {
 	// Origin is who appends; ZstdAllowed whether the client may use zstd.
 	Origin      Origin
 	ZstdAllowed bool
+	// Guard is what BeginVerification gave for the transaction that the batches belong to.
+	Guard Guard
+	// TransactionVersion is that under which markers were sent (KIP-890); from 2 on each transaction has its own epoch.
+	TransactionVersion int16
 
 	// Result is where the records went, valid if Err is nil.
 	Result Appended
@@ -214,7 +218,7 @@ func (l *Log) stageLocked(w *appendScratch, e *Entry) error {
 		w.drop(in.from)
 		return err
 	}
-	dup, err := w.checkProducers(e.Origin, in.from)
+	dup, err := w.checkProducers(e, in.from)
 	if err != nil || dup != nil {
 		w.drop(in.from)
 		if err == nil {
@@ -401,10 +405,11 @@ func (w *appendScratch) fail(err error) {
 // checkProducers checks the sequence numbers of the batches from index from on
 // against the producers' state and what is staged before them. A duplicate of a
 // client's batch stops it.
-func (w *appendScratch) checkProducers(origin Origin, from int) (*batchMeta, error) {
+func (w *appendScratch) checkProducers(e *Entry, from int) (*batchMeta, error) {
 	mark := w.stage.mark()
+	w.stage.guard, w.stage.transactionVersion = e.Guard, e.TransactionVersion
 	for _, b := range w.batches[from:] {
-		dup, err := w.stage.add(b, origin)
+		dup, err := w.stage.add(b, e.Origin)
 		if err != nil || dup != nil {
 			w.stage.rewind(mark)
 			return dup, err

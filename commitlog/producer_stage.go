@@ -11,9 +11,8 @@ import (
 // write has succeeded. There is one at a time for each producers.
 type stage struct {
 	p *producers
-	// transactionVersion is the feature level under which the append's markers were
-	// sent (KIP-890); from 2 on each transaction has its own epoch. begin sets it to
-	// 0, an older one.
+	// guard and transactionVersion are the Entry's that is being added.
+	guard              Guard
 	transactionVersion int16
 
 	touched []producerEntry
@@ -44,7 +43,7 @@ func (p *producers) begin() *stage {
 		p.stage = &stage{p: p}
 	}
 	st := p.stage
-	st.transactionVersion = 0
+	st.guard, st.transactionVersion = Unguarded, 0
 	if len(st.touched) != 0 || len(st.events) != 0 {
 		panic("BUG: commitlog: a stage was neither committed nor dropped")
 	}
@@ -80,6 +79,7 @@ func (st *stage) drop() {
 func (st *stage) commit() []completedTxn {
 	for i := range st.touched {
 		st.p.put(&st.touched[i])
+		st.p.endVerification(&st.touched[i])
 	}
 	st.done = st.done[:0]
 	for i := range st.events {
@@ -103,8 +103,8 @@ func (st *stage) commit() []completedTxn {
 // marker that cannot be read; nothing is staged then either. Batches without a
 // producer pass.
 //
-// That a transaction was begun with its coordinator (the verification guard of
-// KIP-890) is for the caller to know.
+// A client's transactional batch that begins a transaction here needs the guard of
+// its verification, where one was begun for the producer (KIP-890).
 func (st *stage) add(b batch.Batch, origin Origin) (dup *batchMeta, err error) {
 	if !b.HasProducer() {
 		return nil, nil
@@ -149,7 +149,7 @@ func (st *stage) addData(e *producerEntry, h *batch.Header, origin Origin) (dup 
 			return &found, nil
 		}
 	}
-	if err := e.check(h, origin); err != nil {
+	if err := st.check(e, h, origin); err != nil {
 		return nil, err
 	}
 	e.setEpoch(h.ProducerEpoch)
@@ -184,9 +184,12 @@ func (st *stage) set(at int, e *producerEntry) {
 
 // check is Kafka's ProducerAppendInfo for a data batch. The log already holds what
 // a replica is given.
-func (e *producerEntry) check(h *batch.Header, origin Origin) error {
+func (st *stage) check(e *producerEntry, h *batch.Header, origin Origin) error {
 	if origin == FromReplica {
 		return nil
+	}
+	if origin == FromClient && h.IsTransactional() && !e.inTransaction(h.ProducerEpoch) && !st.verified(h.ProducerID) {
+		return fmt.Errorf("%w: Record was not part of an ongoing transaction", ErrInvalidTxnState)
 	}
 	if h.ProducerEpoch < e.epoch {
 		return staleEpoch(e, h)

@@ -153,6 +153,9 @@ type producers struct {
 	open      []openTxn // without marker, by first offset
 	ended     []openTxn // with marker, not passed by the high watermark, by first offset
 	stage     *stage    // made by the first append
+	// Transactions that are being verified, by producer; gone with a restart.
+	verifications map[int64]verification
+	lastGuard     Guard
 }
 
 type producer struct {
@@ -328,6 +331,7 @@ func (p *producers) expire(nowMs, expirationMs int64) (n int) {
 			n++
 		}
 	}
+	p.expireVerifications(nowMs, expirationMs)
 	return n
 }
 

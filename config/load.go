@@ -208,6 +208,7 @@ func (s *Server) fill(in *reader) error {
 	s.fillSockets(in)
 	s.fillStore(in)
 	s.fillGroups(in)
+	s.fillTransactions(in)
 	if err := s.fillOverrides(in); err != nil {
 		return err
 	}

@@ -64,6 +64,7 @@ type Server struct {
 	Groups                  Groups
 	OffsetsTopicPartitions  int32
 	OffsetsTopicReplication int16
+	Transactions            Transactions
 	TxnLogPartitions        int32
 	TxnLogReplicationFactor int16
 

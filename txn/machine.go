@@ -19,6 +19,8 @@ import (
 type Record struct {
 	ID    string
 	Value *records.TransactionLogValue // nil: a tombstone
+	// Version is that of the value: 0 before transaction.version 1.
+	Version int16
 	// lastEpoch is the epoch before the producer's own, for requests that are tried again. Kafka keeps it in memory only.
 	lastEpoch int16
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/millrace-project/millrace/wire"
 )
 
-func (p Partition) compare(q Partition) int {
+// Compare orders partitions by topic and index.
+func (p Partition) Compare(q Partition) int {
 	return cmp.Or(strings.Compare(p.Topic, q.Topic), cmp.Compare(p.Index, q.Index))
 }
 

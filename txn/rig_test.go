@@ -59,7 +59,7 @@ func encode(r Record) [2][]byte {
 	if r.Value == nil {
 		return [2][]byte{k, nil}
 	}
-	v, err := records.AppendValue(nil, r.Value, 1)
+	v, err := records.AppendValue(nil, r.Value, r.Version)
 	if err != nil {
 		panic(err)
 	}

@@ -130,7 +130,7 @@ func (t *transaction) has(ps []Partition) bool {
 
 // sorted are the partitions by topic and index.
 func (t *transaction) sorted() []Partition {
-	return slices.SortedFunc(maps.Keys(t.partitions), Partition.compare)
+	return slices.SortedFunc(maps.Keys(t.partitions), Partition.Compare)
 }
 
 // record is the transaction as the log has it. Before transaction.version 1 there are no tagged fields.
@@ -159,7 +159,7 @@ func (t *transaction) record(level int16) Record {
 			v.PreviousProducerID = t.previous
 		}
 	}
-	return Record{ID: t.id, Value: v, lastEpoch: t.lastEpoch}
+	return Record{ID: t.id, Value: v, Version: min(level, 1), lastEpoch: t.lastEpoch}
 }
 
 func fromRecord(r *Record) *transaction {

@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/wire"
+)
+
+// handleDescribeProducers answers DescribeProducers 0: the producers that each partition remembers, and since where a
+// transaction of theirs is open.
+func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersRequest) {
+	resp := kmsg.NewPtrDescribeProducersResponse()
+	for _, rt := range req.Topics {
+		topic := kmsg.NewDescribeProducersResponseTopic()
+		topic.Topic = rt.Topic
+		invalid := invalidTopicName(rt.Topic)
+		for _, index := range rt.Partitions {
+			p := kmsg.NewDescribeProducersResponseTopicPartition()
+			p.Partition = index
+			if invalid != "" {
+				p.ErrorCode, p.ErrorMessage = int16(wire.InvalidTopicException), &invalid
+			} else {
+				b.describeProducers(rt.Topic, &p)
+			}
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	c.reply(resp)
+}
+
+func (b *Broker) describeProducers(topic string, out *kmsg.DescribeProducersResponseTopicPartition) {
+	part, err := b.partitionNamed(topic, out.Partition)
+	if err == nil {
+		err = part.CheckLeader(-1)
+	}
+	if err != nil {
+		out.ErrorCode = int16(codeOf(err))
+		return
+	}
+	for _, p := range part.Log().ActiveProducers() {
+		out.ActiveProducers = append(out.ActiveProducers, kmsg.DescribeProducersResponseTopicPartitionActiveProducer{
+			ProducerID: p.ProducerID, ProducerEpoch: int32(p.Epoch), LastSequence: p.LastSequence, LastTimestamp: p.LastTimestamp,
+			CoordinatorEpoch: p.CoordinatorEpoch, CurrentTxnStartOffset: p.TxnStartOffset,
+		})
+	}
+}

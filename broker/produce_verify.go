@@ -1,0 +1,130 @@
+package broker
+
+import (
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/config"
+	"github.com/millrace-project/millrace/txn"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// Before a batch begins a transaction in a partition, the transaction's coordinator says that the partition is in it
+// (KIP-890). Producers from version 12 on do not add partitions themselves: the broker does it for them.
+
+// Versions of Produce from which a producer knows TRANSACTION_ABORTABLE, and has its partitions added.
+const (
+	produceAbortable = 11
+	produceAdds      = 12
+)
+
+// verified is what the coordinator says of one partition of the request.
+type verified struct {
+	guard commitlog.Guard
+	code  wire.Code // why it is refused
+}
+
+// verify asks the coordinator for the partitions in which the request's batches would begin a transaction. It waits for the
+// answer, and with it the connection, whose requests come in order. What was staged before is appended first: it may open
+// the transaction. False means that this ended the connection.
+func (p *produce) verify(st *connState, now int64) (ok bool) {
+	if p.req.TransactionalID == nil || p.h.APIVersion < produceAdds && !p.b.verifiesPartitions() {
+		return true
+	}
+	who, need := p.begins(now)
+	if len(need) == 0 {
+		return true
+	}
+	if len(st.staged) > 0 {
+		if !p.b.appendStaged(st, now) {
+			return false
+		}
+		if who, need = p.begins(now); len(need) == 0 {
+			return true
+		}
+	}
+	ps := make([]txn.Partition, len(need))
+	for k, i := range need {
+		ps[k] = txn.Partition{Topic: p.parts[i].topic.name, Index: p.req.Partitions[i].Index}
+	}
+	for k, code := range p.ask(string(p.req.TransactionalID), who, ps) {
+		p.parts[need[k]].verified.code = code
+	}
+	return true
+}
+
+// begins lists the partitions in which a batch would begin a transaction, and notes everybody's guard.
+func (p *produce) begins(now int64) (who txn.Identity, need []int) {
+	for t := range p.req.Topics {
+		topic := p.findTopic(&p.req.Topics[t])
+		for i := p.req.Topics[t].First; i < p.req.Topics[t].First+p.req.Topics[t].Count; i++ {
+			part := &p.req.Partitions[i]
+			p.parts[i].topic = topic
+			partition, err := topic.partition(part.Index)
+			if err != nil || checkRecords(p.h.APIVersion, part.Records) != nil {
+				continue // it is refused for that
+			}
+			b := batch.Batch(part.Records)
+			if !b.IsTransactional() || !b.HasProducer() {
+				continue
+			}
+			who = txn.Identity{ProducerID: b.ProducerID(), Epoch: b.ProducerEpoch()}
+			guard := partition.Log().BeginVerification(now, who.ProducerID, who.Epoch)
+			p.parts[i].verified = verified{guard: guard}
+			if guard != commitlog.MustBeOpen {
+				need = append(need, i)
+			}
+		}
+	}
+	return who, need
+}
+
+// ask waits for what the coordinator says of each partition.
+func (p *produce) ask(id string, who txn.Identity, ps []txn.Partition) []wire.Code {
+	answer := make(chan []wire.Code, 1)
+	if p.h.APIVersion < produceAdds {
+		p.b.txns.Verify(id, who, ps, func(codes []wire.Code) { answer <- codes })
+		return <-answer
+	}
+	p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) {
+		codes := make([]wire.Code, len(ps))
+		for i := range codes {
+			codes[i] = code
+		}
+		answer <- codes
+	})
+	return <-answer
+}
+
+// refusal is what the producer is told of a partition that was not verified; own says that the message is for it too.
+func (v *verified) refusal(version int16) (code wire.Code, message *string) {
+	switch v.code {
+	case wire.None:
+		return wire.None, nil
+	case wire.ProducerFenced:
+		return wire.InvalidProducerEpoch, nil
+	case wire.TransactionAbortable:
+		if version >= produceAbortable {
+			return v.code, nil
+		}
+		return wire.InvalidTxnState, &notAdded
+	case wire.InvalidTxnState:
+		return v.code, &notAdded
+	case wire.ConcurrentTransactions:
+		if version >= produceAdds {
+			return v.code, nil
+		}
+	case wire.NetworkException, wire.CoordinatorLoadInProgress, wire.CoordinatorNotAvailable, wire.NotCoordinator:
+	default:
+		return v.code, nil
+	}
+	// An error that producers try again without asking for metadata first.
+	msg := "Unable to verify the partition has been added to the transaction. Underlying error: " + v.code.String()
+	return wire.NotEnoughReplicas, &msg
+}
+
+var notAdded = "Partition was not added to the transaction"
+
+// verifiesPartitions is transaction.partition.verification.enable as it is now.
+func (b *Broker) verifiesPartitions() bool {
+	return layersOf(b.cfg, b.image()).Value(config.Broker().Lookup("transaction.partition.verification.enable")).Bool
+}

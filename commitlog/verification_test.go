@@ -1,0 +1,85 @@
+package commitlog
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// A batch that was verified before its transaction's end, and comes after it, begins nothing.
+func TestVerifiedBatches(t *testing.T) {
+	store, err := Open("d", &Options{FS: vfs.NewMem(), Durability: OS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close(0)
+	l, err := store.Create("a-0", TopicID{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq := int32(0)
+	write := func(epoch int16, g Guard) error {
+		b := batch.NewBuilder(batch.BuilderOptions{HasProducer: true, ProducerID: 7, ProducerEpoch: epoch, BaseSequence: seq, Transactional: true})
+		b.Append(1, nil, []byte("v"), nil)
+		built, err := b.Build(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := Entry{Data: built, Guard: g}
+		l.Append(1, 0, []*Entry{&e})
+		if e.Err == nil {
+			seq++
+		}
+		return e.Err
+	}
+	mark := func(epoch int16, version int16) error {
+		e := Entry{Data: batch.AppendEndTxnMarker(nil, batch.MarkerOptions{Timestamp: 1, ProducerID: 7, ProducerEpoch: epoch, Commit: true}),
+			Origin: FromCoordinator, TransactionVersion: version}
+		l.Append(1, 0, []*Entry{&e})
+		return e.Err
+	}
+	first := l.BeginVerification(1, 7, 0)
+	if again := l.BeginVerification(1, 7, 0); again != first || first <= 0 {
+		t.Fatalf("guards %d, %d", first, again)
+	}
+	if err := write(0, first+1); !errors.Is(err, ErrInvalidTxnState) {
+		t.Errorf("another's guard: %v", err)
+	}
+	if err := write(0, first); err != nil {
+		t.Fatal(err)
+	}
+	open := l.BeginVerification(1, 7, 0)
+	if open != MustBeOpen {
+		t.Fatalf("of an open transaction: %d", open)
+	}
+	if err := write(0, open); err != nil {
+		t.Errorf("in the open transaction: %v", err)
+	}
+	if err := mark(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []Guard{first, open} {
+		if err := write(0, g); !errors.Is(err, ErrInvalidTxnState) {
+			t.Errorf("guard %d after the end: %v", g, err)
+		}
+	}
+	late := l.BeginVerification(1, 7, 0)
+	if err := mark(1, 2); err != nil { // an abort that comes while the verification is under way
+		t.Fatal(err)
+	}
+	if err := write(1, late); !errors.Is(err, ErrInvalidTxnState) {
+		t.Errorf("a guard that an end has overtaken: %v", err)
+	}
+	if err := mark(1, 2); err != nil {
+		t.Errorf("a marker that is sent again: %v", err)
+	}
+	l.mu.producers.expireVerifications(1<<40, 1)
+	if n := len(l.mu.producers.verifications); n != 0 {
+		t.Errorf("%d verifications kept", n)
+	}
+	if err := write(1, Unguarded); errors.Is(err, ErrInvalidTxnState) {
+		t.Errorf("unguarded: %v", err)
+	}
+}
