@@ -57,7 +57,7 @@ fuzz: fuzz-smoke
 
 # kill -9 under load, then every file checked offline.
 crash:
-	$(GO) test ./fuzz -run TestKill -v -timeout 60m -kill.rounds=120
+	$(GO) test ./fuzz -run TestKill -v -timeout 60m -kill.rounds=120 -kill.group.rounds=60
 
 # What takes minutes: kills, hostile clients, mangled directories, a full disk, random histories of the engine.
 soak: crash

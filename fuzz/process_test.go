@@ -40,9 +40,15 @@ func buildBinary(t *testing.T) string {
 // What it logs is appended to logPath. A process that a test forgets ends with the test.
 func startProcess(t *testing.T, bin, dir, logPath string, settings ...string) *process {
 	t.Helper()
+	return startProcessAt(t, "127.0.0.1:0", bin, dir, logPath, settings...)
+}
+
+// startProcessAt is startProcess on an address of the caller's, for clients that outlive the process.
+func startProcessAt(t *testing.T, listen, bin, dir, logPath string, settings ...string) *process {
+	t.Helper()
 	p := &process{t: t, bin: bin, dir: dir, logPath: logPath}
 	addrFile := filepath.Join(t.TempDir(), "addr")
-	args := []string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile}
+	args := []string{"serve", "--data-dir", dir, "--listen", listen, "--addr-file", addrFile}
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}

@@ -92,10 +92,12 @@ var Differences = []Difference{
 
 	{API: "JoinGroup", Field: "Members", How: Unordered, Key: "MemberID", Why: "a Java map's order"},
 	{API: "SyncGroup", Field: "MemberAssignment", How: Encoded, Why: "the order of a Java map where the group's other members speak KIP-848"},
+	{API: "DescribeGroups", Field: "Groups", How: Unordered, Key: "Group ErrorCode", Why: "Kafka asks each partition of __consumer_offsets apart; errors of empty ids come first"},
+	{API: "ConsumerGroupDescribe", Field: "Groups", How: Unordered, Key: "Group ErrorCode", Why: "as in DescribeGroups"},
 	{API: "DescribeGroups", Field: "Groups[].Members", How: Unordered, Key: "MemberID", Why: "a Java map's order"},
 	{API: "DescribeGroups", Field: "Groups[].Members[].MemberAssignment", How: Encoded, Why: "as in SyncGroup"},
 	{API: "ListGroups", Field: "Groups", How: Unordered, Key: "Group", Why: "a Java map's order"},
-	{API: "DeleteGroups", Field: "Groups", How: Unordered, Key: "Group ErrorCode", Why: "a Java map's order"},
+	{API: "DeleteGroups", Field: "Groups", How: Unordered, Key: "Group ErrorCode", Why: "as in DescribeGroups"},
 	{API: "OffsetCommit", Field: "Topics", How: Unordered, Key: "Topic TopicID", Why: "a Java map's order"},
 	{API: "OffsetCommit", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
 	{API: "OffsetFetch", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order where all are asked"},

@@ -367,6 +367,9 @@ func (s *sequence) own(resp kmsg.Response) {
 		}
 	case *kmsg.ListGroupsResponse:
 		r.Groups = slices.DeleteFunc(r.Groups, func(l kmsg.ListGroupsResponseGroup) bool { return !ours(l.Group) })
+		if len(r.Groups) == 0 {
+			r.Groups = nil
+		}
 	case *kmsg.ListConfigResourcesResponse:
 		r.ConfigResources = slices.DeleteFunc(r.ConfigResources, func(c kmsg.ListConfigResourcesResponseConfigResource) bool {
 			return (c.Type == int8(kmsg.ConfigResourceTypeTopic) || c.Type == int8(kmsg.ConfigResourceTypeGroupConfig)) && !ours(c.Name)

@@ -1,0 +1,369 @@
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+var killGroupRounds = flag.Int("kill.group.rounds", 3, "how often the broker is killed under its groups")
+
+const (
+	groupTopic      = "consumed"
+	groupPartitions = 6
+)
+
+// TestKillGroups kills the broker with SIGKILL while the members of a classic group and of a KIP-848
+// group come, go, consume and commit, and while somebody commits outside of any generation. The
+// clients are not told: they go on by themselves on the broker that is started again on the same
+// address. Every commit that was acknowledged must be there, what is committed never goes back, and
+// both groups must get on with every partition after each kill.
+func TestKillGroups(t *testing.T) {
+	seed := *killSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d (repeat with -kill.seed=%d)", seed, seed)
+	k := newGroupKiller(t, rand.New(rand.NewPCG(seed, 1)))
+	k.start(0)
+	k.createTopic()
+	ctx, cancel := context.WithCancel(context.Background())
+	k.wg.Go(func() { k.produce(ctx) })
+	k.wg.Go(func() { k.commitAlone(ctx) })
+	for _, g := range k.groups {
+		for range 2 {
+			k.join(g)
+		}
+	}
+	for round := range *killGroupRounds {
+		k.round(round)
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	for _, g := range k.groups {
+		for len(g.members) > 0 {
+			k.leave(g, 0)
+		}
+	}
+	k.wg.Wait()
+	k.verify(*killGroupRounds)
+	if err := k.p.stop(); err != nil {
+		t.Errorf("a clean stop ended with %v", err)
+	}
+	if err := k.p.verify(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d kills, %d commits acknowledged, %d members have joined", *killGroupRounds, k.commits, k.joined)
+}
+
+type groupKiller struct {
+	t        *testing.T
+	rng      *rand.Rand
+	dir, bin string
+	addr     string
+	p        *process
+	groups   []*killedGroup
+	joined   int
+	wg       sync.WaitGroup
+
+	mu      sync.Mutex
+	acked   map[string]map[int32]int64 // by group and partition: the highest offset whose commit was acknowledged
+	since   map[string]map[int32]bool  // partitions with an acknowledged commit since the broker was started
+	commits int
+}
+
+// killedGroup is one group and its clients.
+type killedGroup struct {
+	name    string
+	next    bool // KIP-848
+	members []*killedMember
+}
+
+// killedMember is a client that lives through the kills.
+type killedMember struct {
+	cl     *kgo.Client
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// aloneGroup has no members: its commits name no generation.
+const aloneGroup = "alone"
+
+func newGroupKiller(t *testing.T, rng *rand.Rand) *groupKiller {
+	k := &groupKiller{t: t, rng: rng, bin: buildBinary(t), dir: filepath.Join(t.TempDir(), "data"), acked: map[string]map[int32]int64{}, since: map[string]map[int32]bool{}}
+	k.groups = []*killedGroup{{name: "classic"}, {name: "next", next: true}}
+	for _, name := range []string{"classic", "next", aloneGroup} {
+		k.acked[name], k.since[name] = map[int32]int64{}, map[int32]bool{}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.addr = l.Addr().String()
+	l.Close()
+	return k
+}
+
+// start runs the broker; sessions are short, so that who was killed with an unanswered leave does
+// not hold a rebalance up for long.
+func (k *groupKiller) start(round int) {
+	k.t.Helper()
+	durability := []string{"sync", "os"}[round%2]
+	k.p = startProcessAt(k.t, k.addr, k.bin, k.dir, filepath.Join(k.dir, "..", "broker.log"),
+		"millrace.durability="+durability, "offsets.topic.num.partitions=4", "offsets.topic.segment.bytes=1048576",
+		"group.initial.rebalance.delay.ms=50", "group.min.session.timeout.ms=500",
+		"group.consumer.min.session.timeout.ms=500", "group.consumer.session.timeout.ms=2000",
+		"group.consumer.min.heartbeat.interval.ms=50", "group.consumer.heartbeat.interval.ms=100")
+}
+
+func (k *groupKiller) client(opts ...kgo.Opt) *kgo.Client {
+	k.t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(k.addr), kgo.MetadataMinAge(20 * time.Millisecond), kgo.DialTimeout(time.Second),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
+	}, opts...)...)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return cl
+}
+
+func (k *groupKiller) createTopic() {
+	k.t.Helper()
+	cl := k.client()
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, groupPartitions, 1, nil, groupTopic); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// produce gives the members something to commit, not much: the test is about their commits.
+func (k *groupKiller) produce(ctx context.Context) {
+	cl := k.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))
+	defer cl.Close()
+	tick := time.NewTicker(3 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for p := range int32(groupPartitions) {
+			cl.Produce(ctx, &kgo.Record{Topic: groupTopic, Partition: p, Value: strconv.AppendInt(nil, int64(i), 10)}, nil)
+		}
+	}
+}
+
+// join lets one more member into the group.
+func (k *groupKiller) join(g *killedGroup) {
+	ctx, cancel := context.WithCancel(context.Background())
+	clientCtx := context.Background()
+	if g.next {
+		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // the client's own key
+	}
+	balancer := []kgo.GroupBalancer{kgo.CooperativeStickyBalancer(), kgo.RangeBalancer()}[k.joined/4%2]
+	m := &killedMember{cancel: cancel, done: make(chan struct{})}
+	m.cl = k.client(kgo.WithContext(clientCtx), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(groupTopic), kgo.Balancers(balancer, kgo.RangeBalancer()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.SessionTimeout(2*time.Second), kgo.RebalanceTimeout(2*time.Second),
+		kgo.HeartbeatInterval(100*time.Millisecond), kgo.FetchMaxWait(50*time.Millisecond), kgo.BlockRebalanceOnPoll())
+	k.joined++
+	g.members = append(g.members, m)
+	go func() {
+		defer close(m.done)
+		k.consume(ctx, g, m.cl)
+	}()
+}
+
+// consume commits all that it is shown. The group cannot rebalance between a poll and its commit, so
+// a commit that is acknowledged is one of the partition's owner.
+func (k *groupKiller) consume(ctx context.Context, g *killedGroup, cl *kgo.Client) {
+	for ctx.Err() == nil {
+		fetches := cl.PollRecords(ctx, 50)
+		ends := map[int32]int64{}
+		fetches.EachRecord(func(r *kgo.Record) { ends[r.Partition] = r.Offset + 1 })
+		if len(ends) > 0 {
+			commitCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			err := commit(commitCtx, cl, ends)
+			cancel()
+			if err == nil {
+				k.told(g.name, ends)
+			}
+		}
+		cl.AllowRebalance()
+	}
+}
+
+// commit commits as the client's member.
+func commit(ctx context.Context, cl *kgo.Client, ends map[int32]int64) error {
+	offsets := map[string]map[int32]kgo.EpochOffset{groupTopic: {}}
+	for p, off := range ends {
+		offsets[groupTopic][p] = kgo.EpochOffset{Epoch: -1, Offset: off}
+	}
+	answer := make(chan error, 1)
+	cl.CommitOffsets(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err == nil {
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					err = errors.Join(err, kerr.ErrorForCode(p.ErrorCode))
+				}
+			}
+		}
+		answer <- err
+	})
+	return <-answer
+}
+
+// leave lets a member go, as one that is closed does.
+func (k *groupKiller) leave(g *killedGroup, at int) {
+	m := g.members[at]
+	g.members = slices.Delete(g.members, at, at+1)
+	m.cancel()
+	k.wg.Go(func() {
+		<-m.done
+		m.cl.AllowRebalance()
+		m.cl.Close()
+	})
+}
+
+// commitAlone commits ever higher offsets to a group that has no members.
+func (k *groupKiller) commitAlone(ctx context.Context) {
+	cl := k.client()
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	for off := int64(1); ctx.Err() == nil; off++ {
+		var offsets kadm.Offsets
+		ends := map[int32]int64{}
+		for p := range int32(groupPartitions) {
+			if (off+int64(p))%2 == 0 {
+				offsets.AddOffset(groupTopic, p, off, -1)
+				ends[p] = off
+			}
+		}
+		commitCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := adm.CommitAllOffsets(commitCtx, aloneGroup, offsets)
+		cancel()
+		if err == nil {
+			k.told(aloneGroup, ends)
+		}
+	}
+}
+
+// told notes commits that were acknowledged.
+func (k *groupKiller) told(group string, ends map[int32]int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for p, off := range ends {
+		if was := k.acked[group][p]; off < was {
+			k.t.Errorf("group %s partition %d: a commit of %d was acknowledged after one of %d", group, p, off, was)
+		}
+		k.acked[group][p] = max(k.acked[group][p], off)
+		k.since[group][p] = true
+		k.commits++
+	}
+}
+
+// round waits until all groups get on, changes their members, and kills the broker somewhere in
+// what follows.
+func (k *groupKiller) round(round int) {
+	k.awaitProgress(round)
+	if k.t.Failed() {
+		return
+	}
+	for _, g := range k.groups {
+		switch n := len(g.members); {
+		case n < 2 || n < 4 && k.rng.IntN(3) == 0:
+			k.join(g)
+		case k.rng.IntN(2) == 0:
+			k.leave(g, k.rng.IntN(n))
+		}
+	}
+	<-time.After(time.Duration(k.rng.IntN(250)) * time.Millisecond)
+	k.p.kill()
+	k.mu.Lock()
+	for name := range k.since {
+		k.since[name] = map[int32]bool{}
+	}
+	k.mu.Unlock()
+	k.start(round + 1)
+	k.verify(round)
+}
+
+// awaitProgress waits until each group has committed every partition since the broker was started.
+func (k *groupKiller) awaitProgress(round int) {
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		missing := ""
+		k.mu.Lock()
+		for name, since := range k.since {
+			if len(since) < groupPartitions {
+				missing += fmt.Sprintf(" %s has committed %d of %d partitions;", name, len(since), groupPartitions)
+			}
+		}
+		k.mu.Unlock()
+		if missing == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			k.t.Errorf("round %d: groups do not get on:%s\n%s", round, missing, tail(k.p.log()))
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// verify holds what the broker says is committed against what it acknowledged before it was asked.
+func (k *groupKiller) verify(round int) {
+	cl := k.client()
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for name := range k.acked {
+		k.mu.Lock()
+		want := map[int32]int64{}
+		for p, off := range k.acked[name] {
+			want[p] = off
+		}
+		k.mu.Unlock()
+		offsets, err := adm.FetchOffsets(ctx, name)
+		for err != nil && ctx.Err() == nil && retriable(err) {
+			offsets, err = adm.FetchOffsets(ctx, name)
+		}
+		if err != nil {
+			k.t.Errorf("round %d: offsets of %s: %v", round, name, err)
+			continue
+		}
+		for p, off := range want {
+			if got, ok := offsets.Lookup(groupTopic, p); !ok || got.At < off {
+				k.t.Errorf("round %d: group %s partition %d: a commit of %d was acknowledged, now it is at %d", round, name, p, off, got.At)
+			}
+		}
+	}
+}
+
+func retriable(err error) bool {
+	var ke *kerr.Error
+	return errors.As(err, &ke) && ke.Retriable
+}
