@@ -51,11 +51,6 @@ func (t *transaction) ended(commit bool) bool {
 	return commit && t.state == completeCommit || !commit && t.state == completeAbort
 }
 
-// ending says that the transaction is coming to this end.
-func (t *transaction) ending(commit bool) bool {
-	return commit && t.state == prepareCommit || !commit && t.state == prepareAbort
-}
-
 // checkEnd says why a producer before version 2 may not end its transaction so.
 func (t *transaction) checkEnd(p Identity, commit bool) wire.Code {
 	switch {
@@ -65,7 +60,7 @@ func (t *transaction) checkEnd(p Identity, commit bool) wire.Code {
 		return wire.ProducerFenced
 	case t.state == ongoing, t.ended(commit):
 		return wire.None
-	case t.ending(commit):
+	case t.state.ending():
 		return wire.ConcurrentTransactions
 	}
 	return wire.InvalidTxnState
@@ -77,22 +72,19 @@ func (t *transaction) checkEndBump(p Identity, commit bool) (retry bool, code wi
 	overflowed := t.previous == p.ProducerID && p.Epoch == math.MaxInt16-1 && t.epoch == 0
 	bumped := t.epoch == p.Epoch+1
 	valid := t.epoch == p.Epoch
-	switch t.state {
-	case prepareCommit, prepareAbort:
-		valid = bumped
-	case completeCommit, completeAbort:
+	if t.state == completeCommit || t.state == completeAbort {
 		valid = valid || bumped || overflowed
 	}
 	retry = bumped || overflowed
 	switch {
+	case t.state.ending():
+		return false, wire.ConcurrentTransactions
 	case t.producerID != p.ProducerID && !overflowed:
 		return false, wire.InvalidProducerIDMapping
 	case !valid:
 		return false, wire.ProducerFenced
 	case t.state == ongoing:
 		return false, wire.None
-	case t.ending(commit):
-		return false, wire.ConcurrentTransactions
 	case retry && t.ended(commit):
 		return true, wire.None
 	case !retry && !commit && t.state.atRest():
@@ -131,7 +123,7 @@ func (m *Machine) end(t *transaction) {
 // complete writes that the markers of a transaction are written. A failure is tried again, as long as this node leads.
 func (m *Machine) complete(id string, p Identity) decision {
 	t := m.txns[id]
-	if t == nil || !t.is(p) || t.state != prepareCommit && t.state != prepareAbort {
+	if t == nil || !t.is(p) || !t.state.ending() {
 		return decision{}
 	}
 	return m.write(t.completed(m.nowMs()), func(err error) {

@@ -18,13 +18,12 @@ func (m *Machine) initProducerID(id string, timeoutMs int32, expected *Identity,
 		}
 		t = first(id, fresh)
 	}
-	if expected != nil && !t.expects(*expected) {
-		return refuse(wire.ProducerFenced, done)
-	}
-	switch t.state {
-	case prepareCommit, prepareAbort:
+	switch {
+	case t.state.ending():
 		return refuse(wire.ConcurrentTransactions, done)
-	case ongoing:
+	case expected != nil && !t.expects(*expected):
+		return refuse(wire.ProducerFenced, done)
+	case t.state == ongoing:
 		// The epoch that fences is given to nobody: the producer asks again, and gets the one after it.
 		return m.prepare(t.prepared(false, true, m.version(), -1, m.nowMs()), func(_ Identity, code wire.Code) {
 			if code == wire.None {

@@ -116,7 +116,7 @@ func (m *Machine) apply(r *Record) {
 func (m *Machine) loaded() {
 	for id, t := range m.txns {
 		m.arm(id)
-		if t.state == prepareCommit || t.state == prepareAbort {
+		if t.state.ending() {
 			m.end(t)
 		}
 	}

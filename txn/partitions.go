@@ -18,6 +18,9 @@ func (p Partition) Compare(q Partition) int {
 func (m *Machine) addPartitions(id string, p Identity, ps []Partition, version int16, done func(wire.Code)) decision {
 	t := m.txns[id]
 	code := t.check(p)
+	if t != nil && t.state.ending() {
+		code = wire.ConcurrentTransactions
+	}
 	if code != wire.None || t.state == ongoing && t.has(ps) {
 		return answer(func(err error) {
 			if err != nil {
@@ -57,7 +60,7 @@ func (t *transaction) check(p Identity) wire.Code {
 		return wire.InvalidProducerIDMapping
 	case t.epoch != p.Epoch:
 		return wire.ProducerFenced
-	case t.state == prepareCommit || t.state == prepareAbort:
+	case t.state.ending():
 		return wire.ConcurrentTransactions
 	}
 	return wire.None

@@ -28,6 +28,10 @@ func (s state) String() string { return stateNames[s] }
 // atRest says that nothing is under way.
 func (s state) atRest() bool { return s == empty || s == completeCommit || s == completeAbort }
 
+// ending says that the end is decided and its markers are not all written. Whoever asks then is told to come back, whoever
+// it is: it may be the producer under the identity that only the end gives it.
+func (s state) ending() bool { return s == prepareCommit || s == prepareAbort }
+
 // epochBump is the first transaction version in which each transaction ends with a higher epoch (KIP-890).
 const epochBump = 2
 

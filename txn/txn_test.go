@@ -65,8 +65,9 @@ func TestWhilePrepared(t *testing.T) {
 		r.expect("init", r.init("x", nil).code, wire.ConcurrentTransactions)
 		r.expect("add", r.add("x", b.Identity, p0), wire.ConcurrentTransactions)
 		r.expect("commit again", r.end("x", a.Identity, true, 2).code, wire.ConcurrentTransactions)
-		r.expect("abort", r.end("x", a.Identity, false, 2).code, wire.InvalidTxnState)
-		r.expect("commit at the next epoch", r.end("x", b.Identity, true, 2).code, wire.ProducerFenced)
+		r.expect("abort", r.end("x", a.Identity, false, 2).code, wire.ConcurrentTransactions)
+		r.expect("the end of the next one", r.end("x", b.Identity, false, 2).code, wire.ConcurrentTransactions)
+		r.expect("another's add", r.add("x", Identity{7, 7}, p0), wire.ConcurrentTransactions)
 		r.hold = false
 		r.restart(0)
 		r.expect("state after a restart", r.state("x"), "CompleteCommit 101/1")
