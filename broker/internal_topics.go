@@ -83,6 +83,7 @@ type creations struct {
 	mu struct {
 		sync.Mutex
 		names map[string]bool
+		told  map[string]wire.Code // why a topic could not be made, as an operator was last told
 	}
 }
 
@@ -91,17 +92,21 @@ func (c *creations) begin(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.names == nil {
-		c.mu.names = map[string]bool{}
+		c.mu.names, c.mu.told = map[string]bool{}, map[string]wire.Code{}
 	}
 	already := c.mu.names[name]
 	c.mu.names[name] = true
 	return !already
 }
 
-func (c *creations) end(name string) {
+// end says whether the outcome is news: clients ask again many times a second.
+func (c *creations) end(name string, code wire.Code) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.mu.names, name)
+	news := c.mu.told[name] != code
+	c.mu.told[name] = code
+	return news
 }
 
 // createInternal has an internal topic created, once at a time. Who asked for it is told to come back: that a client does
@@ -115,9 +120,14 @@ func (b *Broker) createInternal(name string) {
 	topic := creatable(b.cfg, name)
 	req.Topics = append(req.Topics, topic)
 	b.ctl.CreateTopics(req, func(resp *kmsg.CreateTopicsResponse) {
-		b.creations.end(name)
+		code := wire.UnknownServerError
 		for i := range resp.Topics {
-			b.reportCreation(&topic, &resp.Topics[i])
+			code = wire.Code(resp.Topics[i].ErrorCode)
+		}
+		if b.creations.end(name, code) {
+			for i := range resp.Topics {
+				b.reportCreation(&topic, &resp.Topics[i])
+			}
 		}
 	})
 }
