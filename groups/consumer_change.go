@@ -19,8 +19,12 @@ type consumerChange struct {
 	member  *consumerMember
 	records []Record
 
-	epoch       int32 // the group's
-	homogeneous bool
+	epoch int32 // the group's
+	// What is subscribed to by how many members: as the group was when its epoch rose last.
+	regexes map[string]int
+	topics  map[string]subscribers
+	members int
+
 	targetEpoch int32
 	target      assignor.Assignment // the member's
 }
@@ -37,7 +41,7 @@ const (
 func (m *Machine) newConsumerChange(g *consumerGroup, old, member *consumerMember, recs []Record) *consumerChange {
 	return &consumerChange{
 		m: m, g: g, old: old, member: member, records: recs,
-		epoch: g.epoch, homogeneous: homogeneous(g.regexes, g.topics, len(g.members)),
+		epoch: g.epoch, regexes: g.regexes, topics: g.topics, members: len(g.members),
 	}
 }
 
@@ -56,13 +60,11 @@ func (c *consumerChange) metadataChanged() bool { return c.g.checkedOff != c.m.i
 // updateMetadata raises the group's epoch: when bump says so, or because subscribed topics have changed.
 func (c *consumerChange) updateMetadata(bump bool) {
 	g := c.g
-	topics := g.topicsAfter(c.old, c.member)
-	hash := c.m.metadataHash(topics)
-	n := len(g.members)
+	c.regexes, c.topics = g.regexesAfter(c.old, c.member), g.topicsAfter(c.old, c.member)
 	if g.members[c.member.id] == nil && g.staticMember(c.member.instanceID) == nil {
-		n++
+		c.members++
 	}
-	c.homogeneous = homogeneous(g.regexesAfter(c.old, c.member), topics, n)
+	hash := c.m.metadataHash(c.topics)
 	if bump || hash != g.metadataHash {
 		c.epoch++
 		c.records = append(c.records, groupEpochRecord(g.groupID, c.epoch, hash))
@@ -217,7 +219,7 @@ func (c *consumerChange) spec() *assignor.Spec {
 	}
 	members[c.member.id] = c.member
 
-	spec := &assignor.Spec{Topics: map[[16]byte]assignor.Topic{}, Homogeneous: c.homogeneous}
+	spec := &assignor.Spec{Topics: map[[16]byte]assignor.Topic{}, Homogeneous: homogeneous(c.regexes, c.topics, c.members)}
 	if g.members[c.member.id] == nil {
 		spec.Newest = c.member.id
 	}
