@@ -65,6 +65,7 @@ type classicGroup struct {
 	pendingJoin map[string]struct{} // ids that were given out and not yet used to join
 	pendingSync map[string]struct{} // members of the generation whose SyncGroup is awaited
 	waiting     int                 // members with a join that is not answered
+	assignments int                 // how many a leader has brought, so that the last one counts
 
 	support map[string]int // protocol → how many members have it
 

@@ -81,9 +81,13 @@ func (m *Machine) writeAssignment(t *turn, g *classicGroup, req *kmsg.SyncGroupR
 	}
 	t.records = append(t.records, g.record(assigned))
 	generation := g.generation
+	g.assignments++
+	nth := g.assignments
 	t.then(func(err error) {
-		if g.st != classicCompletingRebalance || g.generation != generation {
-			return // a member has joined or left since: who waited for this assignment was told
+		if g.st != classicCompletingRebalance || g.generation != generation || g.assignments != nth {
+			// A member has joined or left since, or the leader has brought another assignment, whose record is the later
+			// one: who waited for this one was told.
+			return
 		}
 		now := m.newTurn()
 		if err != nil {
