@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -109,7 +110,7 @@ func readOffsetsTopic(p *pipe) (out []goldenBatch) {
 func groupStory(p *pipe) {
 	p.t.Helper()
 	findGroup(p, "simple")
-	for _, g := range []string{"classic", "static", "modern"} {
+	for _, g := range []string{"classic", "static", "modern", "regex", "mixed"} {
 		findGroup(p, g)
 	}
 	id := topicID(p, "story")
@@ -129,6 +130,8 @@ func groupStory(p *pipe) {
 	instance := "instance-1"
 	classicLife(p, "static", &instance)
 	modernLife(p)
+	regexLife(p)
+	mixedLife(p)
 
 	del := kmsg.NewPtrOffsetDeleteRequest()
 	del.Group = "simple"
@@ -231,6 +234,61 @@ func modernLife(p *pipe) {
 	beat(func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.MemberEpoch = -1 })
 }
 
+// regexLife joins a KIP-848 group with a regular expression, gets what it resolves to, and leaves.
+func regexLife(p *pipe) {
+	p.t.Helper()
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	pattern := "sto.*"
+	req.Group, req.MemberID, req.RebalanceTimeoutMillis = "regex", modernMember, 60_000
+	req.SubscribedTopicRegex, req.Topics = &pattern, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	var got *kmsg.ConsumerGroupHeartbeatResponse
+	for deadline := time.Now().Add(20 * time.Second); got == nil || got.Assignment == nil || len(got.Assignment.Topics) == 0; {
+		if time.Now().After(deadline) {
+			p.t.Fatal("the regular expression is not resolved")
+		}
+		if got != nil {
+			req.MemberEpoch, req.SubscribedTopicRegex, req.Topics, req.RebalanceTimeoutMillis = got.MemberEpoch, nil, nil, -1
+		}
+		if got = askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, req); got.ErrorCode != 0 {
+			p.t.Fatalf("heartbeat: %s", wire.Code(got.ErrorCode))
+		}
+	}
+	req.MemberEpoch = -1
+	askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, req)
+}
+
+// mixedLife has a classic group that a member of the KIP-848 protocol joins: it is upgraded, and downgraded when that
+// member leaves.
+func mixedLife(p *pipe) {
+	p.t.Helper()
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Group, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis, join.ProtocolType = "mixed", 45_000, 60_000, "consumer"
+	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: []byte("\x00\x01\x00\x00\x00\x01\x00\x05story\xff\xff\xff\xff\x00\x00\x00\x00")}}
+	joined := askPipe[*kmsg.JoinGroupResponse](p, 3, join)
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Group, sync.MemberID, sync.Generation = "mixed", joined.MemberID, joined.Generation
+	sync.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: joined.MemberID,
+		MemberAssignment: []byte("\x00\x01\x00\x00\x00\x01\x00\x05story\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff\xff\xff")}}
+	if r := askPipe[*kmsg.SyncGroupResponse](p, 3, sync); r.ErrorCode != 0 {
+		p.t.Fatalf("sync: %s", wire.Code(r.ErrorCode))
+	}
+	beat := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	beat.Group, beat.MemberID, beat.RebalanceTimeoutMillis = "mixed", modernMember, 60_000
+	beat.SubscribedTopicNames, beat.Topics = []string{"story"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	if r := askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, beat); r.ErrorCode != 0 {
+		p.t.Fatalf("upgrade: %s", wire.Code(r.ErrorCode))
+	}
+	beat.MemberEpoch = -1
+	if r := askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, beat); r.ErrorCode != 0 {
+		p.t.Fatalf("downgrade: %s", wire.Code(r.ErrorCode))
+	}
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Group, leave.Members = "mixed", []kmsg.LeaveGroupRequestMember{{MemberID: joined.MemberID}}
+	if r := askPipe[*kmsg.LeaveGroupResponse](p, 5, leave); r.ErrorCode != 0 || r.Members[0].ErrorCode != 0 {
+		p.t.Fatalf("leave: %+v", r)
+	}
+}
+
 // What Kafka wrote, decoded and written again, is the same bytes: keys, values and their versions, and the batch around them.
 func TestOffsetsBatchesAreKafkasBytes(t *testing.T) {
 	golden := readGolden(t)
@@ -279,7 +337,7 @@ func TestAGroupsStoryLeavesKafkasRecords(t *testing.T) {
 	p := n.pipe()
 	groupStory(p)
 	got, want := tell(t, readOffsetsTopic(p)), tell(t, readGolden(t))
-	for _, g := range []string{"simple", "classic", "static", "modern"} {
+	for _, g := range []string{"simple", "classic", "static", "modern", "regex", "mixed"} {
 		if len(want[g]) < 3 || !slices.Equal(got[g], want[g]) {
 			t.Errorf("group %s:\n got\n%s\nKafka wrote\n%s", g, strings.Join(got[g], "\n"), strings.Join(want[g], "\n"))
 		}
@@ -288,6 +346,7 @@ func TestAGroupsStoryLeavesKafkasRecords(t *testing.T) {
 
 var (
 	anyTime   = regexp.MustCompile(`"(CommitTimestamp|CurrentStateTimestamp|ExpireTimestamp)":1[0-9]{12}`)
+	anyImage  = regexp.MustCompile(`"Version":[0-9]+,"Timestamp":1[0-9]{12}`) // of the metadata that a regular expression met
 	anyHash   = regexp.MustCompile(`"MetadataHash":-?[1-9][0-9]*`)
 	anyID     = regexp.MustCompile(`"(TopicId|TopicID)":\[([0-9]+,){15}[0-9]+\]`)
 	anyMember = regexp.MustCompile(`"[^"]*[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"|"[^"]*-[A-Za-z0-9_-]{22}"`)
@@ -310,6 +369,7 @@ func tell(t *testing.T, batches []goldenBatch) map[string][]string {
 				line = fmt.Sprintf("%T %s version %d %s", k, key, r.Value[1], value)
 			}
 			line = anyTime.ReplaceAllString(line, `"$1":"…"`)
+			line = anyImage.ReplaceAllString(line, `"Version":"…"`)
 			line = anyHash.ReplaceAllString(line, `"MetadataHash":"…"`)
 			line = anyID.ReplaceAllStringFunc(line, func(s string) string {
 				if strings.Contains(s, "[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]") {
