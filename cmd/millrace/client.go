@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -41,6 +43,23 @@ func (f *clientFlags) admin() (*kadm.Client, func(), error) {
 	adm := kadm.NewClient(cl)
 	adm.SetTimeoutMillis(int32(f.timeout.Milliseconds()))
 	return adm, cl.Close, nil
+}
+
+// again runs fn until its error is none that passes by itself, such as that of a coordinator which is only being made, or
+// the time is over.
+func (f *clientFlags) again(ctx context.Context, fn func() error) error {
+	const pause = 50 * time.Millisecond
+	for until := time.Now().Add(f.timeout); ; {
+		err := fn()
+		if err == nil || !kerr.IsRetriable(err) || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // progress tells, once a second and only on a terminal, how far a long command has come.

@@ -120,7 +120,11 @@ func refuseActive(ctx context.Context, adm *kadm.Client, group string) error {
 }
 
 func (f *resetFlags) plan(ctx context.Context, adm *kadm.Client, group string) ([]resetPlan, error) {
-	commits, err := adm.FetchOffsets(ctx, group)
+	var commits kadm.OffsetResponses
+	err := f.again(ctx, func() (err error) {
+		commits, err = adm.FetchOffsets(ctx, group)
+		return err
+	})
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, fmt.Errorf("group %s: %w", group, err)
 	}

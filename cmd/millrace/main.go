@@ -1,4 +1,4 @@
-// Command millrace is the broker and its tools in one binary: serve runs the broker, topic, group,
+// Command millrace is the broker and its tools in one binary: serve runs the broker, topic, group, txn,
 // produce and consume speak to any Kafka-compatible one, log looks into data directories
 // offline, and bench loads a broker and checks its answers.
 //
@@ -47,6 +47,7 @@ func rootCommand() *cobra.Command {
 		serveCommand(),
 		topicCommand(),
 		groupCommand(),
+		txnCommand(),
 		produceCommand(),
 		consumeCommand(),
 		logCommand(),
