@@ -336,3 +336,37 @@ func TestMemberIDHasJavasForm(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// A name given twice counts once, else no protocol would be common to all.
+func TestProtocolGivenTwice(t *testing.T) {
+	r := newClassicRig(t)
+	a := r.join("g", joins{version: 3, protocols: "range=a range=b"})
+	r.join("g", joins{version: 3, protocols: "range=c"})
+	r.check()
+	for a.resp == nil {
+		r.pass(1000)
+	}
+	got := a.want("NONE")
+	if len(got.Members) != 2 || string(got.Members[0].ProtocolMetadata) != "a" {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// Members that would have a rebalance wait for no time at all do not keep the loop busy while nobody joins.
+func TestRebalanceTimeoutOfNothing(t *testing.T) {
+	r := newClassicRig(t)
+	r.statics("g", 1)
+	r.join("g", joins{instance: "i0", rebalanceMs: -5}).want("NONE")
+	d := r.join("g", joins{version: 3, rebalanceMs: 1000})
+	r.leave("g", r.group("g").order[1].id)
+	d.want("UNKNOWN_MEMBER_ID")
+	fired := 0
+	for r.group("g").st == classicPreparingRebalance {
+		if fired++; fired > 200 {
+			t.Fatalf("%d deadlines in %d ms", fired, r.nowMs-rigStartMs)
+		}
+		at, _ := r.timers.Next()
+		r.pass(max(at-r.nowMs, 0))
+	}
+	r.wantState("g", "Empty")
+}
