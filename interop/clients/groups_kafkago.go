@@ -33,6 +33,7 @@ func joinKafkaGoReader(m Membership, balancer kafka.GroupBalancer) (Member, erro
 	k := &kafkaGoReader{m: m, stop: cancel, done: make(chan error, 1), r: kafka.NewReader(kafka.ReaderConfig{
 		Brokers: []string{m.Addr}, GroupID: m.Group, Topic: m.Topic, GroupBalancers: []kafka.GroupBalancer{balancer},
 		HeartbeatInterval: beat, JoinGroupBackoff: beat, StartOffset: kafka.FirstOffset, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: beat / 2,
+		CommitInterval: beat, // requests that wait for their answers on one connection spin
 	})}
 	go func() { k.done <- k.read(ctx) }()
 	return k, nil
@@ -48,8 +49,9 @@ func (k *kafkaGoReader) read(ctx context.Context) error {
 			return err
 		}
 		k.m.Watch.Record(k.m.Name, int32(msg.Partition), msg.Offset)
-		// A commit of a generation that has ended is refused, and the record is read again.
-		_ = k.r.CommitMessages(ctx, msg)
+		if err := k.r.CommitMessages(ctx, msg); err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
 }
 
@@ -116,13 +118,17 @@ func (k *kafkaGoGroup) partition(ctx context.Context, gen *kafka.Generation, a k
 	if r.SetOffset(a.Offset) != nil {
 		return
 	}
+	next := a.Offset
 	for {
 		msg, err := r.ReadMessage(ctx)
 		if err != nil {
-			return
+			break
 		}
 		k.m.Watch.Record(k.m.Name, int32(msg.Partition), msg.Offset)
-		_ = gen.CommitOffsets(map[string]map[int]int64{k.m.Topic: {a.ID: msg.Offset + 1}}) // else read again
+		next = msg.Offset + 1
+	}
+	if next > a.Offset { // which is negative when nothing was committed yet
+		_ = gen.CommitOffsets(map[string]map[int]int64{k.m.Topic: {a.ID: next}}) // else it is read again
 	}
 }
 
