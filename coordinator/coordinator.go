@@ -50,8 +50,8 @@ type Op[R any] struct {
 	// operation only waits until what it may have read is committed.
 	Run func() (batches [][]R, err error)
 	// Done is called once, by the loop or, when the operation was refused, by Submit: after the commit, or with the
-	// error of Run, of the log, ErrBusy, ErrClosed or ErrTimedOut. After the last, and after an error of the log, the
-	// records may or may not be there.
+	// error of Run, of the log, ErrBusy, ErrClosed or ErrTimedOut. After the last the records are written and applied, and
+	// will be committed unless another leader comes first; after ErrClosed or an error of the log they may be.
 	Done func(err error)
 }
 

@@ -114,7 +114,7 @@ func (j *joining) writeNew(was group) {
 	}
 	j.records = append(j.records, newGroupRecord(g.groupID, g.sinceMs))
 	j.then(func(err error) {
-		if err == nil || j.m.groups[g.groupID] != group(g) {
+		if !unwritten(err) || j.m.groups[g.groupID] != group(g) {
 			return
 		}
 		t := j.m.newTurn()
@@ -272,6 +272,9 @@ func (j *joining) staticReplaced(x, before *classicMember, oldID, leaderBefore s
 	resp := g.joinAccepted(x.id, false)
 	isLeader := g.leader == x.id
 	switch {
+	case err != nil && !unwritten(err):
+		g.await(x, nil)
+		resp = joinError("", failureCode(err))
 	case err != nil:
 		g.update(x, before.protocols, before.rebalanceMs, before.sessionMs, nil)
 		m.timers.Cancel(g.heartbeatKey(x.id))

@@ -71,7 +71,6 @@ func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) (dec
 		if p := member.pattern(); p != "" {
 			leaving[p]++
 		}
-		m.cancelConsumerMember(g.groupID, member.id)
 	}
 	for _, regex := range slices.Sorted(maps.Keys(leaving)) {
 		if g.regexes[regex] == leaving[regex] {
@@ -80,5 +79,15 @@ func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) (dec
 		}
 	}
 	d.records = append(d.records, groupEpochRecord(g.groupID, g.epoch+1, m.metadataHash(topics)))
-	return d, nil
+	return d.and(func(error) { m.cancelGone(g.groupID, members) }), nil
+}
+
+// cancelGone drops the deadlines of those who are no members any more. Who could not be removed keeps them.
+func (m *Machine) cancelGone(group string, members []*consumerMember) {
+	g, _ := m.groups[group].(*consumerGroup)
+	for _, member := range members {
+		if g == nil || g.members[member.id] == nil {
+			m.cancelConsumerMember(group, member.id)
+		}
+	}
 }

@@ -13,6 +13,10 @@ type Coded interface {
 	Code() wire.Code
 }
 
+// unwritten says whether a decision's records are not in the log: then what memory has in advance of them is taken back.
+// Those that were not committed in time are there, and count.
+func unwritten(err error) bool { return err != nil && !errors.Is(err, coordinator.ErrTimedOut) }
+
 // failureCode is the answer to a request whose records were not committed.
 func failureCode(err error) wire.Code {
 	var coded Coded

@@ -61,7 +61,7 @@ func (m *Machine) downgradeGroup(g *consumerGroup, leaving []*consumerMember, jo
 		m.prepareRebalance(t, c)
 	}
 	t.then(func(err error) {
-		if err == nil || m.groups[g.groupID] != group(c) {
+		if !unwritten(err) || m.groups[g.groupID] != group(c) {
 			return
 		}
 		now := m.newTurn()

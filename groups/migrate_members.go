@@ -58,8 +58,8 @@ func (m *Machine) joinAsClassic(g *consumerGroup, who Client, req *kmsg.JoinGrou
 	}
 	id := c.member.id
 	d = d.and(func(err error) {
-		if err != nil {
-			return
+		if now, _ := m.groups[g.groupID].(*consumerGroup); err != nil && (now == nil || now.members[id] == nil) {
+			return // it did not become a member; after a timeout it may have
 		}
 		m.timers.Cancel(classicJoinTimer(g.groupID, id))
 		if !downgraded {
