@@ -63,7 +63,7 @@ func checkCommit(img *metadata.Image, req *kmsg.OffsetCommitRequest, byID bool) 
 			known = append(known, rt)
 		}
 		if bad.Partitions != nil || topic == nil {
-			unknown = append(unknown, bad)
+			unknown = joinCommitted(unknown, []kmsg.OffsetCommitResponseTopic{bad})
 		}
 	}
 	req.Topics = known

@@ -32,7 +32,7 @@ func (g *generator) classicReplace(gr *group) {
 		m.metadata = append(m.metadata, byte(len(g.steps)))
 	}
 	if len(gr.members) == 1 && g.chance(40) {
-		m.protocols = one(g, []string{"roundrobin"}, []string{"range"})
+		m.protocols = one(g, []string{"roundrobin", "range"}, []string{"range", "roundrobin"})
 	}
 	g.join("after its restart", joinAsk{version: g.joinVersion(m), group: gr.name, member: m, protoType: gr.kind})
 	g.sync(gr, m, len(gr.members) == 1, false)
@@ -98,7 +98,7 @@ func (g *generator) classicExpire(gr *group) {
 		return
 	}
 	m := g.classicMember(gr)
-	m.session, m.rebalance = 800, 60_000
+	m.session, m.rebalance = 1500, 60_000
 	g.rebalance(gr, m)
 	gr.drop(m)
 	n := len(gr.members)
@@ -115,7 +115,7 @@ func (g *generator) classicLate(gr *group) {
 		return
 	}
 	late, m := gr.members[0], g.classicMember(gr)
-	late.rebalance, late.session, m.rebalance = 700, 60_000, 700
+	late.rebalance, late.session, m.rebalance = 1500, 60_000, 1500
 	for _, again := range []*member{late} { // the short time must be known first
 		g.join("with little time", joinAsk{version: g.version(1, 9), group: gr.name, member: again, id: again.knownID, protoType: gr.kind}).Deferred = true
 	}
@@ -146,7 +146,7 @@ func (g *generator) classicNoSync(gr *group) {
 		return
 	}
 	leader, m := gr.members[0], g.classicMember(gr)
-	leader.rebalance, m.rebalance = 700, 700
+	leader.rebalance, m.rebalance = 1500, 1500
 	j := joinAsk{version: g.version(5, 9), group: gr.name, member: m, protoType: gr.kind}
 	if m.instance == "" {
 		g.join("without id", j)

@@ -105,7 +105,7 @@ func (g *generator) classicInConsumer(gr *group, m *member, who standing) {
 			req.Group = gr.name
 			req.MemberID, req.InstanceID, req.Generation = who.at(s, as)
 			return req
-		})
+		}).Counted = gr.counted()
 	default:
 		g.ask(m, "JoinGroup of another type in a consumer group", g.version(0, 9), func(*Side) kmsg.Request {
 			req := kmsg.NewPtrJoinGroupRequest()

@@ -32,6 +32,9 @@ type options struct {
 	dir         string // data here instead of in a loop mount
 	imageBytes  int64
 	touchBytes  int64
+	groups      int
+	members     int           // of each group
+	idle        time.Duration // of silence after the groups' load
 }
 
 func main() {
@@ -45,6 +48,9 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "directory for the brokers' data; empty: a journaled ext4 in a loop mount")
 	flag.Int64Var(&o.imageBytes, "image-bytes", 24<<30, "size of the loop mount's sparse image, which lies in the directory for temporary files")
 	flag.Int64Var(&o.touchBytes, "touch-bytes", 3<<30, "memory to use and give back before each figure, so that the page cache grows into pages that the machine has")
+	flag.IntVar(&o.groups, "groups", 1000, "consumer groups of the groups workloads; 0: none")
+	flag.IntVar(&o.members, "members", 10, "members of each group")
+	flag.DurationVar(&o.idle, "idle", 30*time.Second, "silence over which the cost of idle groups is measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -81,15 +87,24 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	fmt.Printf("load average before: %s\n", loadAverage())
-	if err := r.warmUp(ctx); err != nil {
-		return err
-	}
-	for round := range o.rounds {
-		if err := r.round(ctx, round); err != nil {
+	if len(chosen) > 0 {
+		if err := r.warmUp(ctx); err != nil {
 			return err
 		}
+		for round := range o.rounds {
+			if err := r.round(ctx, round); err != nil {
+				return err
+			}
+		}
+	}
+	groups := groupWorkloads(o)
+	if err := r.runGroups(ctx, os.Stdout, groups); err != nil {
+		return err
 	}
 	fmt.Printf("load average after: %s\n\n", loadAverage())
+	if len(chosen) == 0 {
+		return nil
+	}
 	for _, p := range r.pairs {
 		printTable(os.Stdout, place.name, p, r.workloads)
 	}
@@ -117,7 +132,7 @@ func (r *runner) startBrokers(work string) error {
 	const deleteSoon = "log.segment.delete.delay.ms=1000" // room for the next figure's data
 	k, err := kafka.Start(kafka.Options{
 		Dir: filepath.Join(work, "kafka"), Data: filepath.Join(r.place.dir, "kafka"),
-		Heap: "1g", Properties: []string{deleteSoon}, // the heap of kafka-server-start.sh
+		Heap: "1g", Properties: append([]string{deleteSoon}, groupProperties...), // the heap of kafka-server-start.sh
 	})
 	if err != nil {
 		return err
@@ -132,7 +147,7 @@ func (r *runner) startBrokers(work string) error {
 		}
 		m, err := subject.Start(subject.Options{
 			Dir: filepath.Join(work, p.name), Data: filepath.Join(r.place.dir, p.name),
-			Properties: []string{"millrace.durability=" + p.name, deleteSoon},
+			Properties: append(append(kafka.Singles(), "millrace.durability="+p.name, deleteSoon), groupProperties...),
 		})
 		if err != nil {
 			return err
