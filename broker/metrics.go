@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/millrace-project/millrace/groups"
+	"github.com/millrace-project/millrace/txn"
 )
 
 // Bounds of the metrics endpoint. A scrape holds what it measured, some 10 MB at the default of 10 000 partitions, until
@@ -132,9 +133,14 @@ func (m *metricsServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "groups could not be measured: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	txns, err := m.collector.b.surveyTransactions(ctx)
+	if err != nil {
+		http.Error(w, "transactions could not be measured: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
 	m.sayOverflow(report)
-	m.collector.set(report, time.Since(began))
-	defer m.collector.set(nil, 0)
+	m.collector.set(report, txns, time.Since(began))
+	defer m.collector.set(nil, txn.Survey{}, 0)
 	m.handler.ServeHTTP(w, r)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/millrace-project/millrace/groups"
+	"github.com/millrace-project/millrace/txn"
 )
 
 // collector turns what the house counts, and what a scrape has measured of groups, into series. Gathering calls it by the
@@ -18,6 +19,7 @@ type collector struct {
 	b       *Broker
 	runtime []prometheus.Collector // of the process, and of Go
 	report  *groups.LagReport
+	txns    txn.Survey
 	took    time.Duration
 }
 
@@ -27,7 +29,9 @@ func newCollector(b *Broker) *collector {
 	}}
 }
 
-func (c *collector) set(r *groups.LagReport, took time.Duration) { c.report, c.took = r, took }
+func (c *collector) set(r *groups.LagReport, t txn.Survey, took time.Duration) {
+	c.report, c.txns, c.took = r, t, took
+}
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("millrace_"+name, help, labels, nil)
@@ -115,6 +119,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descScrapeTime, c.took.Seconds())
 		c.collectGroups(gauge)
 		c.collectLag(gauge)
+		c.collectTransactions(gauge)
 	}
 }
 

@@ -161,6 +161,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	p := n.pipe()
 	findGroup(p, "g")
 	p.commit("g", "t", at{offset: 0})
+	n.txnProducer("open", 12).mustWrite("t", 0, "v")
 	served := map[string]bool{}
 	for name := range scrape(t, n) {
 		if name, _, _ = strings.Cut(name, "{"); strings.HasPrefix(name, "millrace_") {

@@ -1,0 +1,264 @@
+package broker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
+	"github.com/millrace-project/millrace/wire"
+)
+
+// txnProducer is a transactional producer, request by request.
+type txnProducer struct {
+	n       *node
+	id      string
+	pid     int64
+	epoch   int16
+	seq     map[int32]int32
+	version int16 // of Produce: 12 has its partitions added
+}
+
+func (n *node) txnProducer(id string, version int16) *txnProducer {
+	n.t.Helper()
+	p := &txnProducer{n: n, id: id, version: version}
+	p.mustInit()
+	return p
+}
+
+// begin asks for an identity.
+func (p *txnProducer) begin() wire.Code {
+	p.n.t.Helper()
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID, req.TransactionTimeoutMillis, req.ProducerID, req.ProducerEpoch = &p.id, 60_000, -1, -1
+	resp := askNode[*kmsg.InitProducerIDResponse](p.n, req, 5)
+	if resp.ErrorCode == 0 {
+		p.pid, p.epoch, p.seq = resp.ProducerID, resp.ProducerEpoch, map[int32]int32{}
+	}
+	return wire.Code(resp.ErrorCode)
+}
+
+// mustInit begins, as soon as it is let.
+func (p *txnProducer) mustInit() {
+	p.n.t.Helper()
+	p.patient(p.begin)
+}
+
+// patient asks again while a coordinator is only being made, or a transaction is ending.
+func (p *txnProducer) patient(ask func() wire.Code) {
+	p.n.t.Helper()
+	for range 500 {
+		switch code := ask(); code {
+		case wire.None:
+			return
+		case wire.NotCoordinator:
+			find := kmsg.NewPtrFindCoordinatorRequest()
+			find.CoordinatorType, find.CoordinatorKeys = coordinatorTransaction, []string{p.id}
+			askNode[*kmsg.FindCoordinatorResponse](p.n, find, 4)
+		case wire.CoordinatorNotAvailable, wire.CoordinatorLoadInProgress, wire.ConcurrentTransactions:
+		default:
+			p.n.t.Fatalf("%s: %s", p.id, code)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	p.n.t.Fatal("no patience left")
+}
+
+func (p *txnProducer) batch(partition int32, value string) batch.Batch {
+	p.n.t.Helper()
+	bl := batch.NewBuilder(batch.BuilderOptions{
+		HasProducer: true, ProducerID: p.pid, ProducerEpoch: p.epoch, BaseSequence: p.seq[partition], Transactional: true,
+	})
+	bl.Append(time.Now().UnixMilli(), nil, []byte(value), nil)
+	b, err := bl.Build(nil)
+	if err != nil {
+		p.n.t.Fatal(err)
+	}
+	return b
+}
+
+func (p *txnProducer) write(topic string, partition int32, value string) wire.Code {
+	p.n.t.Helper()
+	req := produceRequest(topic, partition, -1, p.batch(partition, value))
+	req.TransactionID = &p.id
+	code := wire.Code(p.n.produce(p.version, req).ErrorCode)
+	if code == wire.None {
+		p.seq[partition]++
+	}
+	return code
+}
+
+func (p *txnProducer) mustWrite(topic string, partition int32, value string) {
+	p.n.t.Helper()
+	p.patient(func() wire.Code { return p.write(topic, partition, value) })
+}
+
+func (p *txnProducer) add(topic string, partition int32) wire.Code {
+	p.n.t.Helper()
+	req := kmsg.NewPtrAddPartitionsToTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch = p.id, p.pid, p.epoch
+	req.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: topic, Partitions: []int32{partition}}}
+	return wire.Code(askNode[*kmsg.AddPartitionsToTxnResponse](p.n, req, 3).Topics[0].Partitions[0].ErrorCode)
+}
+
+func (p *txnProducer) end(commit bool) wire.Code {
+	p.n.t.Helper()
+	req := kmsg.NewPtrEndTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = p.id, p.pid, p.epoch, commit
+	version := int16(4)
+	if p.version >= produceAdds {
+		version = 5
+	}
+	resp := askNode[*kmsg.EndTxnResponse](p.n, req, version)
+	if resp.ErrorCode == 0 && version == 5 {
+		p.pid, p.epoch, p.seq = resp.ProducerID, resp.ProducerEpoch, map[int32]int32{}
+	}
+	return wire.Code(resp.ErrorCode)
+}
+
+// stable waits until nothing holds the partition back, and returns its values as a read_committed consumer sees them.
+func (n *node) stable(topic string, partition int32) []string {
+	n.t.Helper()
+	part, err := n.b.partitionNamed(topic, partition)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for range 500 {
+		if part.Bound(true) == part.Bound(false) {
+			return n.committed(topic, partition)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.t.Fatalf("%s-%d stays held at %d of %d", topic, partition, part.Bound(true), part.Bound(false))
+	return nil
+}
+
+// committed are the values that a read_committed consumer sees now.
+func (n *node) committed(topic string, partition int32) []string {
+	n.t.Helper()
+	part, err := n.b.partitionNamed(topic, partition)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	log := part.Log()
+	v, err := log.Read(0, part.Bound(true), 1<<20, true)
+	if err != nil || v == nil {
+		return nil
+	}
+	p, err := readView(nil, v)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	aborted, err := log.Aborted(0, part.Bound(true))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	open := map[int64]int64{} // first offset of an aborted transaction that has not ended, by producer
+	var out []string
+	for b, rest, err := batch.Next(p); err == nil; b, rest, err = batch.Next(rest) {
+		for _, a := range aborted {
+			if a.ProducerID == b.ProducerID() && a.FirstOffset == b.BaseOffset() {
+				open[a.ProducerID] = a.FirstOffset
+			}
+		}
+		_, dropped := open[b.ProducerID()]
+		if b.IsControl() {
+			delete(open, b.ProducerID())
+			continue
+		}
+		if err := b.Each(0, func(r *batch.Record) error {
+			if !dropped {
+				out = append(out, string(r.Value))
+			}
+			return nil
+		}); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func expectValues(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%q, want %q", got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestTransactionsOfBothVersions(t *testing.T) {
+	for _, version := range []int16{9, 12} {
+		n := startOn(t, vfs.NewMem())
+		n.mustCreate("t", 2)
+		p := n.txnProducer("x", version)
+		if version < produceAdds {
+			if code := p.write("t", 0, "unasked"); code != wire.InvalidTxnState {
+				t.Fatalf("a partition that was not added: %s", code)
+			}
+		}
+		for round, commit := range []bool{true, false, true} {
+			for i := range int32(2) {
+				if version < produceAdds {
+					p.patient(func() wire.Code { return p.add("t", i) })
+				}
+				p.mustWrite("t", i, string(rune('a'+round)))
+				p.mustWrite("t", i, string(rune('A'+round)))
+			}
+			if got := n.committed("t", 0); len(got) != len(map[int][]string{0: nil, 1: {"a", "A"}, 2: {"a", "A"}}[round]) {
+				t.Errorf("round %d before its end: %q", round, got)
+			}
+			p.patient(func() wire.Code { return p.end(commit) })
+		}
+		for i := range int32(2) {
+			expectValues(t, n.stable("t", i), "a", "A", "c", "C")
+		}
+		old := *p
+		p.mustInit()
+		if code := old.write("t", 0, "late"); code != wire.InvalidProducerEpoch {
+			t.Errorf("the fenced producer writes: %s", code)
+		}
+		if code := old.end(true); code != wire.ProducerFenced {
+			t.Errorf("the fenced producer ends: %s", code)
+		}
+	}
+}
+
+// A batch that comes after its transaction's end begins nothing, whoever sends it.
+func TestLateBatchBeginsNothing(t *testing.T) {
+	n := startOn(t, vfs.NewMem())
+	n.mustCreate("t", 1)
+	p := n.txnProducer("x", 9)
+	p.patient(func() wire.Code { return p.add("t", 0) })
+	p.mustWrite("t", 0, "a")
+	p.patient(func() wire.Code { return p.end(true) })
+	expectValues(t, n.stable("t", 0), "a")
+	if code := p.write("t", 0, "late"); code != wire.InvalidTxnState {
+		t.Errorf("after the commit: %s", code)
+	}
+	part, _ := n.b.partitionNamed("t", 0)
+	if part.Bound(true) != part.Bound(false) {
+		t.Error("a transaction hangs")
+	}
+}
+
+// Transactions that a crash of the broker finds decided are ended by the next start; open ones stay open, and time out.
+func TestTransactionsSurviveACrash(t *testing.T) {
+	mem := vfs.NewMem()
+	n := startOn(t, mem)
+	n.mustCreate("t", 1)
+	done, open := n.txnProducer("done", 12), n.txnProducer("open", 12)
+	done.mustWrite("t", 0, "a")
+	open.mustWrite("t", 0, "b")
+	done.patient(func() wire.Code { return done.end(true) })
+	m := startOn(t, mem.KillClone())
+	open.n = m
+	open.mustWrite("t", 0, "c")
+	open.patient(func() wire.Code { return open.end(true) })
+	expectValues(t, m.stable("t", 0), "a", "b", "c")
+}
