@@ -45,6 +45,9 @@ func (c *consumerChange) updateRegexes() (regexChange, error) {
 		}
 		switch {
 		case regex == "":
+			if old != "" {
+				change = regexChangedResolved
+			}
 		case c.g.regexes[regex] == 0:
 			if err := checkRegex(regex); err != nil {
 				return regexUnchanged, err
@@ -134,6 +137,9 @@ func checkRegex(regex string) error {
 		var bad *syntax.Error
 		if errors.As(err, &bad) {
 			text = bad.Code.String()
+		}
+		if bad != nil && bad.Code == syntax.ErrUnexpectedParen {
+			text = "regexp/syntax: internal error" // so says the RE2 for Java, which Kafka's message quotes
 		}
 		return refuse(wire.InvalidRegularExpression, "SubscribedTopicRegex `%s` is not a valid regular expression: %s.", regex, text)
 	}
