@@ -38,6 +38,7 @@ type groupFigure struct {
 	commits     float64       // a second
 	commitsCPU  float64       // a second of the broker's CPU time
 	bytesPer    float64       // resident memory that a group has added
+	resident    int64         // bytes, with all groups
 	before      idleFigure    // with no groups
 	after       idleFigure    // with all of them, nobody saying anything
 	clientShare float64       // CPU time of the clients by that of the broker, while they joined and committed
@@ -92,6 +93,7 @@ func (l *groupLoad) run(ctx context.Context) (f groupFigure, err error) {
 	f.clientShare = (end.self - start.self).Seconds() / (end.cpu - start.cpu).Seconds()
 	f.after, err = l.quiet(ctx, l.idle)
 	last, err2 := l.usage()
+	f.resident = last.rss
 	f.bytesPer = float64(last.rss-start.rss) / float64(l.groups)
 	return f, firstError(err, err2)
 }

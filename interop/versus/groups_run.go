@@ -144,6 +144,7 @@ func printGroups(out io.Writer, where string, p pair, o options, all []groupWork
 			{"broker CPU of that, s", func(f groupFigure) float64 { return f.joinCPU.Seconds() }, "%.2f"},
 			{"commits/s", func(f groupFigure) float64 { return f.commits }, "%.0f"},
 			{"commits/broker CPU s", func(f groupFigure) float64 { return f.commitsCPU }, "%.0f"},
+			{"resident MiB with groups", func(f groupFigure) float64 { return float64(f.resident) / (1 << 20) }, "%.0f"},
 			{"resident KiB a group", func(f groupFigure) float64 { return f.bytesPer / 1024 }, "%.1f"},
 			{"idle before: CPU ms/s", func(f groupFigure) float64 { return f.before.cpu }, "%.2f"},
 			{"idle before: switches/s", func(f groupFigure) float64 { return f.before.switches }, "%.1f"},
