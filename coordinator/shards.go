@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -220,14 +221,24 @@ type Decision[R any] struct {
 
 // Op makes an operation of a decision. refused is called when it was not even made.
 func (s *Shard[M, R, E]) Op(key string, decide func() Decision[R], refused func(error)) Op[R] {
+	op := NewOp(key, decide, refused)
+	if s.c.kind.Logger != nil {
+		run := op.Run
+		op.Run = func() (batches [][]R, err error) {
+			defer s.rescue(&err)
+			return run()
+		}
+	}
+	return op
+}
+
+// NewOp is Shard.Op for a machine that has no shard: a panic of the decision passes.
+func NewOp[R any](key string, decide func() Decision[R], refused func(error)) Op[R] {
 	var d Decision[R]
 	made := false
 	return Op[R]{
 		Key: key,
 		Run: func() (batches [][]R, err error) {
-			if s.c.kind.Logger != nil {
-				defer s.rescue(&err)
-			}
 			d = decide()
 			made = true
 			return d.Batches, nil
@@ -314,7 +325,11 @@ func (s *Shard[M, R, E]) load() error {
 		return Decision[R]{}
 	}, func(error) {}))
 	s.ready.Store(true)
-	s.logger().Info("loaded", "what", k.Name, "partition", s.Partition, "epoch", s.Epoch, "end", end, "ms", k.NowMs()-startMs)
+	level := slog.LevelInfo
+	if end == 0 {
+		level = slog.LevelDebug // a topic has many partitions with nothing in them
+	}
+	s.logger().Log(context.Background(), level, "loaded", "what", k.Name, "partition", s.Partition, "epoch", s.Epoch, "end", end, "ms", k.NowMs()-startMs)
 	return nil
 }
 

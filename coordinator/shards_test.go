@@ -1,0 +1,138 @@
+package coordinator
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+)
+
+// replayLog is a fakeLog that gives back what it holds.
+type replayLog struct {
+	fakeLog
+	hold chan struct{} // Replay waits for it, if set
+	fail error
+}
+
+func (l *replayLog) Replay(fn func(int) error) (int64, error) {
+	if l.hold != nil {
+		<-l.hold
+	}
+	for _, v := range l.recs {
+		if err := fn(v); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(l.recs)), l.fail
+}
+
+func sumShards(k Kind[*sumMachine, int, int]) *Shards[*sumMachine, int, int] {
+	k.Make = func(*Shard[*sumMachine, int, int], *Timers[int]) *sumMachine { return &sumMachine{} }
+	k.Replay = func(m *sumMachine, v *int) { m.Apply(int64(len(m.applied)), 0, [][]int{{*v}}) }
+	if k.Loaded == nil {
+		k.Loaded = func(*sumMachine) {}
+	}
+	return NewShards(k)
+}
+
+func sumOf(t *testing.T, s *Shard[*sumMachine, int, int]) (sum int, err error) {
+	t.Helper()
+	s.Submit("", func(m *sumMachine) Decision[int] { sum = m.sum; return Decision[int]{Then: func(e error) { err = e }} }, func(e error) { err = e })
+	synctest.Wait()
+	return sum, err
+}
+
+func TestShardsLoadAnswerAndResign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loaded, unloaded := 0, 0
+		c := sumShards(Kind[*sumMachine, int, int]{Loaded: func(m *sumMachine) { loaded += m.sum }, Unloaded: func(*sumMachine) { unloaded++ }})
+		if _, err := c.For("k"); !errors.Is(err, ErrNoTopic) {
+			t.Errorf("without a topic: %v", err)
+		}
+		c.SetPartitions(1)
+		if _, err := c.For("k"); !errors.Is(err, ErrElsewhere) {
+			t.Errorf("before Lead: %v", err)
+		}
+		log := &replayLog{fakeLog: fakeLog{recs: []int{1, 2, 3}, committed: 3}, hold: make(chan struct{})}
+		c.Lead(0, 5, log)
+		synctest.Wait()
+		if s, err := c.For("k"); !errors.Is(err, ErrLoading) || !s.Loading() {
+			t.Errorf("while it loads: %v", err)
+		}
+		close(log.hold)
+		synctest.Wait()
+		s, err := c.For("k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum, err := sumOf(t, s); sum != 6 || err != nil || loaded != 6 {
+			t.Errorf("sum %d, %v, loaded %d", sum, err, loaded)
+		}
+		c.Lead(0, 5, log) // no news
+		if again, _ := c.For("k"); again != s {
+			t.Error("the same epoch made another shard")
+		}
+		c.Lead(0, 6, &replayLog{fakeLog: fakeLog{recs: []int{9}, committed: 1}})
+		synctest.Wait()
+		next, err := c.For("k")
+		if err != nil || next == s || unloaded != 1 {
+			t.Fatalf("a new epoch: %v, %d unloaded", err, unloaded)
+		}
+		if sum, _ := sumOf(t, next); sum != 9 {
+			t.Errorf("sum %d", sum)
+		}
+		c.Resign(0)
+		synctest.Wait()
+		if _, err := c.For("k"); !errors.Is(err, ErrElsewhere) || unloaded != 2 {
+			t.Errorf("after Resign: %v, %d unloaded", err, unloaded)
+		}
+		c.Close()
+		c.Lead(0, 7, log)
+		if _, err := c.For("k"); !errors.Is(err, ErrElsewhere) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+func TestShardThatCannotLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sumShards(Kind[*sumMachine, int, int]{Logger: slog.New(slog.DiscardHandler)})
+		c.SetPartitions(2)
+		c.Lead(0, 1, &replayLog{fail: errors.New("torn")})
+		c.Lead(1, 1, &replayLog{})
+		synctest.Wait()
+		if _, err := c.At(0); !errors.Is(err, ErrElsewhere) {
+			t.Errorf("a log that does not replay: %v", err)
+		}
+		s, err := c.At(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got error
+		s.Submit("k", func(*sumMachine) Decision[int] { panic("at work") }, func(err error) { got = err })
+		synctest.Wait()
+		if !errors.Is(got, errPanicked) {
+			t.Errorf("a decision that panics: %v", got)
+		}
+		if _, err := sumOf(t, s); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+		c.Close()
+	})
+}
+
+// Places of keys as Kafka's own hash has them.
+func TestPlaces(t *testing.T) {
+	for _, c := range []struct {
+		key  string
+		want int32
+	}{{"", 0}, {"a", 97 % 50}, {"group", 98629247 % 50}, {"polygenelubricants", 0}, {"naïve", 104710475 % 50}, {"𝄞", 1772394 % 50}} {
+		got, ok := place(c.key, 50)
+		if !ok || got != c.want {
+			t.Errorf("%q: %d, %v, want %d", c.key, got, ok, c.want)
+		}
+	}
+	if _, ok := place("a", 0); ok {
+		t.Error("a place among none")
+	}
+}
