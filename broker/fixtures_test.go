@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -136,6 +138,7 @@ type served struct {
 	hash    hash.Hash
 	next    int64
 	aborted map[int64][]int64 // first offsets of aborted transactions by producer
+	cut     int64             // records from here on do not count
 }
 
 // checkCommitted demands that a group finds what it has committed, more by what this test has committed since, and can
@@ -161,14 +164,40 @@ func (n *node) checkCommitted(want expectation, more int64) {
 	}
 }
 
+// checkServed demands what Kafka served, and no more but the end of a transaction that its producer had left open: it has
+// timed out since, so that the coordinator aborts it.
 func (n *node) checkServed(want expectation) {
 	n.t.Helper()
-	s := served{expectation: expectation{Topic: want.Topic, Partition: want.Partition, Isolation: want.Isolation}, hash: sha256.New()}
+	s := served{
+		expectation: expectation{Topic: want.Topic, Partition: want.Partition, Isolation: want.Isolation},
+		hash:        sha256.New(), cut: math.MaxInt64,
+	}
+	open := want.LastStable < want.HighWatermark
+	if open {
+		n.awaitEnd(want.Topic, want.Partition, want.HighWatermark+1)
+		s.cut = want.HighWatermark
+		if want.Isolation == "read_committed" {
+			s.cut = want.LastStable
+		}
+	}
 	n.readAll(&s)
+	if open && s.HighWatermark == want.HighWatermark+1 && s.LastStable == s.HighWatermark {
+		s.HighWatermark, s.LastStable = want.HighWatermark, want.LastStable
+	}
 	s.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
 	want.First, want.Last, s.First, s.Last = "", "", "", ""
 	if !reflect.DeepEqual(s.expectation, want) {
 		n.t.Errorf("served\n%+v, Kafka served\n%+v", s.expectation, want)
+	}
+}
+
+// awaitEnd waits until a partition ends at off.
+func (n *node) awaitEnd(topic string, partition int32, off int64) {
+	n.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); n.listOffset(topic, partition, -1).Offset < off; {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s-%d does not end at %d: the transaction is open", topic, partition, off)
+		}
 	}
 }
 
@@ -262,7 +291,7 @@ func (s *served) take(n *node, b batch.Batch) {
 		}
 	}
 	err := b.Each(0, func(r *batch.Record) error {
-		if r.Offset < s.next {
+		if r.Offset < s.next || r.Offset >= s.cut {
 			return nil
 		}
 		fmt.Fprintf(s.hash, "%d|%d|%d|%s|%s", r.Offset, r.Timestamp, b.TimestampType(), hexOrNull(r.Key), hexOrNull(r.Value))
