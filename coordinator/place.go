@@ -8,8 +8,20 @@ func place(key string, n int32) (partition int32, ok bool) {
 	if n <= 0 {
 		return 0, false
 	}
+	switch h := JavaHash(key); {
+	case h == -1<<31: // which has no absolute value; Kafka takes 0
+		return 0, true
+	case h < 0:
+		return -h % n, true
+	default:
+		return h % n, true
+	}
+}
+
+// JavaHash is Java's String.hashCode.
+func JavaHash(s string) int32 {
 	var h int32
-	for _, r := range key {
+	for _, r := range s {
 		if r < 0x10000 {
 			h = 31*h + r
 			continue
@@ -17,11 +29,5 @@ func place(key string, n int32) (partition int32, ok bool) {
 		hi, lo := utf16.EncodeRune(r)
 		h = 31*(31*h+hi) + lo
 	}
-	switch {
-	case h == -1<<31: // which has no absolute value; Kafka takes 0
-		return 0, true
-	case h < 0:
-		h = -h
-	}
-	return h % n, true
+	return h
 }

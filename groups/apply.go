@@ -18,6 +18,20 @@ func (m *Machine) Apply(base, timestampMs int64, batches [][]Record) {
 // Committed implements coordinator.Machine.
 func (m *Machine) Committed(end int64) {}
 
+// replay takes one entry of the log.
+func (m *Machine) replay(e *Entry) {
+	producer := Producer{e.ProducerID, e.ProducerEpoch}
+	switch {
+	case e.Control:
+		m.applyMarker(producer, e.Commit)
+	case e.Key == nil: // of a newer version's type, which nobody must delete
+	case e.Transactional:
+		m.apply(e.Offset, e.TimestampMs, e.Key, e.Value, &producer)
+	default:
+		m.apply(e.Offset, e.TimestampMs, e.Key, e.Value, nil)
+	}
+}
+
 // apply takes one record. Those of share and streams groups are left in the log for who knows them.
 func (m *Machine) apply(off, timestampMs int64, key, value records.Message, producer *Producer) {
 	switch k := key.(type) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/wire"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -238,7 +239,7 @@ func (g *classicGroup) selectProtocol() string {
 // javaTableLess orders strings as a Java HashMap of the first size has them, and equal places by name.
 func javaTableLess(a, b string) bool {
 	place := func(s string) uint32 {
-		h := uint32(javaHash(s))
+		h := uint32(coordinator.JavaHash(s))
 		return (h ^ h>>16) & 15
 	}
 	if x, y := place(a), place(b); x != y {

@@ -1,9 +1,8 @@
 package groups
 
 import (
-	"errors"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 
 	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/metadata"
@@ -34,12 +33,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Log is a partition of __consumer_offsets. Its errors have a code if they are Coded.
-type Log interface {
-	coordinator.Log[Record]
-	// Replay gives every entry from the log's start to end, in order. An error of fn ends it and is returned.
-	Replay(fn func(Entry) error) (end int64, err error)
-}
+// Log is a partition of __consumer_offsets. Its errors have a code if they are coordinator.Coded.
+type Log = coordinator.ReplayLog[Record, Entry]
 
 // Entry is what Replay gives: a record, or the end of a producer's transaction.
 type Entry struct {
@@ -56,92 +51,56 @@ type Entry struct {
 // that of its group. Its methods may be called from anywhere. What takes a done calls it once, from any goroutine.
 type Coordinator struct {
 	o      Options
-	width  chan struct{} // a place for each load
+	shards *coordinator.Shards[*Machine, Record, Entry]
+	closed atomic.Bool
 	counts offsetCounts
-
-	mu struct {
-		sync.RWMutex
-		partitions int32
-		shards     map[int32]*shard
-		closed     bool
-	}
-	running sync.WaitGroup // loads, and what ends a shard
 }
+
+// shard is one partition of __consumer_offsets that this node leads.
+type shard = coordinator.Shard[*Machine, Record, Entry]
 
 // New makes a coordinator that leads nothing.
 func New(o Options) *Coordinator {
 	c := &Coordinator{o: o.withDefaults()}
-	c.width = make(chan struct{}, c.o.LoadWidth)
-	c.mu.shards = map[int32]*shard{}
+	c.shards = coordinator.NewShards(coordinator.Kind[*Machine, Record, Entry]{
+		Name: "groups",
+		Make: func(s *shard, timers *coordinator.Timers[Record]) *Machine {
+			m := NewMachine(&c.o.Config, c.o.Image, c.o.NowMs, c.o.NewID, timers)
+			m.offsets.counts, m.newOp = &c.counts, s.Op
+			return m
+		},
+		Replay: (*Machine).replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
+		NowMs: c.o.NowMs, Width: c.o.LoadWidth, TimeoutMs: c.o.CommitTimeoutMs, Logger: c.o.Logger,
+	})
 	return c
 }
 
 // SetPartitions says how many partitions __consumer_offsets has; 0 = it does not exist yet.
-func (c *Coordinator) SetPartitions(n int32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.partitions = n
-}
+func (c *Coordinator) SetPartitions(n int32) { c.shards.SetPartitions(n) }
 
 // PartitionFor is the partition of __consumer_offsets that holds the group; ok is false while the topic does not exist.
 func (c *Coordinator) PartitionFor(group string) (partition int32, ok bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return partitionFor(group, c.mu.partitions)
+	return c.shards.PartitionFor(group)
 }
 
 // Lead starts to load the partition, in the background, and then answers for it at that leader epoch. It ends a Lead at
 // an older epoch; one that is not newer than what is led has no effect.
-func (c *Coordinator) Lead(partition, epoch int32, log Log) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.mu.shards[partition]
-	if c.mu.closed || before != nil && before.epoch >= epoch && !before.resigned() {
-		return
-	}
-	s := &shard{c: c, partition: partition, epoch: epoch, log: log, gone: make(chan struct{}), ended: make(chan struct{})}
-	if before != nil {
-		before.resign()
-	}
-	c.mu.shards[partition] = s
-	c.running.Add(1)
-	go s.run(before)
-}
+func (c *Coordinator) Lead(partition, epoch int32, log Log) { c.shards.Lead(partition, epoch, log) }
 
 // Resign answers NOT_COORDINATOR for the partition from now on, also to who waits.
-func (c *Coordinator) Resign(partition int32) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if s := c.mu.shards[partition]; s != nil {
-		s.resign()
-	}
-}
+func (c *Coordinator) Resign(partition int32) { c.shards.Resign(partition) }
 
-// forget drops a shard that has ended.
-func (c *Coordinator) forget(s *shard) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.shards[s.partition] == s {
-		delete(c.mu.shards, s.partition)
-	}
-}
-
-// Close resigns from all partitions and waits for what runs.
+// Close resigns from all partitions and waits for what runs. Requests get COORDINATOR_NOT_AVAILABLE from now on.
 func (c *Coordinator) Close() {
-	c.mu.Lock()
-	c.mu.closed = true
-	for _, s := range c.mu.shards {
-		s.resign()
-	}
-	c.mu.Unlock()
-	c.running.Wait()
+	c.closed.Store(true)
+	c.shards.Close()
 }
 
 // TopicsDeleted drops what groups have committed for topics that exist no more.
 func (c *Coordinator) TopicsDeleted(names []string) {
-	for _, s := range c.all() {
-		if s.code() == 0 {
-			s.submit("", func(m *Machine) decision { return m.topicsDeleted(names) }, func(error) {})
+	for _, s := range c.shards.All() {
+		if s.Answers() {
+			submit(s, "", func(m *Machine) decision { return m.topicsDeleted(names) }, func(error) {})
 		}
 	}
 }
@@ -149,28 +108,21 @@ func (c *Coordinator) TopicsDeleted(names []string) {
 // EndTransaction is told that the marker which ends the producer's transaction is in the log of the partition: what the
 // producer has committed there counts from now on, or is dropped.
 func (c *Coordinator) EndTransaction(partition int32, p Producer, commit bool, done func(error)) {
-	c.mu.RLock()
-	s := c.mu.shards[partition]
-	c.mu.RUnlock()
-	if s == nil || s.code() != 0 {
-		done(coordinator.ErrClosed)
+	s, err := c.shards.At(partition)
+	if err != nil {
+		done(err)
 		return
 	}
-	s.submit("", func(m *Machine) decision {
+	submit(s, "", func(m *Machine) decision {
 		m.applyMarker(p, commit)
 		return say(done)
 	}, done)
 }
 
-// all gives the shards that there are.
-func (c *Coordinator) all() []*shard {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	out := make([]*shard, 0, len(c.mu.shards))
-	for _, s := range c.mu.shards {
-		out = append(out, s)
-	}
-	return out
+// submit runs a decision of a shard that answers. refused is called when it was not even made.
+func submit(s *shard, group string, decide func(m *Machine) decision, refused func(error)) {
+	s.Submit(group, func(m *Machine) coordinator.Decision[Record] {
+		d := decide(m)
+		return d.out()
+	}, refused)
 }
-
-var errResigned = errors.New("groups: resigned while loading")

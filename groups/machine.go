@@ -59,13 +59,55 @@ type Machine struct {
 	nowMs  func() int64
 	newID  func() string // a random id of Kafka's form (base64url of 16 bytes)
 	timers *coordinator.Timers[Record]
-	// panicked, when set, is told of a decision's panic, which costs that request alone then.
-	panicked func(v any)
+	// newOp makes an operation of a decision.
+	newOp func(group string, decide func() coordinator.Decision[Record], refused func(error)) coordinator.Op[Record]
 
 	groups  map[string]group
 	offsets *offsetStore
 	hashes  topicHashes // of topics that KIP-848 groups subscribe to
 	matches topicMatches
+}
+
+// NewMachine makes the machine of an empty partition.
+func NewMachine(cfg *Config, image func() *metadata.Image, nowMs func() int64, newID func() string, timers *coordinator.Timers[Record]) *Machine {
+	return &Machine{
+		cfg: cfg, image: image, nowMs: nowMs, newID: newID, timers: timers, newOp: coordinator.NewOp[Record],
+		groups: map[string]group{}, offsets: newOffsetStore(),
+	}
+}
+
+// loaded is called once, after the log was replayed and before the first request.
+func (m *Machine) loaded() {
+	m.loadedClassic()
+	m.loadedConsumer()
+	m.loadedOffsets()
+}
+
+// unloaded is called once, after the last operation: nobody waits any longer.
+func (m *Machine) unloaded() { m.unloadedClassic() }
+
+// op makes an operation of a decision, for a timer. After a failure the timer is tried again, unless it was set anew.
+func (m *Machine) op(group string, decide func() decision) coordinator.Op[Record] {
+	return m.newOp(group, func() coordinator.Decision[Record] {
+		d := decide()
+		return d.out()
+	}, func(error) {})
+}
+
+// out is the decision with its records as they must be written: together, or each for itself.
+func (d *decision) out() coordinator.Decision[Record] {
+	out := coordinator.Decision[Record]{Then: d.then}
+	switch {
+	case len(d.records) == 0:
+	case d.split:
+		out.Batches = make([][]Record, len(d.records))
+		for i := range d.records {
+			out.Batches[i] = d.records[i : i+1]
+		}
+	default:
+		out.Batches = [][]Record{d.records}
+	}
+	return out
 }
 
 // kind is a group's protocol.

@@ -43,7 +43,7 @@ func (k *offsetsKit) run(d decision) int {
 		}
 		k.log = append(k.log, e)
 	}
-	k.m.Apply(base, k.now, d.batches())
+	k.m.Apply(base, k.now, d.out().Batches)
 	if d.then != nil {
 		d.then(nil)
 	}

@@ -159,7 +159,7 @@ func TestCommitLargerThanABatch(t *testing.T) {
 		batches int
 	}{{commitRequest(9, "g", small...), 1}, {commitRequest(9, "g", large...), 60}, {weighty, 10}} {
 		d := k.m.commitOffsets(Client{}, c.req, func(*kmsg.OffsetCommitResponse) {})
-		if n := len(d.batches()); n != c.batches {
+		if n := len(d.out().Batches); n != c.batches {
 			t.Errorf("%d offsets may be written in %d parts, want %d", len(d.records), n, c.batches)
 		}
 	}

@@ -261,7 +261,7 @@ func (w *simWorld) converged() {
 func (w *simWorld) describe(group string) string {
 	s, _ := w.c.shardOf(group)
 	ch := make(chan string, 1)
-	s.submit(group, func(m *Machine) decision {
+	submit(s, group, func(m *Machine) decision {
 		ch <- strings.ReplaceAll(dump(m.groups[group]), "(", "\n(")
 		return decision{}
 	}, func(err error) { ch <- err.Error() })

@@ -9,23 +9,11 @@ import (
 
 // shardOf is the shard of a group that answers, or why there is none.
 func (c *Coordinator) shardOf(group string) (*shard, wire.Code) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.mu.closed {
+	if c.closed.Load() {
 		return nil, wire.CoordinatorNotAvailable
 	}
-	partition, ok := partitionFor(group, c.mu.partitions)
-	s := c.mu.shards[partition]
-	if !ok || s == nil {
-		return nil, wire.NotCoordinator
-	}
-	return s, s.code()
-}
-
-func (c *Coordinator) isClosed() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.closed
+	s, err := c.shards.For(group)
+	return s, failureCode(err)
 }
 
 // ask lets the group's machine decide. refused is called when it does not come to that.
@@ -35,12 +23,12 @@ func (c *Coordinator) ask(group string, decide func(m *Machine) decision, refuse
 		refused(code)
 		return
 	}
-	s.submit(group, decide, func(err error) { refused(failureCode(err)) })
+	submit(s, group, decide, func(err error) { refused(failureCode(err)) })
 }
 
 // JoinGroup serves a member that joins a classic group.
 func (c *Coordinator) JoinGroup(who Client, req *kmsg.JoinGroupRequest, done func(*kmsg.JoinGroupResponse)) {
-	if c.isClosed() {
+	if c.closed.Load() {
 		done(joinError(req.MemberID, wire.CoordinatorNotAvailable))
 		return
 	}
@@ -56,7 +44,7 @@ func (c *Coordinator) JoinGroup(who Client, req *kmsg.JoinGroupRequest, done fun
 // SyncGroup serves a member that asks for its assignment.
 func (c *Coordinator) SyncGroup(who Client, req *kmsg.SyncGroupRequest, done func(*kmsg.SyncGroupResponse)) {
 	refused := func(code wire.Code) { done(syncError(code)) }
-	if req.Group == "" && !c.isClosed() {
+	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
@@ -71,7 +59,7 @@ func (c *Coordinator) Heartbeat(who Client, req *kmsg.HeartbeatRequest, done fun
 		}
 		done(heartbeatError(code))
 	}
-	if req.Group == "" && !c.isClosed() {
+	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
@@ -81,7 +69,7 @@ func (c *Coordinator) Heartbeat(who Client, req *kmsg.HeartbeatRequest, done fun
 // LeaveGroup takes members out of a group.
 func (c *Coordinator) LeaveGroup(who Client, req *kmsg.LeaveGroupRequest, done func(*kmsg.LeaveGroupResponse)) {
 	refused := func(code wire.Code) { done(leaveError(code)) }
-	if req.Group == "" && !c.isClosed() {
+	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
@@ -111,7 +99,7 @@ func (c *Coordinator) ConsumerGroupDescribe(who Client, req *kmsg.ConsumerGroupD
 		done(resp)
 	})
 	for i, id := range req.Groups {
-		if id == "" && !c.isClosed() {
+		if id == "" && !c.closed.Load() {
 			put(i, consumerDescribeError(id, wire.InvalidGroupID))
 			continue
 		}
@@ -129,12 +117,12 @@ func (c *Coordinator) ListGroups(who Client, req *kmsg.ListGroupsRequest, done f
 		code   wire.Code
 	}
 	resp := kmsg.NewPtrListGroupsResponse()
-	if c.isClosed() {
+	if c.closed.Load() {
 		resp.ErrorCode = int16(wire.CoordinatorNotAvailable)
 		done(resp)
 		return
 	}
-	shards := c.all()
+	shards := c.shards.All()
 	put := collect(len(shards), func(all []listed) {
 		for _, l := range all {
 			if l.code != wire.None && l.code != wire.NotCoordinator {
@@ -147,10 +135,17 @@ func (c *Coordinator) ListGroups(who Client, req *kmsg.ListGroupsRequest, done f
 	})
 	filter := listFilter{states: req.StatesFilter, types: req.TypesFilter}
 	for i, s := range shards {
+		if !s.Answers() {
+			code := wire.NotCoordinator
+			if s.Loading() {
+				code = wire.CoordinatorLoadInProgress
+			}
+			put(i, listed{code: code})
+			continue
+		}
 		readShard(s, "",
 			func(m *Machine) listed { return listed{groups: m.listGroups(filter)} },
 			func(err error) listed { return listed{code: failureCode(err)} },
-			func(code wire.Code) listed { return listed{code: code} },
 			func(l listed) { put(i, l) })
 	}
 }
@@ -185,7 +180,7 @@ func (c *Coordinator) OffsetCommit(who Client, req *kmsg.OffsetCommitRequest, do
 // TxnOffsetCommit stores offsets that count when the producer's transaction commits.
 func (c *Coordinator) TxnOffsetCommit(who Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) {
 	refused := func(code wire.Code) { done(txnCommitError(req, code)) }
-	if req.Group == "" && !c.isClosed() {
+	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
@@ -211,7 +206,6 @@ func (c *Coordinator) OffsetFetch(who Client, req *kmsg.OffsetFetchRequest, done
 		readShard(s, g.Group,
 			func(m *Machine) kmsg.OffsetFetchResponseGroup { return m.fetchOffsets(g, req.RequireStable) },
 			func(err error) kmsg.OffsetFetchResponseGroup { return refused(fetchFailureCode(err)) },
-			refused,
 			func(g kmsg.OffsetFetchResponseGroup) { put(i, g) })
 	}
 }
@@ -219,7 +213,7 @@ func (c *Coordinator) OffsetFetch(who Client, req *kmsg.OffsetFetchRequest, done
 // OffsetDelete deletes offsets of a group.
 func (c *Coordinator) OffsetDelete(who Client, req *kmsg.OffsetDeleteRequest, done func(*kmsg.OffsetDeleteResponse)) {
 	refused := func(code wire.Code) { done(offsetDeleteError(code)) }
-	if req.Group == "" && !c.isClosed() {
+	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
@@ -228,7 +222,7 @@ func (c *Coordinator) OffsetDelete(who Client, req *kmsg.OffsetDeleteRequest, do
 
 // ConsumerGroupHeartbeat serves a member of a KIP-848 group.
 func (c *Coordinator) ConsumerGroupHeartbeat(who Client, req *kmsg.ConsumerGroupHeartbeatRequest, done func(*kmsg.ConsumerGroupHeartbeatResponse)) {
-	if !c.isClosed() {
+	if !c.closed.Load() {
 		if err := checkConsumerHeartbeat(&c.o.Config.Consumer, req); err != nil {
 			done(consumerHeartbeatError(refusalOf(err)))
 			return
@@ -246,16 +240,12 @@ func read[T any](c *Coordinator, group string, look func(m *Machine) T, refused 
 		done(refused(code))
 		return
 	}
-	readShard(s, group, look, func(err error) T { return refused(failureCode(err)) }, refused, done)
+	readShard(s, group, look, func(err error) T { return refused(failureCode(err)) }, done)
 }
 
-// readShard is read of one shard, which may be active or not.
-func readShard[T any](s *shard, group string, look func(m *Machine) T, failed func(error) T, refused func(wire.Code) T, done func(T)) {
-	if code := s.code(); code != wire.None {
-		done(refused(code))
-		return
-	}
-	s.submit(group, func(m *Machine) decision {
+// readShard is read of one shard, which answers.
+func readShard[T any](s *shard, group string, look func(m *Machine) T, failed func(error) T, done func(T)) {
+	submit(s, group, func(m *Machine) decision {
 		found := look(m)
 		return say(func(err error) {
 			if err != nil {

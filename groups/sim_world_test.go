@@ -428,20 +428,18 @@ func (x *simClient) fetch(tp topicPartition) bool {
 // look compares each machine with what its log replays to, whole and compacted.
 func (w *simWorld) look() {
 	for p, d := range w.disks {
-		w.c.mu.RLock()
-		s := w.c.mu.shards[int32(p)]
-		w.c.mu.RUnlock()
-		if s == nil || s.code() != wire.None {
+		s, err := w.c.shards.At(int32(p))
+		if err != nil {
 			continue
 		}
 		done := make(chan struct{})
-		s.submit("", func(m *Machine) decision {
-			if d.epochNow() == s.epoch {
+		submit(s, "", func(m *Machine) decision {
+			if d.epochNow() == s.Epoch {
 				w.compare(m, d.copied())
 			}
 			return decision{}
 		}, func(error) {})
-		s.submit("", func(m *Machine) decision { return say(func(error) { close(done) }) }, func(error) { close(done) })
+		submit(s, "", func(m *Machine) decision { return say(func(error) { close(done) }) }, func(error) { close(done) })
 		<-done
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/millrace-project/millrace/coordinator"
-	"github.com/millrace-project/millrace/wire"
 )
 
 // surveyChunk is about how many offsets one operation of a survey copies while the loop waits.
@@ -56,8 +55,8 @@ type sizedGroup struct {
 // Survey looks at all groups. A partition that stops to be led meanwhile is left out.
 func (c *Coordinator) Survey(ctx context.Context) (*Survey, error) {
 	out := &Survey{}
-	for _, s := range c.all() {
-		if s.code() != wire.None {
+	for _, s := range c.shards.All() {
+		if !s.Answers() {
 			continue
 		}
 		var found []GroupUsage
@@ -126,7 +125,7 @@ func (s *Survey) Offsets(ctx context.Context, visit func(group string, offsets [
 func surveyRead(ctx context.Context, s *shard, fn func(m *Machine)) (ok bool, err error) {
 	done := make(chan error, 1)
 	tell := func(err error) { done <- err }
-	s.submit("", func(m *Machine) decision {
+	submit(s, "", func(m *Machine) decision {
 		fn(m)
 		return say(tell)
 	}, tell)
