@@ -322,3 +322,22 @@ func TestConsumerGroupTombstones(t *testing.T) {
 		t.Error(w.dump(w.m))
 	}
 }
+
+// Who gives up a regular expression for names makes the group rebalance even if others keep it, as nothing is left to
+// be found out.
+func TestConsumerGroupDropsRegex(t *testing.T) {
+	w := newConsumerWorld(t, "foo:2", "bar:2")
+	regex := func(s string) func(*kmsg.ConsumerGroupHeartbeatRequest) {
+		return func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.SubscribedTopicRegex = &s }
+	}
+	w.is(w.beat("a", 0, asNew(), regex("f.*")), "a@1 {}")
+	w.is(w.beat("b", 0, asNew("bar"), regex("f.*")), "b@2 {bar[0 1]}")
+	w.advance(0) // they are found out
+	w.is(w.beat("a", 1), "a@3 {foo[0 1]}")
+	w.is(w.beat("b", 2), "b@3")
+	w.is(w.beat("b", 3, regex(""), having("bar:0,1")), "b@4")
+	w.is(kinds(w.wrote), "5 3 6 8")
+	w.is(w.beat("a", 3), "a@4")
+	w.is(w.beat("a", 4, asNew("foo"), regex(""), having("foo:0,1")), "a@5 {foo[0 1]}") // nobody else has it
+	w.is(kinds(w.wrote), "5 -@ 3 6 8")
+}
