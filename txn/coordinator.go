@@ -46,7 +46,7 @@ type shard = coordinator.Shard[*Machine, Record, Entry]
 func New(o Options) *Coordinator {
 	c := &Coordinator{o: o}
 	c.Shards = coordinator.NewShards(coordinator.Kind[*Machine, Record, Entry]{
-		Name: "transactions", Make: c.machine, Replay: replay, Loaded: (*Machine).loaded,
+		Name: "transactions", Make: c.machine, Replay: replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
 		NowMs: o.NowMs, Width: o.LoadWidth, TimeoutMs: o.TimeoutMs, Logger: o.Logger,
 	})
 	return c
@@ -58,10 +58,10 @@ func (c *Coordinator) machine(s *shard, timers *coordinator.Timers[Record]) *Mac
 	}
 	return &Machine{
 		cfg: &c.o.Config, epoch: s.Epoch, nowMs: c.o.NowMs, version: c.o.Version, timers: timers, markers: c.o.Markers, op: op,
-		submit: func(id string, decide func() decision) {
-			s.Submit(id, func(*Machine) coordinator.Decision[Record] { return decide().out() }, func(error) {})
+		submit: func(id string, decide func() decision, refused func(wire.Code)) {
+			s.Submit(id, func(*Machine) coordinator.Decision[Record] { return decide().out() }, func(err error) { refused(coordinator.Code(err)) })
 		},
-		txns: map[string]*transaction{},
+		txns: map[string]*transaction{}, waits: map[string][]waiting{},
 	}
 }
 

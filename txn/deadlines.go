@@ -10,6 +10,7 @@ const (
 	timeoutTimer  = "timeout"
 	completeTimer = "complete"
 	expiryTimer   = "expiry"
+	waitTimer     = "wait"
 )
 
 // completeRetryMs is when a completion that could not be written is tried again.

@@ -110,7 +110,7 @@ func (m *Machine) prepare(n *transaction, done func(Identity, wire.Code)) decisi
 func (m *Machine) end(t *transaction) {
 	complete := func(err error) {
 		if err == nil {
-			m.submit(t.id, func() decision { return m.complete(t.id, t.identity()) })
+			m.submit(t.id, func() decision { return m.complete(t.id, t.identity()) }, func(wire.Code) {})
 		}
 	}
 	if len(t.partitions) == 0 {
@@ -126,6 +126,7 @@ func (m *Machine) complete(id string, p Identity) decision {
 	if t == nil || !t.is(p) || !t.state.ending() {
 		return decision{}
 	}
+	m.wake(id)
 	return m.write(t.completed(m.nowMs()), func(err error) {
 		if err != nil {
 			m.retryComplete(id, p)

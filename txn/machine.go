@@ -86,9 +86,10 @@ type Machine struct {
 	timers  *coordinator.Timers[Record]
 	markers Markers
 	op      func(id string, decide func() decision) coordinator.Op[Record] // for a timer
-	submit  func(id string, decide func() decision)
+	submit  func(id string, decide func() decision, refused func(wire.Code))
 
-	txns map[string]*transaction
+	txns  map[string]*transaction
+	waits map[string][]waiting // for an id's transaction to end
 }
 
 // Apply implements coordinator.Machine.

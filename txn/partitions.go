@@ -14,11 +14,16 @@ func (p Partition) Compare(q Partition) int {
 }
 
 // addPartitions adds partitions to the producer's transaction, which it begins if there is none. version is the client's
-// transaction version. The answer comes before the first record of the transaction may go into any of them.
+// transaction version. The answer comes before the first record of the transaction may go into any of them. Who begins its
+// next transaction while the last one is ending waits for that: Kafka tells it to come back, which costs it a pause that is
+// long beside the end.
 func (m *Machine) addPartitions(id string, p Identity, ps []Partition, version int16, done func(wire.Code)) decision {
 	t := m.txns[id]
 	code := t.check(p)
 	if t != nil && t.state.ending() {
+		if t.completed(0).identity() == p && m.wait(id, func() decision { return m.addPartitions(id, p, ps, version, done) }, done) {
+			return decision{}
+		}
 		code = wire.ConcurrentTransactions
 	}
 	if code != wire.None || t.state == ongoing && t.has(ps) {

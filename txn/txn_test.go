@@ -63,7 +63,7 @@ func TestWhilePrepared(t *testing.T) {
 		r.expect("commit", b.code, wire.None)
 		r.expect("state", r.state("x"), "PrepareCommit 101/1")
 		r.expect("init", r.init("x", nil).code, wire.ConcurrentTransactions)
-		r.expect("add", r.add("x", b.Identity, p0), wire.ConcurrentTransactions)
+		r.expect("add, and no end in sight", r.add("x", b.Identity, p0), wire.ConcurrentTransactions)
 		r.expect("commit again", r.end("x", a.Identity, true, 2).code, wire.ConcurrentTransactions)
 		r.expect("abort", r.end("x", a.Identity, false, 2).code, wire.ConcurrentTransactions)
 		r.expect("the end of the next one", r.end("x", b.Identity, false, 2).code, wire.ConcurrentTransactions)
@@ -173,5 +173,32 @@ func TestFailedAppends(t *testing.T) {
 		r.log.refuse = errNoSpace // of the completion, which is tried again
 		time.Sleep(2 * time.Second)
 		r.expect("state", r.state("x"), "CompleteCommit 101/1")
+	})
+}
+
+// The first request of the next transaction waits for the end of the last one, in the same append as its record.
+func TestNextTransactionWaits(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.add("x", a.Identity, p0)
+		b := r.end("x", a.Identity, true, 2)
+		start := time.Now()
+		r.expect("add while the last transaction ends", r.add("x", b.Identity, p1), wire.None)
+		if d := time.Since(start); d > 10*time.Millisecond {
+			t.Errorf("it took %v", d)
+		}
+		r.expect("state", r.state("x"), "Ongoing 101/1")
+		c := r.end("x", b.Identity, true, 2)
+		r.hold = true
+		r.add("x", c.Identity, p0)
+		d := r.end("x", c.Identity, false, 2)
+		got := make(chan wire.Code, 1)
+		r.c.AddPartitions("x", d.Identity, []Partition{p0}, 2, func(code wire.Code) { got <- code })
+		synctest.Wait()
+		r.c.Resign(0)
+		r.expect("who waits when the coordinator goes", <-got, wire.NotCoordinator)
+		r.hold = false
+		r.restart(0)
+		r.expect("state", r.state("x"), "CompleteAbort 101/3")
 	})
 }
