@@ -2,6 +2,7 @@ package twin
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -74,5 +75,41 @@ func TestWhatKafkaCannotBeAsked(t *testing.T) {
 	}
 	if p := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 0 {
 		t.Errorf("a good batch afterwards: %+v", p)
+	}
+}
+
+// TestJoinsThatKafkaDoesNotSurvive sends JoinGroup requests that Kafka throws on: it never answers an
+// instance id that may not be one, and a consumer's metadata that it cannot read leaves its group
+// rebalancing for ever. Here the first are refused and the second is nobody's business but the members'.
+func TestJoinsThatKafkaDoesNotSurvive(t *testing.T) {
+	b, err := subject.Start(subject.Options{Dir: t.TempDir(), Properties: []string{"group.initial.rebalance.delay.ms=0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Kill)
+	s := NewSide("millrace", b.Addr)
+	t.Cleanup(s.Close)
+	if err := warmUp([2]string{"millrace", b.Addr}); err != nil {
+		t.Fatal(err)
+	}
+	join := func(group, instance string, metadata []byte) *kmsg.JoinGroupResponse {
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.SetVersion(5)
+		req.Group, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = group, 10_000, 10_000, "consumer"
+		req.InstanceID = &instance
+		req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: metadata}}
+		resp, err := s.Ask(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.(*kmsg.JoinGroupResponse)
+	}
+	for _, instance := range []string{"", "a/b", ".", strings.Repeat("i", 250)} {
+		if r := join("instances", instance, []byte{0, 1}); r.ErrorCode == 0 {
+			t.Errorf("instance id %.10q: %+v", instance, r)
+		}
+	}
+	if r := join("metadata", "static", []byte("no consumer's")); r.ErrorCode != 0 || r.Generation != 1 {
+		t.Errorf("metadata that is no consumer's: %+v", r)
 	}
 }

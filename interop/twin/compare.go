@@ -26,7 +26,7 @@ type comparer struct {
 func newComparer(a, b *Side, api string, st *Step, loose func(string) bool) *comparer {
 	c := &comparer{a: a, b: b, api: api, loose: loose, counted: st.Counted, rules: map[string]*Difference{}}
 	for i := range Differences {
-		if d := &Differences[i]; (d.API == "*" || d.API == api) && strings.HasPrefix(st.Name, d.Step) {
+		if d := &Differences[i]; d.API == "*" || d.API == api {
 			c.rules[d.Field] = d
 		}
 	}
@@ -74,11 +74,6 @@ func (c *comparer) value(path, norm string, x, y reflect.Value) string {
 			return ""
 		case Labelled, Recent:
 			return c.equal(path, label(c.a, rule.How, x), label(c.b, rule.How, y))
-		case Later:
-			const notAvailable = 15
-			if x.FieldByName("ErrorCode").Int() == 0 && y.FieldByName("ErrorCode").Int() == notAvailable {
-				return ""
-			}
 		case Assigned:
 			if c.counted {
 				return c.equal(path, countText(countPartitions(x)), countText(countPartitions(y)))

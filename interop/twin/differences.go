@@ -9,7 +9,6 @@ type Difference struct {
 	Field string // path without indexes, "Topics[].Partitions[].ErrorCode"
 	How   How
 	Key   string // Unordered: the fields that identify an element, separated by spaces
-	Step  string // the beginning of the step's name, "" for all steps
 	Why   string
 }
 
@@ -25,7 +24,6 @@ const (
 	Records              // a record set: batch by batch, see diffRecords
 	Served               // an array: what the second side has must be as the first has it
 	Clocked              // the field, unless the Timestamp beside it is recent on both sides
-	Later                // Kafka has a coordinator, Millrace answers COORDINATOR_NOT_AVAILABLE
 	Assigned             // an array of topics with partitions: Unordered, or how many partitions where only that is determined
 	Encoded              // a member's assignment in bytes: what it says, in any order; as Assigned
 )
@@ -85,8 +83,6 @@ var Differences = []Difference{
 
 	{API: "InitProducerID", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
 
-	{API: "FindCoordinator", Field: "", How: Later, Step: "FindCoordinator type 1", Why: "there is no transaction coordinator before transactions are served"},
-	{API: "FindCoordinator", Field: "Coordinators[]", How: Later, Step: "FindCoordinator type 1", Why: "there is no transaction coordinator before transactions are served"},
 	{API: "FindCoordinator", Field: "Port", How: Ignored, Why: "each broker's own address"},
 	{API: "FindCoordinator", Field: "Coordinators[].Port", How: Ignored, Why: "each broker's own address"},
 

@@ -199,7 +199,7 @@ func warmUp(broker [2]string) error {
 			if err != nil {
 				return false, err
 			}
-			return resp.(*kmsg.FindCoordinatorResponse).ErrorCode == 0 || !strings.HasPrefix(broker[0], "kafka"), nil
+			return resp.(*kmsg.FindCoordinatorResponse).ErrorCode == 0, nil
 		})
 		if err != nil {
 			return err
