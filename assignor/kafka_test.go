@@ -162,3 +162,17 @@ func assignmentText(topics [][16]byte, a Assignment) string {
 	}
 	return strings.Join(out, ";")
 }
+
+// A set whose partitions go beyond its buckets begins anew at the first.
+func TestOrderOfASet(t *testing.T) {
+	var parts []int32
+	for p := range int32(34) {
+		parts = append(parts, 3*p)
+	}
+	if got := inSetOrder(parts); !slices.Equal(got[:7], []int32{0, 66, 3, 69, 6, 72, 9}) || len(got) != 34 {
+		t.Errorf("%v", got)
+	}
+	if got := inSetOrder(parts[:12]); !slices.Equal(got[:4], []int32{0, 33, 3, 6}) {
+		t.Errorf("%v", got)
+	}
+}

@@ -435,11 +435,45 @@ func TestClassicMembersHaveDeadlines(t *testing.T) {
 	w.advance(1_500)
 	w.is(members(w), "c")
 
+	// Who has synced owes nothing but heartbeats.
+	w = classicPair(t)
+	w.join("c", "foo")
+	w.is(w.classicJoin("a", "foo", "foo:0,1"), "a@3 range")
+	w.is(w.classicSync("a", 3), "v3 {foo[0 1]}")
+	w.is(w.classicJoin("b", "foo", "foo:3,4"), "b@3 range")
+	w.is(w.classicSync("b", 3), "v3 {foo[3 4]}")
+	for range 5 {
+		w.is(w.classicBeat("a", 3), "NONE")
+		w.classicBeat("b", 3)
+		w.beat("c", 3)
+		w.advance(6_000)
+	}
+	w.is(members(w), "a b c")
+
 	w = classicPair(t)
 	w.join("c", "foo")
 	w.advance(10_001) // the session that they joined with is theirs
 	w.is(members(w), "c")
 	w.is(w.group("g").state(), "Assigning")
+}
+
+// A classic member that waits for what another has to give up is left in peace until all of it is free.
+func TestClassicMemberWaitsForWhatIsNotReleased(t *testing.T) {
+	w := newConsumerWorld(t, "foo:4")
+	w.is(w.join("c", "foo"), "c@1 {foo[0 1 2 3]}")
+	w.is(w.classicJoin("a", "foo"), "a@2 range")
+	w.is(w.classicSync("a", 2), "v3 {}")
+	w.is(w.classicBeat("a", 2), "NONE")
+	w.is(w.beat("c", 1)[:3], "c@1")
+	w.is(w.classicBeat("a", 2), "NONE")
+	kept := map[bool]string{true: "foo:0,1", false: "foo:2,3"}[w.group("g").members["c"].assigned[topicID("foo")][0] == 0]
+	w.is(w.beat("c", 1, having(kept)), "c@2")
+	w.is(w.classicBeat("a", 2), "REBALANCE_IN_PROGRESS")
+	w.is(w.classicJoin("a", "foo"), "a@2 range")
+	if got := w.classicSync("a", 2); strings.Count(got, " ") != 2 {
+		t.Errorf("a has %s", got)
+	}
+	w.is(w.classicBeat("a", 2), "NONE")
 }
 
 func TestRefusedToClassicMembers(t *testing.T) {
