@@ -250,7 +250,7 @@ func (r *classicRig) beatAll(group string, ids []string, generation int32, want 
 func TestGroupMaxSize(t *testing.T) {
 	r := newClassicRig(t)
 	r.m.cfg.MaxSize = 2
-	ids, gen := r.stable("g", 2)
+	r.stable("g", 2)
 	got := r.join("g", joins{}).want("GROUP_MAX_SIZE_REACHED")
 	if got.MemberID != "" {
 		t.Fatalf("%+v", got)
@@ -258,7 +258,7 @@ func TestGroupMaxSize(t *testing.T) {
 	// An id may be given while there is room, and the room be gone when it is used.
 	r = newClassicRig(t)
 	r.m.cfg.MaxSize = 2
-	ids, gen = r.stable("g", 1)
+	ids, gen := r.stable("g", 1)
 	a, b := r.newID("g", joins{}), r.newID("g", joins{})
 	r.join("g", joins{member: a}).want("waits")
 	r.join("g", joins{member: ids[0]}).want("waits") // b is awaited still

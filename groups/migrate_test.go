@@ -297,7 +297,7 @@ func TestUpgradeInARebalance(t *testing.T) {
 	w = classicPair(t)
 	b := w.askJoin(joinAs("b", said("foo bar")))
 	w.is(shortJoin(*b), "waits")
-	a = w.askJoin(joinAs("a", said("foo")))
+	w.askJoin(joinAs("a", said("foo")))
 	w.is(shortJoin(*b), "b@3 range")
 	var late *kmsg.SyncGroupResponse
 	req := kmsg.NewPtrSyncGroupRequest()

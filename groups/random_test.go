@@ -167,20 +167,71 @@ func runAdmin(x *simClient) {
 	x.instance = nil
 	x.stable.Store(true)
 	tps := []topicPartition{{"topic0", 0}, {"topic1", 0}}
+	producer := Producer{ID: x.w.ids.Add(1)}
 	for x.sleep(time.Duration(x.rng.Intn(1500))*time.Millisecond) && !x.leaving() {
 		tp, ok := tps[x.rng.Intn(2)], true
-		switch x.rng.Intn(5) {
+		switch x.rng.Intn(7) {
 		case 0, 1:
 			_, ok = x.commit(tp, -1)
 		case 2, 3:
 			ok = x.fetch(tp)
 		case 4:
 			ok = x.deleteGroup(tps)
+		default:
+			ok = x.transact(producer, tps)
 		}
 		if !ok {
 			return
 		}
 	}
+}
+
+// transact commits offsets in a transaction, and then commits or aborts that.
+func (x *simClient) transact(producer Producer, tps []topicPartition) bool {
+	w := x.w
+	ops, acked := map[*simHistory]int{}, map[*simHistory]bool{}
+	for _, tp := range tps[:1+x.rng.Intn(2)] {
+		ch := make(chan *kmsg.TxnOffsetCommitResponse, 1)
+		req := kmsg.NewPtrTxnOffsetCommitRequest()
+		req.Version, req.Group, req.Generation, req.ProducerID = 3, x.group, -1, producer.ID
+		w.mu.Lock()
+		w.values++
+		h := w.history(offsetKey{x.group, tp})
+		h.ops = append(h.ops, simOffset{value: w.values, refused: true})
+		ops[h] = len(h.ops) - 1
+		req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: tp.topic, Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: tp.partition, Offset: w.values}}}}
+		w.c.TxnOffsetCommit(x.who, req, func(r *kmsg.TxnOffsetCommitResponse) { ch <- r })
+		w.mu.Unlock()
+		resp, ok := simAwait(x, "TxnOffsetCommit", ch)
+		if !ok {
+			return false // the transaction stays open
+		}
+		acked[h] = resp.Topics[0].Partitions[0].ErrorCode == 0
+	}
+	if !x.sleep(time.Duration(x.rng.Intn(3000)) * time.Millisecond) {
+		return false
+	}
+	commit := x.rng.Intn(3) > 0
+	w.mu.Lock()
+	for h, op := range ops {
+		h.ops[op].refused = !commit
+	}
+	w.mu.Unlock()
+	p, _ := w.c.PartitionFor(x.group)
+	w.marks.Add(1)
+	w.disks[p].mark(producer, commit)
+	done := make(chan error, 1)
+	w.c.EndTransaction(p, producer, commit, func(err error) { done <- err })
+	err := <-done
+	w.marks.Add(-1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for h, op := range ops {
+		if err == nil && commit && acked[h] {
+			h.least = max(h.least, op)
+		}
+	}
+	return true
 }
 
 // deleteGroup deletes the client's group, which has no members.

@@ -199,17 +199,48 @@ func (e *simEntry) decode() Entry {
 	return out
 }
 
-// compacted is the log after a cleaning that has also dropped the tombstones.
+// mark writes the end of a transaction, committed.
+func (d *simDisk) mark(p Producer, commit bool) {
+	d.mu.Lock()
+	d.entries = append(d.entries, simEntry{off: int64(len(d.entries)), producer: &p, commit: commit})
+	d.committed = int64(len(d.entries))
+	d.ends = append(d.ends, d.committed)
+	notify := d.notify
+	d.mu.Unlock()
+	if notify != nil {
+		notify()
+	}
+}
+
+// compacted is the log after a cleaning that has also dropped the tombstones. It ends before the first open transaction.
 func compacted(entries []simEntry) []simEntry {
-	last := map[string]int{}
+	open, aborted := map[Producer][]int{}, map[int]bool{}
 	for i, e := range entries {
-		last[string(e.key)] = i
+		switch {
+		case e.key == nil:
+			for _, of := range open[*e.producer] {
+				aborted[of] = !e.commit
+			}
+			delete(open, *e.producer)
+		case e.producer != nil:
+			open[*e.producer] = append(open[*e.producer], i)
+		}
+	}
+	end := len(entries)
+	for _, of := range open {
+		end = min(end, of[0])
+	}
+	last := map[string]int{}
+	for i, e := range entries[:end] {
+		if e.key != nil && !aborted[i] {
+			last[string(e.key)] = i
+		}
 	}
 	var out []simEntry
-	for i, e := range entries {
-		if last[string(e.key)] == i && e.value != nil {
+	for i, e := range entries[:end] {
+		if e.key == nil || !aborted[i] && last[string(e.key)] == i && e.value != nil {
 			out = append(out, e)
 		}
 	}
-	return out
+	return append(out, entries[end:]...)
 }
