@@ -54,6 +54,7 @@ var floors = []struct {
 	{8, "", "broker config"},
 	{8, "bench", "batch wire"},
 	{8, "fuzz", "*"},
+	{8, "fuzz/history", ""},
 	{8, "cmd/millrace", "*"},
 }
 
