@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -57,9 +58,12 @@ func quickCoordinator(partitions int32) *Coordinator {
 
 // codes asks every API for the group and gives the codes of the answers.
 func codes(c *Coordinator, group string) map[string]wire.Code {
+	var mu sync.Mutex
 	out := map[string]wire.Code{}
 	put := func(api string) func(int16) {
 		return func(code int16) {
+			mu.Lock()
+			defer mu.Unlock()
 			if _, twice := out[api]; twice {
 				panic(api + " is answered twice")
 			}
@@ -110,7 +114,9 @@ func codes(c *Coordinator, group string) map[string]wire.Code {
 	look.Version, look.Groups = 1, []string{group}
 	c.ConsumerGroupDescribe(who, look, func(r *kmsg.ConsumerGroupDescribeResponse) { put("ConsumerGroupDescribe")(r.Groups[0].ErrorCode) })
 	synctest.Wait()
-	return out
+	mu.Lock()
+	defer mu.Unlock()
+	return maps.Clone(out)
 }
 
 const groupAPIs = 13
@@ -179,18 +185,19 @@ func TestResignAnswersWhoWaits(t *testing.T) {
 		defer c.Close()
 		c.Lead(0, 1, &quickLog{})
 		synctest.Wait()
-		got := wire.Code(-99)
+		var got atomic.Int32
+		got.Store(-99)
 		join := classicJoin("g", "")
 		join.Version = 3 // needs no member id
-		c.JoinGroup(Client{}, join, func(r *kmsg.JoinGroupResponse) { got = wire.Code(r.ErrorCode) })
+		c.JoinGroup(Client{}, join, func(r *kmsg.JoinGroupResponse) { got.Store(int32(r.ErrorCode)) })
 		synctest.Wait()
-		if got != -99 {
-			t.Fatalf("answered %v before the initial delay", got)
+		if code := got.Load(); code != -99 {
+			t.Fatalf("answered %d before the initial delay", code)
 		}
 		c.Resign(0)
 		synctest.Wait()
-		if got != wire.NotCoordinator {
-			t.Errorf("who waits is told %v", got)
+		if code := wire.Code(got.Load()); code != wire.NotCoordinator {
+			t.Errorf("who waits is told %v", code)
 		}
 	})
 }
