@@ -132,7 +132,7 @@ func (g *generator) newMember(gr *group) *member {
 	n := len(gr.members) + len(gr.old)
 	m := &member{
 		label: fmt.Sprintf("%s-m%d", gr.name, n), conn: 100 + 100*gr.number + n%50,
-		session: 60_000, rebalance: 60_000, version: g.version(0, 1),
+		session: 600_000, rebalance: 60_000, version: g.version(0, 1),
 	}
 	return m
 }

@@ -115,7 +115,7 @@ func (g *generator) classicLate(gr *group) {
 		return
 	}
 	late, m := gr.members[0], g.classicMember(gr)
-	late.rebalance, late.session, m.rebalance = 1500, 60_000, 1500
+	late.rebalance, late.session, m.rebalance = 1500, 600_000, 1500
 	for _, again := range []*member{late} { // the short time must be known first
 		g.join("with little time", joinAsk{version: g.version(1, 9), group: gr.name, member: again, id: again.knownID, protoType: gr.kind}).Deferred = true
 	}

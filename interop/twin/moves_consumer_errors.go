@@ -146,7 +146,7 @@ func (g *generator) consumerExpire(gr *group) {
 	g.settle("wait for the end of "+m.label, func(s *Side) error { return s.awaitConsumerMembers(gr.name, 0) })
 	g.owning(gr, m)
 	gr.drop(m)
-	set("45000", "5000")
+	set("600000", "5000")
 }
 
 // consumerSlow lets a member not give back in time what it must: it is fenced.

@@ -87,8 +87,8 @@ func (g *generator) groupDelete() {
 }
 
 var groupSettings = [][2]string{
-	{"consumer.session.timeout.ms", "30000"}, {"consumer.session.timeout.ms", "45001"}, {"consumer.heartbeat.interval.ms", "2500"}, {"consumer.heartbeat.interval.ms", "7000"},
-	{"consumer.session.timeout.ms", "999"}, {"consumer.session.timeout.ms", "60001"}, {"consumer.heartbeat.interval.ms", "99"}, {"consumer.heartbeat.interval.ms", "15001"},
+	{"consumer.session.timeout.ms", "300000"}, {"consumer.session.timeout.ms", "450001"}, {"consumer.heartbeat.interval.ms", "2500"}, {"consumer.heartbeat.interval.ms", "7000"},
+	{"consumer.session.timeout.ms", "999"}, {"consumer.session.timeout.ms", "900001"}, {"consumer.heartbeat.interval.ms", "99"}, {"consumer.heartbeat.interval.ms", "15001"},
 	{"consumer.session.timeout.ms", "soon"}, {"no.such", "1"}, {"session.timeout.ms", "30000"}, {"consumer.heartbeat.interval.ms", ""},
 	{"share.session.timeout.ms", "50000"}, {"share.auto.offset.reset", "earliest"}, {"share.auto.offset.reset", "later"}, {"streams.num.standby.replicas", "1"}, {"streams.num.standby.replicas", "9"},
 }
@@ -139,7 +139,7 @@ func (g *generator) alterGroupConfig(r resource) {
 		return
 	}
 	// One more setting that is surely good: when it is told, the one before is known too.
-	value := fmt.Sprint(46_000 + len(g.steps))
+	value := fmt.Sprint(460_000 + len(g.steps))
 	g.request(fmt.Sprintf("IncrementalAlterConfigs %v to %s", r, value), g.version(0, 1), func(*Side) kmsg.Request {
 		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 		rr := kmsg.NewIncrementalAlterConfigsRequestResource()

@@ -32,12 +32,14 @@ var (
 
 // Properties of the oracle: few partitions for its own topics, because they are many files.
 // Retention is off: the records are old.
-// Groups are small and their times short, so that their ends are met too; empty ones stay.
+// Groups are small and the least times short, so that their ends are met too; empty ones stay, and
+// so do members that say nothing while the brokers restart.
 var oracleProperties = []string{
 	"log.retention.ms=-1", "offsets.topic.num.partitions=1", "transaction.state.log.num.partitions=1",
 	"offsets.retention.check.interval.ms=86400000",
 	"group.max.size=4", "group.min.session.timeout.ms=500",
-	"group.consumer.max.size=4", "group.consumer.min.session.timeout.ms=1000", "group.consumer.min.heartbeat.interval.ms=100",
+	"group.consumer.max.size=4", "group.consumer.min.session.timeout.ms=1000", "group.consumer.session.timeout.ms=600000", "group.consumer.max.session.timeout.ms=900000",
+	"group.consumer.min.heartbeat.interval.ms=100",
 }
 
 func startKafka(t *testing.T, dir string, port int) *process.Broker {
