@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/groups"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/replication"
@@ -160,7 +161,7 @@ func TestADecisionTooLargeIsRefused(t *testing.T) {
 	_, err := g.Append(g.epoch, 1, [][]groups.Record{
 		{offsetRecord("ok", 0, "")}, {offsetRecord("big", 0, strings.Repeat("m", 600)), offsetRecord("big", 1, strings.Repeat("m", 600))},
 	})
-	var coded groups.Coded
+	var coded coordinator.Coded
 	if !errors.As(err, &coded) || coded.Code() != wire.MessageTooLarge {
 		t.Fatalf("%v", err)
 	}
@@ -267,7 +268,7 @@ func TestALogEndsWithItsEpoch(t *testing.T) {
 	l.Epoch, l.PartitionEpoch = l.Epoch+1, l.PartitionEpoch+1
 	g.partition.SetLeadership(l)
 	<-told
-	var coded groups.Coded
+	var coded coordinator.Coded
 	if err := g.Err(); !errors.As(err, &coded) || coded.Code() != wire.NotLeaderOrFollower || !errors.Is(err, replication.ErrFencedEpoch) {
 		t.Errorf("in an older epoch: %v", err)
 	}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/config"
@@ -31,25 +33,36 @@ func (p *produce) verify(st *connState, now int64) (ok bool) {
 		return true
 	}
 	who, need := p.begins(now)
-	if len(need) == 0 {
-		return true
-	}
-	if len(st.staged) > 0 {
+	if len(need) > 0 && len(st.staged) > 0 {
 		if !p.b.appendStaged(st, now) {
 			return false
 		}
-		if who, need = p.begins(now); len(need) == 0 {
+		who, need = p.begins(now)
+	}
+	// The end of the producer's last transaction may come while the coordinator is asked, which waits for it: what was begun
+	// before it does not count then, and is begun anew.
+	for range verifyAttempts {
+		if len(need) == 0 {
+			return true
+		}
+		guards := p.guards(need)
+		p.ask(string(p.req.TransactionalID), who, need)
+		if who, need = p.begins(now); slices.Equal(guards, p.guards(need)) {
 			return true
 		}
 	}
-	ps := make([]txn.Partition, len(need))
-	for k, i := range need {
-		ps[k] = txn.Partition{Topic: p.parts[i].topic.name, Index: p.req.Partitions[i].Index}
-	}
-	for k, code := range p.ask(string(p.req.TransactionalID), who, ps) {
-		p.parts[need[k]].verified.code = code
-	}
 	return true
+}
+
+// verifyAttempts is how often a verification is begun anew. The marker of one transaction can undo it once.
+const verifyAttempts = 3
+
+func (p *produce) guards(parts []int) []commitlog.Guard {
+	out := make([]commitlog.Guard, len(parts))
+	for k, i := range parts {
+		out[k] = p.parts[i].verified.guard
+	}
+	return out
 }
 
 // begins lists the partitions in which a batch would begin a transaction, and notes everybody's guard.
@@ -69,7 +82,9 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 			}
 			who = txn.Identity{ProducerID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 			guard := partition.Log().BeginVerification(now, who.ProducerID, who.Epoch)
-			p.parts[i].verified = verified{guard: guard}
+			if v := &p.parts[i].verified; guard != v.guard {
+				*v = verified{guard: guard}
+			}
 			if guard != commitlog.MustBeOpen {
 				need = append(need, i)
 			}
@@ -78,21 +93,21 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 	return who, need
 }
 
-// ask waits for what the coordinator says of each partition.
-func (p *produce) ask(id string, who txn.Identity, ps []txn.Partition) []wire.Code {
+// ask waits for what the coordinator says of each of those partitions.
+func (p *produce) ask(id string, who txn.Identity, parts []int) {
+	ps := make([]txn.Partition, len(parts))
+	for k, i := range parts {
+		ps[k] = txn.Partition{Topic: p.parts[i].topic.name, Index: p.req.Partitions[i].Index}
+	}
 	answer := make(chan []wire.Code, 1)
 	if p.h.APIVersion < produceAdds {
 		p.b.txns.Verify(id, who, ps, func(codes []wire.Code) { answer <- codes })
-		return <-answer
+	} else {
+		p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) { answer <- slices.Repeat([]wire.Code{code}, len(ps)) })
 	}
-	p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) {
-		codes := make([]wire.Code, len(ps))
-		for i := range codes {
-			codes[i] = code
-		}
-		answer <- codes
-	})
-	return <-answer
+	for k, code := range <-answer {
+		p.parts[parts[k]].verified.code = code
+	}
 }
 
 // refusal is what the producer is told of a partition that was not verified; own says that the message is for it too.

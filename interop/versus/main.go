@@ -35,6 +35,8 @@ type options struct {
 	groups      int
 	members     int           // of each group
 	idle        time.Duration // of silence after the groups' load
+
+	transactions time.Duration // of each figure of the transactions workload
 }
 
 func main() {
@@ -51,6 +53,7 @@ func main() {
 	flag.IntVar(&o.groups, "groups", 1000, "consumer groups of the groups workloads; 0: none")
 	flag.IntVar(&o.members, "members", 10, "members of each group")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "silence over which the cost of idle groups is measured")
+	flag.DurationVar(&o.transactions, "transactions", 4*time.Second, "of one figure of the transactions workload; 0: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -99,6 +102,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	groups := groupWorkloads(o)
 	if err := r.runGroups(ctx, os.Stdout, groups); err != nil {
+		return err
+	}
+	if err := r.runTransactions(ctx, os.Stdout); err != nil {
 		return err
 	}
 	fmt.Printf("load average after: %s\n\n", loadAverage())
