@@ -69,8 +69,11 @@ func (t *transaction) checkEnd(p Identity, commit bool) wire.Code {
 // checkEndBump is checkEnd from version 2 on, in which the epoch tells a request that is tried again from the end of the
 // next transaction, and what is open is not known to the producer: it may abort when there is nothing.
 func (t *transaction) checkEndBump(p Identity, commit bool) (retry bool, code wire.Code) {
-	overflowed := t.previous == p.ProducerID && p.Epoch == math.MaxInt16-1 && t.epoch == 0
-	bumped := t.epoch == p.Epoch+1
+	// What ended before version 2 has not raised the epoch: if p is one behind, it is fenced by the producer that did that,
+	// and must not be given its identity. Kafka 4.2 does give it.
+	bump := t.version >= epochBump
+	overflowed := bump && t.previous == p.ProducerID && p.Epoch == math.MaxInt16-1 && t.epoch == 0
+	bumped := bump && t.epoch == p.Epoch+1
 	valid := t.epoch == p.Epoch
 	if t.state == completeCommit || t.state == completeAbort {
 		valid = valid || bumped || overflowed

@@ -54,6 +54,27 @@ func TestEpochBump(t *testing.T) {
 	})
 }
 
+// A producer that does not know yet that it is fenced ends its transaction, after the one that fences it, older than
+// version 2, has ended its own in the same way under the next epoch. Kafka takes this for the end of one transaction tried
+// again and gives the second producer's identity to the first.
+func TestFencedIsNotTakenForTriedAgain(t *testing.T) {
+	for _, commit := range []bool{true, false} {
+		inBubble(t, func(r *rig) {
+			a := r.init("x", nil)
+			b := r.init("x", nil)
+			r.expect("the second", b, "101/1 NONE")
+			r.version = 1
+			r.expect("its add", r.add("x", b.Identity, p0), wire.None)
+			r.expect("its end", r.end("x", b.Identity, commit, 0), "-1/-1 NONE")
+			r.version = 2
+			r.state("x")
+			r.expect("the end of the first", r.end("x", a.Identity, commit, 2), "-1/-1 PRODUCER_FENCED")
+			r.restart(0)
+			r.expect("and after a restart", r.end("x", a.Identity, commit, 2), "-1/-1 PRODUCER_FENCED")
+		})
+	}
+}
+
 func TestWhilePrepared(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a := r.init("x", nil)
