@@ -14,7 +14,9 @@ import (
 const patience = 60 * time.Second
 
 // FranzGo is twmb/franz-go.
-type FranzGo struct{}
+type FranzGo struct {
+	Committed bool // it reads committed records only
+}
 
 // Name of the client.
 func (FranzGo) Name() string { return "franz-go" }
@@ -53,7 +55,7 @@ func (FranzGo) Produce(addr, topic string, acks int16, codec string, records []R
 }
 
 // Consume reads with an incremental fetch session.
-func (FranzGo) Consume(addr, topic string, partition int32, from From, n int) ([]Record, error) {
+func (f FranzGo) Consume(addr, topic string, partition int32, from From, n int) ([]Record, error) {
 	at := kgo.NewOffset().AtStart()
 	switch from.Offset {
 	case AtStart:
@@ -62,7 +64,11 @@ func (FranzGo) Consume(addr, topic string, partition int32, from From, n int) ([
 	default:
 		at = kgo.NewOffset().At(from.Offset)
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: at}}), kgo.FetchMaxPartitionBytes(16<<10))
+	opts := []kgo.Opt{kgo.SeedBrokers(addr), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: at}}), kgo.FetchMaxPartitionBytes(16 << 10)}
+	if f.Committed {
+		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, err
 	}

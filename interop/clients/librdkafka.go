@@ -11,7 +11,9 @@ import (
 )
 
 // Librdkafka is confluentinc/confluent-kafka-go, the C library under it linked in.
-type Librdkafka struct{}
+type Librdkafka struct {
+	Committed bool // it reads committed records only
+}
 
 // Name of the client.
 func (Librdkafka) Name() string { return "librdkafka" }
@@ -57,8 +59,12 @@ func (Librdkafka) Produce(addr, topic string, acks int16, codec string, records 
 }
 
 // Consume assigns the partition: no group is joined and nothing committed.
-func (Librdkafka) Consume(addr, topic string, partition int32, from From, n int) ([]Record, error) {
-	c, err := kafka.NewConsumer(&kafka.ConfigMap{"bootstrap.servers": addr, "group.id": "interop", "enable.auto.commit": false, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100})
+func (l Librdkafka) Consume(addr, topic string, partition int32, from From, n int) ([]Record, error) {
+	isolation := "read_uncommitted" // its default is the other
+	if l.Committed {
+		isolation = "read_committed"
+	}
+	c, err := kafka.NewConsumer(&kafka.ConfigMap{"bootstrap.servers": addr, "group.id": "interop", "enable.auto.commit": false, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100, "isolation.level": isolation})
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,9 @@ import (
 )
 
 // Sarama is IBM/sarama.
-type Sarama struct{}
+type Sarama struct {
+	Committed bool // it reads committed records only
+}
 
 // Name of the client.
 func (Sarama) Name() string { return "sarama" }
@@ -20,7 +22,7 @@ var saramaCodecs = map[string]sarama.CompressionCodec{
 	"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy, "lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
 }
 
-func (Sarama) config() *sarama.Config {
+func (s Sarama) config() *sarama.Config {
 	c := sarama.NewConfig()
 	c.Version = sarama.MaxVersion
 	c.ClientID = "interop"
@@ -28,6 +30,9 @@ func (Sarama) config() *sarama.Config {
 	c.Producer.Return.Successes, c.Producer.Return.Errors = true, true
 	c.Producer.Flush.MaxMessages = 50
 	c.Consumer.Return.Errors = true
+	if s.Committed {
+		c.Consumer.IsolationLevel = sarama.ReadCommitted
+	}
 	return c
 }
 

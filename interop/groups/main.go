@@ -24,6 +24,9 @@ type suite struct {
 	prepare func(dir string) (compiled, error)
 	// left names tests that are not run, each with the reason.
 	left map[string]string
+	// kill matches the tests that run while their broker is killed again and again, unless others
+	// are asked for: those that need nothing but answers in the end. None when it is empty.
+	kill string
 }
 
 // compiled is a test binary.
@@ -37,6 +40,7 @@ type compiled struct {
 
 type options struct {
 	rounds int
+	kill   time.Duration
 	run    string
 	suites string
 	keep   bool
@@ -47,6 +51,7 @@ func main() {
 	var records int
 	flag.IntVar(&o.rounds, "rounds", 1, "how often everything runs")
 	flag.IntVar(&records, "records", 50_000, "records that franz-go's chains of groups move, three times for each balancer")
+	flag.DurationVar(&o.kill, "kill", 0, "kill the broker with SIGKILL this often while the tests run, and start it again on its port and directory")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match, as of go test")
 	flag.StringVar(&o.suites, "suites", "kgo,kafka_tests", "what to run")
 	flag.BoolVar(&o.keep, "keep", false, "keep the output of rounds without failures too")
@@ -74,7 +79,9 @@ func main() {
 func run(o *options, suites []suite, dir string) (bad bool, err error) {
 	wanted := strings.Split(o.suites, ",")
 	var tests []compiled
-	suites = slices.DeleteFunc(suites, func(s suite) bool { return !slices.Contains(wanted, s.name) })
+	suites = slices.DeleteFunc(suites, func(s suite) bool {
+		return !slices.Contains(wanted, s.name) || o.kill > 0 && s.kill == ""
+	})
 	for _, s := range suites {
 		c, err := s.prepare(dir)
 		if err != nil {
@@ -87,7 +94,7 @@ func run(o *options, suites []suite, dir string) (bad bool, err error) {
 		for i, s := range suites {
 			begin := time.Now()
 			out := filepath.Join(dir, fmt.Sprintf("%s-%d", s.name, round+1))
-			r, err := runRound(&s, &tests[i], o.run, out)
+			r, err := runRound(o, &s, &tests[i], out)
 			if err != nil {
 				return true, fmt.Errorf("%s: %w", s.name, err)
 			}
@@ -107,7 +114,7 @@ func run(o *options, suites []suite, dir string) (bad bool, err error) {
 	return bad, nil
 }
 
-func runRound(s *suite, c *compiled, pattern, out string) (result, error) {
+func runRound(o *options, s *suite, c *compiled, out string) (result, error) {
 	env := slices.Clone(c.env)
 	if !subject.IsKafka() { // built once, for the tests that start brokers too
 		binary, err := subject.Binary()
@@ -116,18 +123,32 @@ func runRound(s *suite, c *compiled, pattern, out string) (result, error) {
 		}
 		env = append(env, "MILLRACE="+binary)
 	}
-	if c.broker != nil {
-		b, err := subject.Start(subject.Options{Dir: out + ".broker", Properties: c.broker})
-		if err != nil {
-			return result{}, err
+	if c.broker == nil {
+		return execute(s, c, env, o.run, out)
+	}
+	b, err := subject.Start(subject.Options{Dir: out + ".broker", Properties: c.broker})
+	if err != nil {
+		return result{}, err
+	}
+	env = append(env, "KGO_SEEDS="+b.Addr)
+	if o.kill > 0 {
+		pattern := o.run
+		if pattern == "" {
+			pattern = s.kill
 		}
-		defer b.Kill()
-		env = append(env, "KGO_SEEDS="+b.Addr)
+		k := startKilling(b, subject.Options{Dir: out + ".broker", Properties: c.broker}, o.kill)
 		r, err := execute(s, c, env, pattern, out)
-		if err == nil && !b.Running() {
-			r.fail("(the broker)", "it has gone; its output is in "+b.Log)
+		kills, e := k.stop()
+		fmt.Printf("the broker was killed %d times\n", kills)
+		if e != nil {
+			r.fail("(the broker)", e.Error())
 		}
 		return r, err
 	}
-	return execute(s, c, env, pattern, out)
+	defer b.Kill()
+	r, err := execute(s, c, env, o.run, out)
+	if err == nil && !b.Running() {
+		r.fail("(the broker)", "it has gone; its output is in "+b.Log)
+	}
+	return r, err
 }

@@ -70,8 +70,8 @@ func (r *result) printSkipped(w io.Writer) {
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
-// execute runs the binary but for the tests that are left out. Its standard error, which has the
-// clients' logs, goes to out.log.
+// execute runs the binary but for the tests that are left out. All that it prints, the clients'
+// logs with it, goes to out.log.
 func execute(s *suite, c *compiled, env []string, pattern, out string) (result, error) {
 	args := []string{"-test.v=test2json", "-test.timeout=" + testTime.String()}
 	if len(s.left) > 0 {
@@ -93,7 +93,7 @@ func execute(s *suite, c *compiled, env []string, pattern, out string) (result, 
 		return result{}, err
 	}
 	convert := exec.Command("go", "tool", "test2json", "-t")
-	convert.Stdin, convert.Stderr = text, os.Stderr
+	convert.Stdin, convert.Stderr = io.TeeReader(text, log), os.Stderr
 	events, err := convert.StdoutPipe()
 	if err != nil {
 		return result{}, err

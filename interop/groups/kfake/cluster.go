@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/interop/process"
 	"github.com/millrace-project/millrace/interop/subject"
@@ -65,9 +67,12 @@ type Cluster struct {
 // NewCluster starts a broker in a directory of its own.
 func NewCluster(opts ...Opt) (*Cluster, error) {
 	s := settings{brokers: 1, configs: map[string]string{
-		"group.initial.rebalance.delay.ms": "0",
-		"offsets.topic.num.partitions":     "1",
-		"offsets.topic.replication.factor": "1",
+		"group.initial.rebalance.delay.ms":         "0",
+		"offsets.topic.num.partitions":             "1",
+		"offsets.topic.replication.factor":         "1",
+		"transaction.state.log.num.partitions":     "1",
+		"transaction.state.log.replication.factor": "1",
+		"transaction.state.log.min.isr":            "1",
 	}}
 	for _, o := range opts {
 		o(&s)
@@ -115,25 +120,43 @@ func (c *Cluster) start(s *settings) (err error) {
 			return fmt.Errorf("kfake: create topics %v: %w", seeds.topics, err)
 		}
 	}
-	return c.awaitCoordinator(ctx)
+	if err := c.await(ctx, "group", func() error {
+		_, err := c.admin.FetchOffsets(ctx, "kfake")
+		return err
+	}); err != nil {
+		return err
+	}
+	return c.await(ctx, "transaction", func() error { return c.initTransactions(ctx) })
 }
 
-// awaitCoordinator asks for a group until its coordinator answers. It needs a topic, which is
-// created when it is first asked for; the tests know a broker that has no such start.
-func (c *Cluster) awaitCoordinator(ctx context.Context) error {
+// await asks for a coordinator until it answers. It needs a topic, which is created when it is
+// first asked for; the tests know a broker that has no such start.
+func (c *Cluster) await(ctx context.Context, what string, ask func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := c.admin.FetchOffsets(ctx, "kfake")
+		err := ask()
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("kfake: no group coordinator: %w", err)
+			return fmt.Errorf("kfake: no %s coordinator: %w", what, err)
 		}
 	}
+}
+
+// initTransactions makes a producer under a transactional id that no test has.
+func (c *Cluster) initTransactions(ctx context.Context) error {
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID = kmsg.StringPtr("kfake")
+	req.TransactionTimeoutMillis = int32(patience.Milliseconds())
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
 // ListenAddrs returns where clients connect to.

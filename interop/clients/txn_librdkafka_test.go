@@ -1,0 +1,9 @@
+//go:build cgo
+
+package clients
+
+import "testing"
+
+func TestTransactionsLibrdkafka(t *testing.T) {
+	Transactions(t, []TxnClient{LibrdkafkaTxn()}, []Client{Librdkafka{}, FranzGo{}}, []Client{Librdkafka{Committed: true}, FranzGo{Committed: true}, Sarama{Committed: true}})
+}
