@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"sync"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/txn"
@@ -31,24 +29,14 @@ func (b *Broker) handleAddPartitionsToTxn(c *call, req *kmsg.AddPartitionsToTxnR
 		})
 		return
 	}
-	left := len(req.Transactions)
-	if left == 0 {
+	put := gather(len(req.Transactions), func(all []kmsg.AddPartitionsToTxnResponseTransaction) {
+		resp.Transactions = all
 		c.reply(resp)
-		return
-	}
-	resp.Transactions = make([]kmsg.AddPartitionsToTxnResponseTransaction, left)
-	var mu sync.Mutex
+	})
 	for i := range req.Transactions {
 		t := &req.Transactions[i]
 		b.addToTxn(c, t, func(codes map[txn.Partition]wire.Code) {
-			mu.Lock()
-			resp.Transactions[i] = kmsg.AddPartitionsToTxnResponseTransaction{TransactionalID: t.TransactionalID, Topics: addedTopics(t, codes)}
-			left--
-			last := left == 0
-			mu.Unlock()
-			if last {
-				c.reply(resp)
-			}
+			put(i, kmsg.AddPartitionsToTxnResponseTransaction{TransactionalID: t.TransactionalID, Topics: addedTopics(t, codes)})
 		})
 	}
 }

@@ -178,7 +178,8 @@ func (k *groupKiller) join(g *killedGroup) {
 	ctx, cancel := context.WithCancel(context.Background())
 	clientCtx := context.Background()
 	if g.next {
-		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // the client's own key
+		//lint:ignore SA1029 the key is the client's
+		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true)
 	}
 	balancer := []kgo.GroupBalancer{kgo.CooperativeStickyBalancer(), kgo.RangeBalancer()}[k.joined/4%2]
 	m := &killedMember{cancel: cancel, done: make(chan struct{})}

@@ -101,7 +101,8 @@ func TestGroupCommands(t *testing.T) {
 		group := map[bool]string{false: "classic-one", true: "modern-one"}[next]
 		ctx := t.Context()
 		if next {
-			ctx = context.WithValue(ctx, "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // the client's own key
+			//lint:ignore SA1029 the key is the client's
+			ctx = context.WithValue(ctx, "opt_in_kafka_next_gen_balancer_beta", true)
 		}
 		cl := n.client(kgo.WithContext(ctx), kgo.ConsumerGroup(group), kgo.ConsumeTopics("orders"), kgo.DisableAutoCommit(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
