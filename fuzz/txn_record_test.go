@@ -1,10 +1,14 @@
 package fuzz
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -64,6 +68,22 @@ func valueOf(rec *kgo.Record) int64 {
 		return -1
 	}
 	return v
+}
+
+// write keeps the history for whoever looks for the cause, an operation a line; its number is its line's, from 0.
+func (r *recorder) write(t *testing.T, path string) {
+	f, err := os.Create(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	enc := json.NewEncoder(f)
+	for i := range r.ops {
+		err = errors.Join(err, enc.Encode(&r.ops[i]))
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Error(err)
+	}
 }
 
 // tally counts outcomes of transactions, other sends, and reads.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -19,29 +20,33 @@ import (
 // run, and the checker must find it.
 var faults = []struct {
 	name   string
-	change func(n int64, req kmsg.Request) (changed bool) // n counts the requests of the kind
+	change func(r *txnRound, n int64, req kmsg.Request) (changed bool) // n counts the requests of the kind
 	key    int16
 	want   []history.Class // at least one
 }{
-	{"commits become aborts", func(n int64, req kmsg.Request) bool {
+	{"commits become aborts", func(_ *txnRound, n int64, req kmsg.Request) bool {
 		end := req.(*kmsg.EndTxnRequest)
 		was := end.Commit
 		end.Commit = was && n%15 != 0
 		return end.Commit != was
 	}, 26, []history.Class{history.LostWrite}},
-	{"aborts become commits", func(n int64, req kmsg.Request) bool {
+	{"aborts become commits", func(_ *txnRound, n int64, req kmsg.Request) bool {
 		end := req.(*kmsg.EndTxnRequest)
 		was := end.Commit
 		end.Commit = true
 		return !was
 	}, 26, []history.Class{history.AbortedRead}},
-	{"read_committed becomes read_uncommitted", func(_ int64, req kmsg.Request) bool {
+	{"a partition is told of an abort before the others are told of the commit", func(r *txnRound, n int64, req kmsg.Request) bool {
+		end := req.(*kmsg.EndTxnRequest)
+		return end.Commit && n%3 == 0 && r.abortFirst(end.ProducerID, end.ProducerEpoch)
+	}, 26, []history.Class{history.Torn}},
+	{"read_committed becomes read_uncommitted", func(_ *txnRound, _ int64, req kmsg.Request) bool {
 		fetch := req.(*kmsg.FetchRequest)
 		was := fetch.IsolationLevel
 		fetch.IsolationLevel = 0
 		return was != 0
 	}, 1, []history.Class{history.AbortedRead, history.EarlyRead}},
-	{"offsets do not move with their transactions", func(_ int64, req kmsg.Request) bool {
+	{"offsets do not move with their transactions", func(_ *txnRound, _ int64, req kmsg.Request) bool {
 		commit := req.(*kmsg.TxnOffsetCommitRequest)
 		for i := range commit.Topics {
 			for j := range commit.Topics[i].Partitions {
@@ -50,7 +55,7 @@ var faults = []struct {
 		}
 		return true
 	}, 28, []history.Class{history.ConsumedTwice, history.OffsetBehind}},
-	{"offsets move past what was not consumed", func(_ int64, req kmsg.Request) bool {
+	{"offsets move past what was not consumed", func(_ *txnRound, _ int64, req kmsg.Request) bool {
 		commit := req.(*kmsg.TxnOffsetCommitRequest)
 		for i := range commit.Topics {
 			for j := range commit.Topics[i].Partitions {
@@ -59,7 +64,7 @@ var faults = []struct {
 		}
 		return true
 	}, 28, []history.Class{history.NotConsumed}},
-	{"fetches leave records out", func(n int64, req kmsg.Request) bool {
+	{"fetches leave records out", func(_ *txnRound, n int64, req kmsg.Request) bool {
 		if n%20 != 0 {
 			return false
 		}
@@ -81,11 +86,12 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 	x := newTxnRun(t, *txnSeed)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
-			w := &tamperer{key: f.key, change: f.change}
-			x.t, x.p.t, x.dial = t, t, w.dial
+			x.t, x.p.t = t, t
 			r := x.newRound()
+			w := &tamperer{key: f.key, change: f.change, round: r}
+			x.dial = w.dial
 			r.patience = 3 * time.Second // a fault may well be one that somebody waits for
-			found := r.play(3*time.Second, 0)
+			found := r.play(2*time.Second, 0)
 			var classes []history.Class
 			for _, a := range found {
 				classes = append(classes, a.Class)
@@ -100,10 +106,42 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 	x.t, x.p.t = t, t
 }
 
+// abortFirst writes an abort marker to the first partition in which the producer's transaction is open.
+func (r *txnRound) abortFirst(producerID int64, epoch int16) bool {
+	adm := r.admin()
+	defer adm.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+	defer cancel()
+	var all kadm.TopicsSet
+	for p := range txnPartitions {
+		all.Add(r.in, p)
+	}
+	described, err := adm.DescribeProducers(ctx, all)
+	if err != nil {
+		return false
+	}
+	for _, p := range described.SortedProducers() {
+		if p.ProducerID != producerID || p.CurrentTxnStartOffset < 0 {
+			continue
+		}
+		answers, err := adm.WriteTxnMarkers(ctx, kadm.TxnMarkers{
+			ProducerID: producerID, ProducerEpoch: epoch, CoordinatorEpoch: max(p.CoordinatorEpoch, 0), Topics: one(p.Topic, p.Partition),
+		})
+		return err == nil && answers != nil
+	}
+	return false
+}
+
+func one(topic string, p int32) (set kadm.TopicsSet) {
+	set.Add(topic, p)
+	return set
+}
+
 // tamperer is the way from clients to the broker, with somebody on it.
 type tamperer struct {
 	key     int16
-	change  func(n int64, req kmsg.Request) bool
+	round   *txnRound
+	change  func(r *txnRound, n int64, req kmsg.Request) bool
 	seen    atomic.Int64
 	changed atomic.Int64
 }
@@ -157,7 +195,7 @@ func (w *tamperer) tamper(frame []byte) []byte {
 	if err := req.ReadFrom(slices.Clone(r.Src)); err != nil {
 		panic("BUG: a request of the client's own: " + err.Error())
 	}
-	if !w.change(w.seen.Add(1), req) {
+	if !w.change(w.round, w.seen.Add(1), req) {
 		return frame
 	}
 	w.changed.Add(1)

@@ -22,9 +22,10 @@ import (
 
 var (
 	txnSeed     = flag.Uint64("txn.seed", 0, "seed of TestTransactions (0: by the clock)")
-	txnDuration = flag.Duration("txn.duration", 8*time.Second, "how long TestTransactions writes")
+	txnDuration = flag.Duration("txn.duration", 5*time.Second, "how long TestTransactions writes")
 	txnLength   = flag.Duration("txn.round", 2*time.Minute, "after how long all is read and checked, and begun anew")
-	txnKill     = flag.Duration("txn.kill", 4*time.Second, "how often the broker is killed, on average")
+	txnKeep     = flag.String("txn.keep", "", "a directory for what TestTransactions works on: the broker's data and log, and the history of a round with anomalies")
+	txnKill     = flag.Duration("txn.kill", 2500*time.Millisecond, "how often the broker is killed, on average")
 )
 
 const (
@@ -47,6 +48,9 @@ func TestTransactions(t *testing.T) {
 		for _, anomaly := range r.play(min(*txnLength, time.Until(end)), *txnKill) {
 			t.Error(anomaly)
 		}
+		if t.Failed() {
+			r.rec.write(t, filepath.Join(x.keep, "history.json"))
+		}
 	}
 	if t.Failed() {
 		t.Logf("the end of the broker's log:\n%s", tail(x.p.log()))
@@ -64,10 +68,13 @@ func TestTransactions(t *testing.T) {
 type txnRun struct {
 	t             *testing.T
 	rng           *rand.Rand
-	bin, dir, log string
+	bin           string
+	keep          string // a directory for the next two, and for histories with anomalies
+	dir, log      string
 	addr          string
 	p             *process
 	rounds, kills int
+	odd           int // 1: the first round's group is of KIP-848
 	dial          func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the client's own
 }
 
@@ -77,7 +84,12 @@ func newTxnRun(t *testing.T, seed uint64) *txnRun {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d (repeat with -txn.seed=%d)", seed, seed)
-	x := &txnRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), bin: buildBinary(t), dir: filepath.Join(t.TempDir(), "data"), log: filepath.Join(t.TempDir(), "broker.log")}
+	x := &txnRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), bin: buildBinary(t), keep: *txnKeep}
+	if x.keep == "" {
+		x.keep = t.TempDir()
+	}
+	x.odd = x.rng.IntN(2)
+	x.dir, x.log = filepath.Join(x.keep, "data"), filepath.Join(x.keep, "broker.log")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +144,7 @@ func (x *txnRun) newRound() *txnRound {
 	return &txnRound{
 		txnRun: x, patience: patience, rec: &recorder{start: time.Now()}, rng: x.rng,
 		in: fmt.Sprintf("in-%d", n), out: fmt.Sprintf("out-%d", n), group: fmt.Sprintf("transform-%d", n),
-		next: x.rng.IntN(2) == 0, ids: []string{"writer-a", "writer-b", "writer-c", "writer-d"},
+		next: (n+x.odd)%2 == 1, ids: []string{"writer-a", "writer-b", "writer-c", "writer-d"},
 	}
 }
 

@@ -61,6 +61,9 @@ func (w *writer) transaction(ctx context.Context, cl *kgo.Client, id string, tim
 	if cl.BeginTransaction() != nil {
 		return false
 	}
+	if w.rng.IntN(20) == 0 {
+		sleep(ctx, time.Duration(w.rng.IntN(600))*time.Millisecond) // somebody may fence it before it has written anything
+	}
 	healthy := true
 	for range 1 + w.rng.IntN(3) {
 		if reads && w.rng.IntN(2) == 0 {
@@ -73,6 +76,11 @@ func (w *writer) transaction(ctx context.Context, cl *kgo.Client, id string, tim
 	fate := w.rng.IntN(100)
 	if fate < 5 { // it is held open for too long
 		sleep(ctx, timeout+time.Duration(w.rng.IntN(500))*time.Millisecond)
+		if fate < 3 {
+			steps, err := w.send(cl)
+			op.Steps = append(op.Steps, steps...)
+			healthy = healthy && err == nil
+		}
 	}
 	endCtx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -31,15 +31,19 @@ func (c *checker) index() {
 	c.logs, c.seen, c.complete = map[Key]*partitionLog{}, map[int]bool{}, map[Key]bool{}
 	for i := range c.h.Ops {
 		for j, s := range c.h.Ops[i].Steps {
-			l := c.log(s.Key)
 			if s.Kind == Send {
+				l := c.log(s.Key)
 				if other, twice := l.writer[s.Value]; twice {
 					panic("BUG: " + c.name(i) + " and " + c.name(other.op) + " have sent the same value")
 				}
 				l.writer[s.Value] = at{i, j}
 			}
+		}
+	}
+	for i := range c.h.Ops {
+		for _, s := range c.h.Ops[i].Steps {
 			if s.Offset != Unknown {
-				c.place(l, i, &s)
+				c.place(c.log(s.Key), i, &s)
 			}
 		}
 	}
@@ -55,13 +59,21 @@ func (c *checker) place(l *partitionLog, op int, s *Step) {
 	if v, known := l.valueAt[s.Offset]; !known {
 		l.valueAt[s.Offset] = s.Value
 	} else if v != s.Value {
-		c.report(InconsistentOffset, "%v offset %d is %d, and is %d to %s", s.Key, s.Offset, v, s.Value, c.name(op))
+		c.report(InconsistentOffset, "%v offset %d is %d%s, and is %d%s to %s", s.Key, s.Offset, v, c.of(l, v), s.Value, c.of(l, s.Value), c.name(op))
 	}
 	if off, known := l.offsetOf[s.Value]; !known {
 		l.offsetOf[s.Value] = s.Offset
 	} else if off != s.Offset {
 		c.report(Duplicate, "%v value %d is at offset %d, and at %d to %s", s.Key, s.Value, off, s.Offset, c.name(op))
 	}
+}
+
+// of says who has sent a value, if somebody has.
+func (c *checker) of(l *partitionLog, value int64) string {
+	if w, sent := l.writer[value]; sent {
+		return " of " + c.name(w.op)
+	}
+	return ""
 }
 
 // between are the records with offsets in [from, to).
