@@ -74,7 +74,7 @@ type txnRun struct {
 	addr          string
 	p             *process
 	rounds, kills int
-	odd           int // 1: the first round's group is of KIP-848
+	odd           int                                                               // 1: the first round's group is of KIP-848
 	dial          func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the client's own
 }
 
