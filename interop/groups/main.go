@@ -27,6 +27,11 @@ type suite struct {
 	// kill matches the tests that run while their broker is killed again and again, unless others
 	// are asked for: those that need nothing but answers in the end. None when it is empty.
 	kill string
+	// gaveUp is what a test prints then whose client has run out of its own time: that is not the
+	// broker's fault.
+	gaveUp string
+	// wrong is what it prints when an answer was wrong, whatever became of it then.
+	wrong string
 }
 
 // compiled is a test binary.
@@ -138,6 +143,7 @@ func runRound(o *options, s *suite, c *compiled, out string) (result, error) {
 		}
 		k := startKilling(b, subject.Options{Dir: out + ".broker", Properties: c.broker}, o.kill)
 		r, err := execute(s, c, env, pattern, out)
+		r.setApart(s.gaveUp, s.wrong)
 		kills, e := k.stop()
 		fmt.Printf("the broker was killed %d times\n", kills)
 		if e != nil {

@@ -22,10 +22,37 @@ type result struct {
 	passed  int
 	failed  map[string]string // name to output
 	skipped map[string]string // name to reason
+	gaveUp  map[string]string // name to output: failed, by nothing but the client's own patience
 }
 
 func (r *result) String() string {
-	return fmt.Sprintf("%d passed, %d failed, %d skipped", r.passed, len(r.failed), len(r.skipped))
+	out := fmt.Sprintf("%d passed, %d failed, %d skipped", r.passed, len(r.failed), len(r.skipped))
+	if len(r.gaveUp) > 0 {
+		out += fmt.Sprintf(", %d gave up", len(r.gaveUp))
+	}
+	return out
+}
+
+// setApart takes the tests whose output has the text and nothing wrong, and what they are parts of,
+// out of those that failed: they gave up.
+func (r *result) setApart(text, wrong string) {
+	for _, name := range slices.Backward(sortedKeys(r.failed)) { // a test after its parts
+		output := r.failed[name]
+		if strings.Contains(output, wrong) || !strings.Contains(output, text) && !r.onlyParts(name) {
+			continue
+		}
+		if r.gaveUp == nil {
+			r.gaveUp = map[string]string{}
+		}
+		r.gaveUp[name] += output
+		delete(r.failed, name)
+	}
+}
+
+// onlyParts says that a test has parts that gave up and none that failed otherwise.
+func (r *result) onlyParts(name string) bool {
+	part := func(other string) bool { return strings.HasPrefix(other, name+"/") }
+	return slices.ContainsFunc(sortedKeys(r.gaveUp), part) && !slices.ContainsFunc(sortedKeys(r.failed), part)
 }
 
 func (r *result) fail(name, output string) {
@@ -49,6 +76,12 @@ func (r *result) add(other *result) {
 	}
 	for name, reason := range other.skipped {
 		r.skip(name, reason)
+	}
+	for name, output := range other.gaveUp {
+		if r.gaveUp == nil {
+			r.gaveUp = map[string]string{}
+		}
+		r.gaveUp[name] += output
 	}
 }
 
