@@ -233,6 +233,9 @@ var planted = []struct {
 	{"a reader goes back", func(w *world) {
 		w.h.Ops = append(w.h.Ops, Op{Process: 100, Committed: true, Outcome: OK, Steps: []Step{{Kind: Poll, Key: a, Offset: 0, Value: w.logs[a][0].value}}})
 	}, []Class{NonmonotonicPoll}},
+	{"a reader is thrown back", func(w *world) {
+		w.h.Ops = append(w.h.Ops, Op{Process: 100, Generation: 1, Committed: true, Outcome: OK, Spans: []Span{{a, 9, 3}}})
+	}, []Class{NonmonotonicPoll}},
 	{"what a process sends later lies before", func(w *world) {
 		w.h.Ops[0].Process, w.h.Ops[3].Process = 1, 1
 		w.h.Ops[0], w.h.Ops[3] = w.h.Ops[3], w.h.Ops[0]

@@ -36,6 +36,10 @@ func (c *checker) checkSpans() {
 }
 
 func (c *checker) checkSpan(i int, span Span) {
+	if span.To < span.From {
+		c.report(NonmonotonicPoll, "%v: %s was at %d and is at %d", span.Key, c.name(i), span.From, span.To)
+		return
+	}
 	op, l := &c.h.Ops[i], c.log(span.Key)
 	shown := map[int64]bool{}
 	for _, s := range op.Steps {
