@@ -87,20 +87,23 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			x.t, x.p.t = t, t
-			r := x.newRound()
-			w := &tamperer{key: f.key, change: f.change, round: r}
-			x.dial = w.dial
-			r.patience = 3 * time.Second // a fault may well be one that somebody waits for
-			found := r.play(2*time.Second, 0)
-			var classes []history.Class
-			for _, a := range found {
-				classes = append(classes, a.Class)
+			for range 5 { // what a fault does may need a rebalance, which not every short round has
+				r := x.newRound()
+				w := &tamperer{key: f.key, change: f.change, round: r}
+				x.dial = w.dial
+				r.patience = 3 * time.Second // a fault may well be one that somebody waits for
+				var classes []history.Class
+				for _, a := range r.play(2*time.Second, 0) {
+					classes = append(classes, a.Class)
+				}
+				slices.Sort(classes)
+				classes = slices.Compact(classes)
+				t.Logf("%d requests changed; found %v", w.changed.Load(), classes)
+				if slices.ContainsFunc(classes, func(c history.Class) bool { return slices.Contains(f.want, c) }) {
+					return
+				}
 			}
-			slices.Sort(classes)
-			t.Logf("%d requests changed; found %v", w.changed.Load(), slices.Compact(classes))
-			if !slices.ContainsFunc(classes, func(c history.Class) bool { return slices.Contains(f.want, c) }) {
-				t.Errorf("none of %v was found; %d requests were changed", f.want, w.changed.Load())
-			}
+			t.Errorf("none of %v was found", f.want)
 		})
 	}
 	x.t, x.p.t = t, t
