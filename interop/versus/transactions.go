@@ -268,7 +268,9 @@ func printTransactions(out io.Writer, where string, p pair, f [2]txnFigures) {
 	fmt.Fprintf(out, "transactions: 1 KB records to %d partitions, a commit every %v; %s\non %s\n", txnPartitions, txnCommitEvery, p.title, where)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "figure\tKafka\tours\tx\t")
-	row := func(name, form string, a, b float64) { fmt.Fprintf(w, "%s\t"+form+"\t"+form+"\t%.2f\t\n", name, a, b, b/a) }
+	row := func(name, form string, a, b float64) {
+		fmt.Fprintf(w, "%s\t"+form+"\t"+form+"\t%.2f\t\n", name, a, b, b/a)
+	}
 	row("idempotent, records/s", "%.0f", median(f[0].plain), median(f[1].plain))
 	row("committing, records/s", "%.0f", median(f[0].txn), median(f[1].txn))
 	row("share that is left", "%.3f", f[0].share(), f[1].share())
