@@ -10,6 +10,15 @@ import (
 	"github.com/millrace-project/millrace/interop/subject"
 )
 
+// A member that leaves while its group rebalances, or whose farewell a kill swallows, is a member
+// again after it, here as in Kafka: until its session ends, which every start of the broker begins
+// anew. The others wait for its partitions so long, and a client tries to join for so long only.
+// So there is peace after some kills, for longer than any session lasts.
+const (
+	killsInARow = 3
+	peace       = time.Minute
+)
+
 // killer ends a broker with SIGKILL again and again and starts it where it was.
 type killer struct {
 	quit  chan struct{}
@@ -56,6 +65,10 @@ func (k *killer) run(b *process.Broker, o subject.Options, every time.Duration) 
 			return err
 		}
 		b = next
+		if k.kills%killsInARow == 0 {
+			tick.Reset(peace)
+			continue
+		}
 		tick.Reset(every) // it serves that long, however long its start took
 	}
 }

@@ -27,8 +27,7 @@ type suite struct {
 	// kill matches the tests that run while their broker is killed again and again, unless others
 	// are asked for: those that need nothing but answers in the end. None when it is empty.
 	kill string
-	// gaveUp is what a test prints then whose client has run out of its own time: that is not the
-	// broker's fault.
+	// gaveUp is what a test prints that fails then for nothing but what no broker can spare its client.
 	gaveUp string
 	// wrong is what it prints when an answer was wrong, whatever became of it then.
 	wrong string
@@ -56,7 +55,7 @@ func main() {
 	var records int
 	flag.IntVar(&o.rounds, "rounds", 1, "how often everything runs")
 	flag.IntVar(&records, "records", 50_000, "records that franz-go's chains of groups move, three times for each balancer")
-	flag.DurationVar(&o.kill, "kill", 0, "kill the broker with SIGKILL this often while the tests run, and start it again on its port and directory")
+	flag.DurationVar(&o.kill, "kill", 0, "kill the broker with SIGKILL this often while the tests run, three times and after a minute again, and start it on its port and directory")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match, as of go test")
 	flag.StringVar(&o.suites, "suites", "kgo,kafka_tests", "what to run")
 	flag.BoolVar(&o.keep, "keep", false, "keep the output of rounds without failures too")

@@ -22,7 +22,7 @@ type result struct {
 	passed  int
 	failed  map[string]string // name to output
 	skipped map[string]string // name to reason
-	gaveUp  map[string]string // name to output: failed, by nothing but the client's own patience
+	gaveUp  map[string]string // name to output: failed by what no broker can spare its client
 }
 
 func (r *result) String() string {

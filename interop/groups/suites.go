@@ -25,9 +25,9 @@ func kgo(records int) suite {
 	return suite{
 		name: "kgo",
 		kill: "^(TestGroupETL|TestTxnEtl)$",
-		// A member of a classic group that left during a rebalance is a member again after a kill, in
-		// Kafka as here: what stands in the log is the generation before. The others wait for it until
-		// its session ends, which each kill begins anew, and JoinGroup is tried for that long only.
+		// The test takes the client's report that it has lost its place in a classic group for a
+		// failure. A kill between JoinGroup and the end of SyncGroup brings that about, in Kafka as
+		// here: the log has the generation before, and the next request is answered ILLEGAL_GENERATION.
 		gaveUp: "unable to join group session",
 		wrong:  "saw double offset",
 		prepare: func(dir string) (compiled, error) {
