@@ -29,8 +29,8 @@ var (
 )
 
 const (
-	txnPartitions int32 = 4
-	txnWriters          = 5
+	txnPartitions = int32(4)
+	txnWriters    = 5
 )
 
 // TestTransactions checks transactions from the outside, in the manner of Jepsen's Kafka workload: clients write, abort,

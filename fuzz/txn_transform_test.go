@@ -32,7 +32,8 @@ func (f *transformer) live(ctx context.Context) {
 	id := fmt.Sprintf("transformer-%d", f.process)
 	clientCtx := context.Background()
 	if f.run.next {
-		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true) //nolint:staticcheck // the client's own key
+		//lint:ignore SA1029 the key is the client's
+		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true)
 	}
 	opts := []kgo.Opt{
 		kgo.WithContext(clientCtx), kgo.TransactionalID(id), kgo.TransactionTimeout(5 * time.Second),
