@@ -6,6 +6,38 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 )
 
+// TestReadOfABatchThatDoesNotFit: where the last batch of a segment is larger than the limit, the next segment's must
+// not come in its place.
+func TestReadOfABatchThatDoesNotFit(t *testing.T) {
+	l := mustCreate(t, mustOpen(t, testOptions(vfs.NewMem())), "t-0")
+	for off := int64(0); len(l.Segments()) < 3; off++ {
+		b := spec{base: off, n: 1, value: 50 + 100*int(off*7%5%2), ts: 1000}.build()
+		if _, err := appendAs(l, FromReplica, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	skipped := 0
+	for off := range l.EndOffset() {
+		v, err := l.Read(off, l.EndOffset(), 150, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v == nil {
+			skipped++
+			continue
+		}
+		if v.BaseOffset() != off {
+			t.Errorf("read from offset %d begins at %d", off, v.BaseOffset())
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if skipped == 0 || int64(skipped) == l.EndOffset() {
+		t.Errorf("%d of %d reads are empty", skipped, l.EndOffset())
+	}
+}
+
 func TestAppendReadReopen(t *testing.T) {
 	mem := vfs.NewMem()
 	s := mustOpen(t, testOptions(mem))

@@ -46,6 +46,10 @@ func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, e
 			return nil, errSegmentGone
 		}
 		v, err := l.readSegment(list, i, off, upTo, maxBytes, minOne)
+		full := false
+		if v == nil && err == nil && !minOne && i+1 < len(list) {
+			full, err = l.holds(list, i, off, upTo)
+		}
 		seg.Release()
 		if err != nil {
 			return nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
@@ -53,6 +57,9 @@ func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, e
 		if v != nil {
 			l.store.janitor.used()
 			return v, nil
+		}
+		if full { // what follows must not be taken for what comes next
+			return nil, nil
 		}
 	}
 	return nil, nil
@@ -66,6 +73,15 @@ func (l *Log) readSegment(list segmentList, i int, off, upTo int64, maxBytes int
 		return nil, err
 	}
 	return seg.Read(off, int64(maxBytes), maxPos, minOne)
+}
+
+// holds says whether segment i, which is held, has a batch to be read from off on.
+func (l *Log) holds(list segmentList, i int, off, upTo int64) (bool, error) {
+	v, err := l.readSegment(list, i, off, upTo, 0, true)
+	if v == nil {
+		return false, err
+	}
+	return true, v.Close()
 }
 
 // bound is the position in segment i up to which offsets are below upTo.
