@@ -14,6 +14,7 @@ func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersReq
 		topic := kmsg.NewDescribeProducersResponseTopic()
 		topic.Topic = rt.Topic
 		invalid := invalidTopicName(rt.Topic)
+		unknown := invalid == "" && b.image().Topic(rt.Topic) == nil
 		for _, index := range rt.Partitions {
 			p := kmsg.NewDescribeProducersResponseTopicPartition()
 			p.Partition = index
@@ -22,12 +23,18 @@ func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersReq
 			} else {
 				b.describeProducers(rt.Topic, &p)
 			}
+			if unknown {
+				p.ErrorMessage = &notHosted
+			}
 			topic.Partitions = append(topic.Partitions, p)
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
 	c.reply(resp)
 }
+
+// notHosted is what Kafka says of a topic that does not exist, but not of a partition.
+var notHosted = "This server does not host this topic-partition."
 
 func (b *Broker) describeProducers(topic string, out *kmsg.DescribeProducersResponseTopicPartition) {
 	part, err := b.partitionNamed(topic, out.Partition)

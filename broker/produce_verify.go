@@ -81,7 +81,9 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 				continue
 			}
 			who = txn.Identity{ProducerID: b.ProducerID(), Epoch: b.ProducerEpoch()}
-			guard := partition.Log().BeginVerification(now, who.ProducerID, who.Epoch)
+			guard := partition.Log().BeginVerification(now, commitlog.Begin{
+				ProducerID: who.ProducerID, Epoch: who.Epoch, Sequence: b.BaseSequence(), Adds: p.h.APIVersion >= produceAdds,
+			})
 			if v := &p.parts[i].verified; guard != v.guard {
 				*v = verified{guard: guard}
 			}

@@ -98,7 +98,7 @@ func checkTxnCommit(img *metadata.Image, req *kmsg.TxnOffsetCommitRequest) (unkn
 		}
 	}
 	req.Topics = known
-	return unknown
+	return joinTxnCommitted(nil, unknown)
 }
 
 // joinTxnCommitted puts the answers of the coordinator behind those that it was not asked for, a topic once.
@@ -111,6 +111,7 @@ func joinTxnCommitted(topics, more []kmsg.TxnOffsetCommitResponseTopic) []kmsg.T
 		if i, is := at[t.Topic]; is {
 			topics[i].Partitions = append(topics[i].Partitions, t.Partitions...)
 		} else {
+			at[t.Topic] = len(topics)
 			topics = append(topics, t)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -14,8 +15,9 @@ import (
 // markers written to partitions that this node leads. The answer has each producer once, with the last error of each of
 // its partitions.
 func (b *Broker) handleWriteTxnMarkers(c *call, req *kmsg.WriteTxnMarkersRequest) {
-	r := &markersReply{c: c, codes: map[int64]map[txn.Partition]wire.Code{}}
+	r := &markersReply{c: c, codes: map[int64]map[txn.Partition]markerFate{}}
 	r.left = 1
+	unwritable := b.unwritable(req)
 	for i := range req.Markers {
 		rm := &req.Markers[i]
 		m := &txn.Marker{
@@ -27,10 +29,32 @@ func (b *Broker) handleWriteTxnMarkers(c *call, req *kmsg.WriteTxnMarkersRequest
 			r.mu.Lock()
 			r.left++
 			r.mu.Unlock()
-			b.writeMarker(m, p, func(code wire.Code) { r.put(m.ProducerID, p, code) })
+			if unwritable {
+				r.put(m.ProducerID, p, markerFate{i, wire.UnknownServerError})
+				continue
+			}
+			b.writeMarker(m, p, func(code wire.Code) { r.put(m.ProducerID, p, markerFate{i, code}) })
 		}
 	}
 	r.settle()
+}
+
+// unwritable says that one of the markers cannot be a batch: Kafka fails the whole request then.
+func (b *Broker) unwritable(req *kmsg.WriteTxnMarkersRequest) bool {
+	for i := range req.Markers {
+		m := &req.Markers[i]
+		if m.ProducerID != batch.NoProducerID && m.ProducerEpoch != batch.NoProducerEpoch {
+			continue
+		}
+		for _, t := range m.Topics {
+			for _, p := range t.Partitions {
+				if !b.markers.gone(txn.Partition{Topic: t.Topic, Index: p}) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // markersReply collects the fates of a request's markers.
@@ -38,18 +62,26 @@ type markersReply struct {
 	c     *call
 	mu    sync.Mutex
 	left  int
-	codes map[int64]map[txn.Partition]wire.Code
+	codes map[int64]map[txn.Partition]markerFate
 }
 
-func (r *markersReply) put(producerID int64, p txn.Partition, code wire.Code) {
-	if code == wire.NotLeaderOrFollower && p.Topic != topicConsumerOffsets {
-		code = wire.UnknownTopicOrPartition // as Kafka has it of a partition that is not here
+// markerFate is what became of a marker in a partition; i is its place in the request.
+type markerFate struct {
+	i    int
+	code wire.Code
+}
+
+func (r *markersReply) put(producerID int64, p txn.Partition, f markerFate) {
+	if f.code == wire.NotLeaderOrFollower && p.Topic != topicConsumerOffsets {
+		f.code = wire.UnknownTopicOrPartition // as Kafka has it of a partition that is not here
 	}
 	r.mu.Lock()
 	if r.codes[producerID] == nil {
-		r.codes[producerID] = map[txn.Partition]wire.Code{}
+		r.codes[producerID] = map[txn.Partition]markerFate{}
 	}
-	r.codes[producerID][p] = code
+	if was, ok := r.codes[producerID][p]; !ok || was.i <= f.i {
+		r.codes[producerID][p] = f
+	}
 	r.mu.Unlock()
 	r.settle()
 }
@@ -80,7 +112,7 @@ func (r *markersReply) settle() {
 				n++
 			}
 			out := kmsg.NewWriteTxnMarkersResponseMarkerTopicPartition()
-			out.Partition, out.ErrorCode = p.Index, int16(codes[p])
+			out.Partition, out.ErrorCode = p.Index, int16(codes[p].code)
 			m.Topics[n-1].Partitions = append(m.Topics[n-1].Partitions, out)
 		}
 		resp.Markers = append(resp.Markers, m)

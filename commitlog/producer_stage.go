@@ -188,13 +188,16 @@ func (st *stage) check(e *producerEntry, h *batch.Header, origin Origin) error {
 	if origin == FromReplica {
 		return nil
 	}
-	if origin == FromClient && h.IsTransactional() && !e.inTransaction(h.ProducerEpoch) && !st.verified(h.ProducerID) {
-		return fmt.Errorf("%w: Record was not part of an ongoing transaction", ErrInvalidTxnState)
-	}
 	if h.ProducerEpoch < e.epoch {
 		return staleEpoch(e, h)
 	}
+	if origin == FromClient && h.IsTransactional() && !e.inTransaction(h.ProducerEpoch) && !st.verified(h.ProducerID) {
+		return fmt.Errorf("%w: Record was not part of an ongoing transaction", ErrInvalidTxnState)
+	}
 	if origin == FromClient {
+		if err := st.checkBegin(e, h); err != nil {
+			return err
+		}
 		if err := e.checkSequence(h); err != nil {
 			return err
 		}

@@ -1,5 +1,11 @@
 package commitlog
 
+import (
+	"fmt"
+
+	"github.com/millrace-project/millrace/batch"
+)
+
 // Guard is one verification, with the transaction coordinator, that a producer's transaction goes on and has this
 // partition in it (KIP-890). Without it a batch that was delayed on its way could begin a transaction again after its end,
 // which nobody would ever end.
@@ -16,26 +22,43 @@ const (
 type verification struct {
 	guard   Guard
 	beganMs int64
+	// epoch and lowest are the least sequence that was to be written, of the highest epoch: its batch is the first one
+	// of the transaction. adds says that the producer leaves it to the broker to add partitions.
+	epoch  int16
+	lowest int32
+	adds   bool
+}
+
+// Begin is what the caller of BeginVerification is about to write.
+type Begin struct {
+	ProducerID int64
+	Epoch      int16
+	Sequence   int32
+	Adds       bool // the producer does not add partitions to its transactions itself
 }
 
 // BeginVerification begins to verify a producer's transaction in this partition. It returns MustBeOpen if the transaction
-// is open here; otherwise the caller asks the coordinator. Either guard goes with the append (Entry.Guard), which refuses
+// is open here, or the producer is fenced, which the append tells; otherwise the caller asks the coordinator. Either guard goes with the append (Entry.Guard), which refuses
 // it with ErrInvalidTxnState if the transaction was ended meanwhile.
-func (l *Log) BeginVerification(nowMs, producerID int64, epoch int16) Guard {
+func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.mu.producers
-	if e := p.get(producerID); e.inTransaction(epoch) {
+	if e := p.get(b.ProducerID); e.inTransaction(b.Epoch) || b.Epoch < e.epoch {
 		return MustBeOpen
 	}
-	if v, ok := p.verifications[producerID]; ok {
+	if v, ok := p.verifications[b.ProducerID]; ok {
+		if b.Epoch > v.epoch || b.Epoch == v.epoch && b.Sequence < v.lowest {
+			v.epoch, v.lowest = b.Epoch, b.Sequence
+			p.verifications[b.ProducerID] = v
+		}
 		return v.guard
 	}
 	if p.verifications == nil {
 		p.verifications = map[int64]verification{}
 	}
 	p.lastGuard++
-	p.verifications[producerID] = verification{p.lastGuard, nowMs}
+	p.verifications[b.ProducerID] = verification{guard: p.lastGuard, beganMs: nowMs, epoch: b.Epoch, lowest: b.Sequence, adds: b.Adds}
 	return p.lastGuard
 }
 
@@ -53,6 +76,24 @@ func (st *stage) verified(producerID int64) bool {
 		return false
 	}
 	return st.p.verifications[producerID].guard == st.guard
+}
+
+// checkBegin refuses to begin a transaction by a batch that is not the first one of it: that one was lost on its way, or
+// is tried again. What has begun already is judged by its last sequence.
+func (st *stage) checkBegin(e *producerEntry, h *batch.Header) error {
+	v, ok := st.p.verifications[h.ProducerID]
+	if !ok || v.guard != st.guard || e.inTransaction(h.ProducerEpoch) {
+		return nil
+	}
+	first := v.lowest
+	if v.adds && e.lastSequence() < 0 {
+		first = min(first, 0)
+	}
+	if h.BaseSequence <= first {
+		return nil
+	}
+	return fmt.Errorf("%w: Out of order sequence number for producer %d at offset %d: %d (incoming seq. number), %d (earliest seen sequence)",
+		ErrOutOfOrderSequence, h.ProducerID, h.BaseOffset, h.BaseSequence, first)
 }
 
 // endVerification forgets the guard of a producer that has written: its transaction is open, or was ended.

@@ -40,8 +40,8 @@ func TestVerifiedBatches(t *testing.T) {
 		l.Append(1, 0, []*Entry{&e})
 		return e.Err
 	}
-	first := l.BeginVerification(1, 7, 0)
-	if again := l.BeginVerification(1, 7, 0); again != first || first <= 0 {
+	first := l.BeginVerification(1, Begin{ProducerID: 7})
+	if again := l.BeginVerification(1, Begin{ProducerID: 7}); again != first || first <= 0 {
 		t.Fatalf("guards %d, %d", first, again)
 	}
 	if err := write(0, first+1); !errors.Is(err, ErrInvalidTxnState) {
@@ -50,7 +50,7 @@ func TestVerifiedBatches(t *testing.T) {
 	if err := write(0, first); err != nil {
 		t.Fatal(err)
 	}
-	open := l.BeginVerification(1, 7, 0)
+	open := l.BeginVerification(1, Begin{ProducerID: 7})
 	if open != MustBeOpen {
 		t.Fatalf("of an open transaction: %d", open)
 	}
@@ -65,7 +65,7 @@ func TestVerifiedBatches(t *testing.T) {
 			t.Errorf("guard %d after the end: %v", g, err)
 		}
 	}
-	late := l.BeginVerification(1, 7, 0)
+	late := l.BeginVerification(1, Begin{ProducerID: 7})
 	if err := mark(1, 2); err != nil { // an abort that comes while the verification is under way
 		t.Fatal(err)
 	}
@@ -81,5 +81,43 @@ func TestVerifiedBatches(t *testing.T) {
 	}
 	if err := write(1, Unguarded); errors.Is(err, ErrInvalidTxnState) {
 		t.Errorf("unguarded: %v", err)
+	}
+}
+
+// TestVerifiedSequence: a transaction begins with its first batch, which another one, that is verified while the first
+// is lost or tried again, must not overtake. A producer that is fenced is told so, without a verification.
+func TestVerifiedSequence(t *testing.T) {
+	for name, c := range map[string]struct {
+		begun []Begin
+		seq   int32
+		err   error
+	}{
+		"the first":                  {[]Begin{{Sequence: 5}}, 5, nil},
+		"the second":                 {[]Begin{{Sequence: 5}, {Sequence: 7}}, 7, ErrOutOfOrderSequence},
+		"the first, verified last":   {[]Begin{{Sequence: 7}, {Sequence: 5}}, 5, nil},
+		"of a higher epoch":          {[]Begin{{Sequence: 0}, {Sequence: 5, Epoch: 1}}, 5, nil},
+		"where the broker adds":      {[]Begin{{Sequence: 5, Adds: true}}, 5, ErrOutOfOrderSequence},
+		"the first, the broker adds": {[]Begin{{Sequence: 0, Adds: true}}, 0, nil},
+	} {
+		l := mustCreate(t, mustOpen(t, testOptions(vfs.NewMem())), "t-0")
+		var guard Guard
+		var epoch int16
+		for _, b := range c.begun {
+			b.ProducerID, b.Epoch = 7, b.Epoch+1
+			guard, epoch = l.BeginVerification(1, b), b.Epoch
+		}
+		e := Entry{Data: spec{n: 1, value: 10, pid: 7, epoch: -1, pepoch: epoch, seq: c.seq, txn: true}.build(), Guard: guard}
+		l.Append(1, 0, []*Entry{&e})
+		if !errors.Is(e.Err, c.err) {
+			t.Errorf("%s: %v, not %v", name, e.Err, c.err)
+		}
+		if c.err != nil {
+			continue
+		}
+		late := Entry{Data: spec{n: 1, value: 10, pid: 7, epoch: -1, pepoch: epoch - 1, txn: true}.build(), Guard: l.BeginVerification(1, Begin{ProducerID: 7, Epoch: epoch - 1})}
+		l.Append(1, 0, []*Entry{&late})
+		if late.Guard != MustBeOpen || !errors.Is(late.Err, ErrInvalidProducerEpoch) {
+			t.Errorf("%s: of an epoch before: guard %d, %v", name, late.Guard, late.Err)
+		}
 	}
 }

@@ -28,14 +28,14 @@ func (c *Coordinator) List(req *kmsg.ListTransactionsRequest, done func(*kmsg.Li
 		f.olderMs = req.DurationFilterMillis
 	}
 	for _, s := range req.StateFilters {
-		if !slices.Contains(stateNames[:], s) {
+		if !slices.Contains(stateNames[:], s) && !slices.Contains(resp.UnknownStateFilters, s) {
 			resp.UnknownStateFilters = append(resp.UnknownStateFilters, s)
 		}
 	}
 	if p := req.TransactionalIDPattern; p != nil && *p != "" {
 		var err error
 		if f.pattern, err = regexp.Compile(`\A(?:` + *p + `)\z`); err != nil {
-			resp.ErrorCode = int16(wire.InvalidRegularExpression)
+			resp.ErrorCode, resp.UnknownStateFilters = int16(wire.InvalidRegularExpression), nil
 			done(resp)
 			return
 		}
