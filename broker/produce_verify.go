@@ -87,7 +87,11 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 			if v := &p.parts[i].verified; guard != v.guard {
 				*v = verified{guard: guard}
 			}
-			if guard != commitlog.MustBeOpen {
+			switch guard {
+			case commitlog.MustBeOpen:
+			case commitlog.Fenced:
+				p.parts[i].verified.code = wire.ProducerFenced
+			default:
 				need = append(need, i)
 			}
 		}

@@ -50,14 +50,23 @@ func (b *Broker) handleTxnOffsetCommit(c *call, req *kmsg.TxnOffsetCommitRequest
 // verifyOffsets asks the transaction coordinator for the group's partition.
 func (b *Broker) verifyOffsets(version int16, req *kmsg.TxnOffsetCommitRequest, p txn.Partition, done func(wire.Code)) {
 	who := txn.Identity{ProducerID: req.ProducerID, Epoch: req.ProducerEpoch}
+	verifies := version >= 5 || b.verifiesPartitions()
 	switch {
+	case verifies && b.isFenced(p, who):
+		done(wire.ProducerFenced)
 	case version >= 5:
 		b.txns.AddPartitions(req.TransactionalID, who, []txn.Partition{p}, transactionVersion, done)
-	case !b.verifiesPartitions():
+	case !verifies:
 		done(wire.None)
 	default:
 		b.txns.Verify(req.TransactionalID, who, []txn.Partition{p}, func(codes []wire.Code) { done(codes[0]) })
 	}
+}
+
+// isFenced says whether the partition knows a newer epoch of the producer: then nobody needs to be asked.
+func (b *Broker) isFenced(p txn.Partition, who txn.Identity) bool {
+	part, err := b.partitionNamed(p.Topic, p.Index)
+	return err == nil && part.Log().IsFenced(who.ProducerID, who.Epoch)
 }
 
 // offsetsVerifyCode is what a commit is told of a verification that failed.

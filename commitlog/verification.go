@@ -16,6 +16,8 @@ const (
 	Unguarded Guard = 0
 	// MustBeOpen is the guard of a batch whose transaction was open when it was asked for.
 	MustBeOpen Guard = -1
+	// Fenced is the guard of a producer whose epoch is not the newest: it may write nothing.
+	Fenced Guard = -2
 )
 
 // verification is one that was begun and has not led to a batch.
@@ -38,13 +40,17 @@ type Begin struct {
 }
 
 // BeginVerification begins to verify a producer's transaction in this partition. It returns MustBeOpen if the transaction
-// is open here, or the producer is fenced, which the append tells; otherwise the caller asks the coordinator. Either guard goes with the append (Entry.Guard), which refuses
+// is open here, and Fenced if it must not be; otherwise the caller asks the coordinator. Either guard goes with the append (Entry.Guard), which refuses
 // it with ErrInvalidTxnState if the transaction was ended meanwhile.
 func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.mu.producers
-	if e := p.get(b.ProducerID); e.inTransaction(b.Epoch) || b.Epoch < e.epoch {
+	e := p.get(b.ProducerID)
+	switch {
+	case b.Epoch < e.epoch:
+		return Fenced
+	case e.inTransaction(b.Epoch):
 		return MustBeOpen
 	}
 	if v, ok := p.verifications[b.ProducerID]; ok {
@@ -62,6 +68,14 @@ func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	return p.lastGuard
 }
 
+// IsFenced says whether another producer has a higher epoch under this id.
+func (l *Log) IsFenced(producerID int64, epoch int16) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.mu.producers.get(producerID)
+	return epoch < e.epoch
+}
+
 // inTransaction says whether the producer has a transaction open in that epoch.
 func (e *producerEntry) inTransaction(epoch int16) bool {
 	return e.txnFirstOffset >= 0 && e.epoch == epoch
@@ -72,7 +86,7 @@ func (st *stage) verified(producerID int64) bool {
 	switch st.guard {
 	case Unguarded:
 		return true
-	case MustBeOpen:
+	case MustBeOpen, Fenced:
 		return false
 	}
 	return st.p.verifications[producerID].guard == st.guard
