@@ -23,7 +23,9 @@ type Batch struct {
 	Producer   string // label of an InitProducerId; "" = none
 	Epoch      int16  // added to the producer's epoch
 	Sequence   int32
-	RawSnappy  bool // snappy without the xerial frame
+	Skip       int32                               // added to the sequence that Identity gives
+	Identity   func(s *Side) (int64, int16, int32) // producer id, epoch and sequence in place of those
+	RawSnappy  bool                                // snappy without the xerial frame
 
 	Magic          int8 // 0 = 2
 	Attributes     int16
@@ -88,6 +90,10 @@ func (b *Batch) Encode(s *Side) []byte {
 		if b.NoSequence {
 			seq = -1
 		}
+	}
+	if b.Identity != nil {
+		pid, epoch, seq = b.Identity(s)
+		seq += b.Skip
 	}
 	n := int32(len(b.Records))
 	p := make([]byte, batchHeader, batchHeader+len(payload)+len(b.Tail))

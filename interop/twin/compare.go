@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -124,6 +125,10 @@ func (c *comparer) structs(path, norm string, x, y reflect.Value) string {
 			c.topic = topicOfLabel(c.a.topicLabel(ft.TopicID))
 		}
 	}
+	if r := c.rules[norm+".AbortedTransactions"]; r != nil && r.How == Reached {
+		dropUnreached(x)
+		dropUnreached(y)
+	}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Name == "UnknownTags" || f.Name == "Version" || !f.IsExported() {
@@ -141,6 +146,19 @@ func (c *comparer) structs(path, norm string, x, y reflect.Value) string {
 		}
 	}
 	return ""
+}
+
+// dropUnreached takes out of a partition of a fetch answer the aborted transactions that begin behind
+// its records.
+func dropUnreached(v reflect.Value) {
+	p := v.Addr().Interface().(*kmsg.FetchResponseTopicPartition)
+	end := int64(-1)
+	for b, rest := nextBatch(p.RecordBatches); b != nil; b, rest = nextBatch(rest) {
+		end = int64(binary.BigEndian.Uint64(b)) + int64(binary.BigEndian.Uint32(b[23:]))
+	}
+	p.AbortedTransactions = slices.DeleteFunc(p.AbortedTransactions, func(a kmsg.FetchResponseTopicPartitionAbortedTransaction) bool {
+		return a.FirstOffset > end
+	})
 }
 
 // topicOfLabel takes the name out of "<id of NAME #1>".

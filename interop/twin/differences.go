@@ -25,6 +25,7 @@ const (
 	Served               // an array: what the second side has must be as the first has it
 	Clocked              // the field, unless the Timestamp beside it is recent on both sides
 	Assigned             // an array of topics with partitions: Unordered, or how many partitions where only that is determined
+	Reached              // an array of transactions: those that begin within the records beside it
 	Encoded              // a member's assignment in bytes: what it says, in any order; as Assigned
 )
 
@@ -82,6 +83,29 @@ var Differences = []Difference{
 	{API: "DescribeTopicPartitions", Field: "Topics[].TopicID", How: Labelled, Why: "topic ids are random"},
 
 	{API: "InitProducerID", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+
+	{API: "EndTxn", Field: "ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+	{API: "AddPartitionsToTxn", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "AddPartitionsToTxn", Field: "Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "AddPartitionsToTxn", Field: "Transactions", How: Unordered, Key: "TransactionalID", Why: "each is answered when it is done"},
+	{API: "AddPartitionsToTxn", Field: "Transactions[].Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "AddPartitionsToTxn", Field: "Transactions[].Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "TxnOffsetCommit", Field: "Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "WriteTxnMarkers", Field: "Markers", How: Unordered, Key: "ProducerID", Why: "a Java map's order"},
+	{API: "WriteTxnMarkers", Field: "Markers[].ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+	{API: "WriteTxnMarkers", Field: "Markers[].Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "WriteTxnMarkers", Field: "Markers[].Topics[].Partitions", How: Unordered, Key: "Partition", Why: "a Java map's order"},
+	{API: "ListTransactions", Field: "TransactionStates", How: Unordered, Key: "TransactionalID", Why: "a Java map's order"},
+	{API: "ListTransactions", Field: "TransactionStates[].ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+	{API: "DescribeTransactions", Field: "TransactionStates[].ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+	{API: "DescribeTransactions", Field: "TransactionStates[].StartTimestamp", How: Recent, Why: "the broker's clock"},
+	{API: "DescribeTransactions", Field: "TransactionStates[].Topics", How: Unordered, Key: "Topic", Why: "a Java map's order"},
+	{API: "DescribeTransactions", Field: "TransactionStates[].Topics[].Partitions", How: Unordered, Why: "a Java set's order"},
+	{API: "DescribeProducers", Field: "Topics[].Partitions[].ActiveProducers", How: Unordered, Key: "ProducerID", Why: "a Java map's order"},
+	{API: "DescribeProducers", Field: "Topics[].Partitions[].ActiveProducers[].ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
+	{API: "DescribeProducers", Field: "Topics[].Partitions[].ActiveProducers[].LastTimestamp", How: Recent, Why: "a marker has the broker's clock"},
+	{API: "Fetch", Field: "Topics[].Partitions[].AbortedTransactions", How: Reached, Why: "Kafka also names some that begin behind the records, as far as an entry of its offset index reaches"},
+	{API: "Fetch", Field: "Topics[].Partitions[].AbortedTransactions[].ProducerID", How: Labelled, Why: "producer ids come from each broker's own blocks"},
 
 	{API: "FindCoordinator", Field: "Port", How: Ignored, Why: "each broker's own address"},
 	{API: "FindCoordinator", Field: "Coordinators[].Port", How: Ignored, Why: "each broker's own address"},

@@ -24,6 +24,8 @@ type Step struct {
 	Learn    func(s *Side, resp kmsg.Response) // takes what later requests need out of the answer
 	Deferred bool                              // the answer is not waited for: a later step collects it
 	Collect  []int                             // connections whose answers are due now, in the order of reading
+	Alone    bool                              // no other sequence does such a step at the same time
+	Insist   bool                              // CONCURRENT_TRANSACTIONS is no answer: the request is sent again
 	Counted  bool                              // which partitions a member is assigned is not determined, how many are is
 }
 
@@ -50,7 +52,11 @@ type generator struct {
 
 	groups      []*group
 	groupTopics []*topic // only groups use them, nothing else changes them
-	ends        []int    // the number of steps after each move: there nothing is under way
+	txns        []*txnProducer
+	txnTopics   []*topic           // only transactions use them
+	asked       map[partition]bool // has seen a batch of a transaction that was refused, or others of its producer
+	outsiders   []string           // labels of producers without a transactional id
+	ends        []int              // the number of steps after each move: there nothing is under way
 }
 
 type session struct {
@@ -78,9 +84,9 @@ type sent struct {
 }
 
 // generate draws the steps of one sequence. The same seed and number give the same steps. Only
-// moves whose name begins with only are drawn.
-func generate(seed uint64, number int, only string) *generator {
-	g := &generator{r: rand.New(rand.NewPCG(seed, uint64(number))), prefix: fmt.Sprintf("tw%d-%d", seed, number)}
+// moves whose name begins with only are drawn. tag becomes a part of all names.
+func generate(seed uint64, number int, only, tag string) *generator {
+	g := &generator{r: rand.New(rand.NewPCG(seed, uint64(number))), prefix: fmt.Sprintf("tw%s%d-%d", tag, seed, number), asked: map[partition]bool{}}
 	g.createGood()
 	length := 10 + g.r.IntN(20)
 	for range length {
@@ -94,7 +100,7 @@ func generate(seed uint64, number int, only string) *generator {
 func (g *generator) half() int { return g.ends[len(g.ends)/2] }
 
 // allTopics are those that the sequence has created.
-func (g *generator) allTopics() []*topic { return append(slices.Clone(g.topics), g.groupTopics...) }
+func (g *generator) allTopics() []*topic { return slices.Concat(g.topics, g.groupTopics, g.txnTopics) }
 
 // moves with their weights: the main path most often, each rare corner often enough that a
 // thousand sequences come by it at every version.
@@ -136,6 +142,18 @@ var moves = []struct {
 	{14, "groupShow", (*generator).groupShow},
 	{5, "groupDelete", (*generator).groupDelete},
 	{5, "groupConfigs", (*generator).groupConfigs},
+	{7, "txnInit", (*generator).txnInit},
+	{8, "txnAdd", (*generator).txnAdd},
+	{12, "txnProduce", (*generator).txnProduce},
+	{9, "txnProduceWrong", (*generator).txnProduceWrong},
+	{7, "txnOffsets", (*generator).txnOffsets},
+	{6, "txnOffsetsWrong", (*generator).txnOffsetsWrong},
+	{10, "txnEnd", (*generator).txnEnd},
+	{6, "txnEndWrong", (*generator).txnEndWrong},
+	{1, "txnTimesOut", (*generator).txnTimesOut},
+	{6, "txnShow", (*generator).txnShow},
+	{7, "txnRead", (*generator).txnRead},
+	{5, "txnMarkers", (*generator).txnMarkers},
 }
 
 func (g *generator) pick(only string) {

@@ -176,21 +176,26 @@ func (g *generator) groupTopic(gr *group, partitions int32) *topic {
 	t := &topic{name: fmt.Sprintf("%s-gt%d", g.prefix, len(g.groupTopics)), partitions: partitions}
 	g.groupTopics = append(g.groupTopics, t)
 	gr.topics = append(gr.topics, t)
+	g.createOwn(t)
+	return t
+}
+
+// createOwn creates a topic that one kind of move has for itself.
+func (g *generator) createOwn(t *topic) {
 	g.request("CreateTopics", g.version(2, 7), func(*Side) kmsg.Request {
 		req := kmsg.NewPtrCreateTopicsRequest()
 		req.TimeoutMillis = 10_000
 		rt := kmsg.NewCreateTopicsRequestTopic()
-		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.name, partitions, 1
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.name, t.partitions, 1
 		req.Topics = append(req.Topics, rt)
 		return req
 	})
 	g.settle("wait for "+t.name, func(s *Side) error {
-		if err := s.AwaitTopic(t.name, partitions); err != nil {
+		if err := s.AwaitTopic(t.name, t.partitions); err != nil {
 			return err
 		}
 		return s.coordinatorKnows()
 	})
-	return t
 }
 
 // ask adds a step of one request on the member's own connection.

@@ -46,7 +46,9 @@ func (p produce) build(s *Side) kmsg.Request {
 }
 
 func (g *generator) produced(name string, p produce) *Step {
-	return g.request("Produce "+name, p.version, p.build)
+	st := g.request("Produce "+name, p.version, p.build)
+	st.Alone = p.txnID != nil // see txnCommitOf
+	return st
 }
 
 // baseMs is the time of the records: long ago, so that it is never taken for the broker's clock.

@@ -23,6 +23,7 @@ type Options struct {
 	Sequences int
 	Workers   int                                  // sequences at a time; 4 when 0
 	Only      string                               // the moves to draw, by the beginning of their names; all when empty
+	Tag       string                               // a part of all names: transactional ids stay, so a run that is had again at the same brokers needs another
 	Log       func(format string, args ...any)     // nil = silent
 	Between   func() error                         // called when all sequences are half done; nil = they run in one go
 	LeaveOut  func(step string) bool               // steps not to ask, by name; nil = ask all
@@ -52,8 +53,11 @@ func Run(first, second [2]string, o Options) (*Report, error) {
 		o.Workers = 4
 	}
 	var all []*sequence
+	alone := new(sync.Mutex)
 	for n := range o.Sequences {
-		all = append(all, newSequence(first, second, o, o.From+n))
+		s := newSequence(first, second, o, o.From+n)
+		s.alone = alone
+		all = append(all, s)
 	}
 	r := &Report{Covered: map[[2]int16]int{}, NamedSeen: map[string]int{}}
 	if o.Between == nil {
@@ -166,13 +170,14 @@ type sequence struct {
 	covered  map[[2]int16]int
 	named    map[string]int
 	pending  map[int]sentStep // by connection: asked and not yet collected
+	alone    *sync.Mutex      // of all sequences: held in steps that are to be alone
 	over     bool             // all steps are done, or one has differed
 	cleaned  bool
 }
 
 func newSequence(first, second [2]string, o Options, n int) *sequence {
 	return &sequence{a: NewSide(first[0], first[1]), b: NewSide(second[0], second[1]), o: o, number: n,
-		gen: generate(o.Seed, n, o.Only), covered: map[[2]int16]int{}, named: map[string]int{}, pending: map[int]sentStep{}}
+		gen: generate(o.Seed, n, o.Only, o.Tag), covered: map[[2]int16]int{}, named: map[string]int{}, pending: map[int]sentStep{}}
 }
 
 // sentStep is a step whose requests have gone out to both sides.
@@ -187,6 +192,7 @@ var readOnly = map[kmsg.Key]bool{
 	kmsg.ApiVersions: true, kmsg.Metadata: true, kmsg.ListOffsets: true, kmsg.OffsetForLeaderEpoch: true, kmsg.DescribeConfigs: true,
 	kmsg.DescribeCluster: true, kmsg.DescribeTopicPartitions: true, kmsg.FindCoordinator: true,
 	kmsg.DescribeGroups: true, kmsg.ConsumerGroupDescribe: true, kmsg.ListGroups: true, kmsg.OffsetFetch: true, kmsg.ListConfigResources: true,
+	kmsg.ListTransactions: true, kmsg.DescribeTransactions: true, kmsg.DescribeProducers: true,
 }
 
 // run stops at the first difference in what changes the broker: what follows would only be its consequences.
@@ -194,7 +200,9 @@ func (s *sequence) run(from, to int) error {
 	defer s.a.Close()
 	defer s.b.Close()
 	if from > 0 {
-		if errA, errB := both(s.a, s.b, func(d *Side) error { return errors.Join(d.awaitTopics(s.gen.allTopics()), d.awaitGroups()) }); errA != nil || errB != nil {
+		if errA, errB := both(s.a, s.b, func(d *Side) error {
+			return errors.Join(d.awaitTopics(s.gen.allTopics()), d.awaitGroups(), d.awaitTxns())
+		}); errA != nil || errB != nil {
 			return fmt.Errorf("after the restart: %w", errors.Join(errA, errB))
 		}
 	}
@@ -209,7 +217,7 @@ func (s *sequence) run(from, to int) error {
 			s.o.Log("sequence %d step %d took %v: %s", s.number, i, d, st.Name)
 		}
 		if err != nil {
-			_, _ = both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.allTopics(), s.gen.groups) }) // so that the sequence can be had again
+			_, _ = both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen) }) // so that the sequence can be had again
 			return fmt.Errorf("step %d %s: %w", i, st.Name, err)
 		}
 		s.over = !goOn
@@ -221,7 +229,7 @@ func (s *sequence) run(from, to int) error {
 		return nil
 	}
 	s.over, s.cleaned = true, true
-	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen.allTopics(), s.gen.groups) })
+	errA, errB := both(s.a, s.b, func(d *Side) error { return d.cleanUp(s.gen) })
 	if errA != nil {
 		return errA
 	}
@@ -248,6 +256,10 @@ func (s *sequence) step(i int, st *Step) (bool, error) {
 	}
 	if st.Collect != nil {
 		return s.collect(st.Collect)
+	}
+	if st.Alone {
+		s.alone.Lock()
+		defer s.alone.Unlock()
 	}
 	out := sentStep{number: i, step: st, calls: map[*Side][]Call{}}
 	var mu sync.Mutex
@@ -293,6 +305,9 @@ func (s *sequence) receive(out sentStep) (bool, error) {
 	var mu sync.Mutex
 	errA, errB := both(s.a, s.b, func(d *Side) error {
 		as, err := d.link(st.Conn).answers(out.calls[d])
+		if st.Insist {
+			as, err = d.insist(st.Conn, out.calls[d], as, err)
+		}
 		for j := range as {
 			if as[j].Response != nil && as[j].Err == nil {
 				d.learn(as[j].Response, st.Label)
@@ -369,6 +384,11 @@ func (s *sequence) own(resp kmsg.Response) {
 		r.Groups = slices.DeleteFunc(r.Groups, func(l kmsg.ListGroupsResponseGroup) bool { return !ours(l.Group) })
 		if len(r.Groups) == 0 {
 			r.Groups = nil
+		}
+	case *kmsg.ListTransactionsResponse:
+		r.TransactionStates = slices.DeleteFunc(r.TransactionStates, func(t kmsg.ListTransactionsResponseTransactionState) bool { return !ours(t.TransactionalID) })
+		if len(r.TransactionStates) == 0 {
+			r.TransactionStates = nil
 		}
 	case *kmsg.ListConfigResourcesResponse:
 		r.ConfigResources = slices.DeleteFunc(r.ConfigResources, func(c kmsg.ListConfigResourcesResponseConfigResource) bool {

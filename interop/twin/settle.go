@@ -138,8 +138,11 @@ func (s *Side) settleConfigs(topic string, mark int) error {
 	return err
 }
 
-// cleanUp removes the sequence's topics, groups and fetch sessions, so that both brokers stay small.
-func (s *Side) cleanUp(topics []*topic, groups []*group) error {
+// cleanUp removes the sequence's topics, groups, transactions and fetch sessions, so that both brokers stay small.
+func (s *Side) cleanUp(g *generator) error {
+	if err := s.endTxns(g.txns); err != nil {
+		return err
+	}
 	for _, id := range s.openSessions() {
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(12)
@@ -148,13 +151,13 @@ func (s *Side) cleanUp(topics []*topic, groups []*group) error {
 			return err
 		}
 	}
-	if err := s.removeGroups(groups); err != nil {
+	if err := s.removeGroups(g.groups); err != nil {
 		return err
 	}
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	req.SetVersion(5)
 	req.TimeoutMillis = 10_000
-	for _, t := range topics {
+	for _, t := range g.allTopics() {
 		req.TopicNames = append(req.TopicNames, t.name)
 	}
 	_, err := s.Ask(req)

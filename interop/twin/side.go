@@ -26,6 +26,9 @@ type Side struct {
 		gen       map[string]int
 		producers map[string]producer // by the sequence's own label
 		producer  map[int64]string
+		former    map[string]producer // what a producer was before, by label
+		sequences map[sequenceKey]int32
+		repeated  sequenceAt
 		sessions  map[string]int32
 		session   map[int32]string
 		members   map[string]*groupMember // by the sequence's own label
@@ -43,6 +46,7 @@ func NewSide(name, addr string) *Side {
 	s := &Side{Name: name, Addr: addr, links: map[int]*link{}}
 	s.mu.topicID, s.mu.topicName, s.mu.gen = map[string][16]byte{}, map[[16]byte]string{}, map[string]int{}
 	s.mu.producers, s.mu.producer = map[string]producer{}, map[int64]string{}
+	s.mu.former, s.mu.sequences = map[string]producer{}, map[sequenceKey]int32{}
 	s.mu.sessions, s.mu.session = map[string]int32{}, map[int32]string{}
 	s.mu.members, s.mu.memberIDs = map[string]*groupMember{}, map[string]string{}
 	return s
@@ -157,7 +161,11 @@ func (s *Side) learnProducer(label string, id int64, epoch int16) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.producers[label] = producer{id, epoch}
+	p := producer{id, epoch}
+	if was, ok := s.mu.producers[label]; ok && was != p {
+		s.mu.former[label] = was
+	}
+	s.mu.producers[label] = p
 	if s.mu.producer[id] == "" {
 		s.mu.producer[id] = "<producer " + label + ">"
 	}
@@ -262,6 +270,10 @@ func (s *Side) learn(resp kmsg.Response, label string) {
 			}
 		}
 	case *kmsg.InitProducerIDResponse:
+		if r.ErrorCode == 0 && label != "" {
+			s.learnProducer(label, r.ProducerID, r.ProducerEpoch)
+		}
+	case *kmsg.EndTxnResponse:
 		if r.ErrorCode == 0 && label != "" {
 			s.learnProducer(label, r.ProducerID, r.ProducerEpoch)
 		}

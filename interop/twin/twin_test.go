@@ -27,6 +27,7 @@ var (
 	first     = flag.String("first", "", "address of a running Kafka to use")
 	second    = flag.String("second", "", "address of a running broker to compare with it")
 	only      = flag.String("only", "", "draw only the moves whose name begins so: group, groupClassic, fetch …")
+	tag       = flag.String("tag", "", "a part of all names: another one for each run at brokers that were given")
 	trace     = flag.Bool("steps", false, "print the steps of the sequences and the first side's answers")
 )
 
@@ -40,6 +41,7 @@ var oracleProperties = []string{
 	"group.max.size=4", "group.min.session.timeout.ms=500",
 	"group.consumer.max.size=4", "group.consumer.min.session.timeout.ms=1000", "group.consumer.session.timeout.ms=600000", "group.consumer.max.session.timeout.ms=900000",
 	"group.consumer.min.heartbeat.interval.ms=100",
+	"transaction.abort.timed.out.transaction.cleanup.interval.ms=200",
 }
 
 func startKafka(t *testing.T, dir string, port int) *process.Broker {
@@ -140,7 +142,7 @@ var stopped = map[*process.Broker]bool{}
 
 func compare(t *testing.T, a, b [2]string, o Options) {
 	t.Helper()
-	o.Seed, o.From, o.Log, o.Only, o.Steps = *seed, *from, t.Logf, *only, *trace
+	o.Seed, o.From, o.Log, o.Only, o.Tag, o.Steps = *seed, *from, t.Logf, *only, *tag, *trace
 	for _, s := range [][2]string{a, b} {
 		if err := warmUp(s); err != nil {
 			t.Fatal(err)
@@ -174,6 +176,8 @@ func uncovered(r *Report) []string {
 		kmsg.JoinGroup: {0, 9}, kmsg.SyncGroup: {0, 5}, kmsg.Heartbeat: {0, 4}, kmsg.LeaveGroup: {0, 5}, kmsg.DescribeGroups: {0, 6}, kmsg.ListGroups: {0, 5},
 		kmsg.DeleteGroups: {0, 2}, kmsg.OffsetCommit: {2, 10}, kmsg.OffsetFetch: {1, 10}, kmsg.OffsetDelete: {0, 0},
 		kmsg.ConsumerGroupHeartbeat: {0, 1}, kmsg.ConsumerGroupDescribe: {0, 1},
+		kmsg.AddPartitionsToTxn: {0, 5}, kmsg.AddOffsetsToTxn: {0, 4}, kmsg.EndTxn: {0, 5}, kmsg.TxnOffsetCommit: {0, 5}, kmsg.WriteTxnMarkers: {1, 2},
+		kmsg.DescribeTransactions: {0, 0}, kmsg.ListTransactions: {0, 2}, kmsg.DescribeProducers: {0, 0},
 	}
 	var out []string
 	for key, r2 := range ranges {
