@@ -63,7 +63,7 @@ func startProcessAt(t *testing.T, listen, bin, dir, logPath string, settings ...
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(90 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
