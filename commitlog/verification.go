@@ -48,7 +48,7 @@ func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	p := l.mu.producers
 	e := p.get(b.ProducerID)
 	switch {
-	case b.Epoch < e.epoch:
+	case e.hasNewer(b.Epoch):
 		return Fenced
 	case e.inTransaction(b.Epoch):
 		return MustBeOpen
@@ -73,7 +73,12 @@ func (l *Log) IsFenced(producerID int64, epoch int16) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.mu.producers.get(producerID)
-	return epoch < e.epoch
+	return e.hasNewer(epoch)
+}
+
+// hasNewer says whether the producer is known, by a higher epoch.
+func (e *producerEntry) hasNewer(epoch int16) bool {
+	return e.epoch != batch.NoProducerEpoch && epoch < e.epoch
 }
 
 // inTransaction says whether the producer has a transaction open in that epoch.
