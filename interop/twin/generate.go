@@ -54,7 +54,7 @@ type generator struct {
 	groupTopics []*topic // only groups use them, nothing else changes them
 	txns        []*txnProducer
 	txnTopics   []*topic           // only transactions use them
-	asked       map[partition]bool // has seen a batch of a transaction that was refused, or others of its producer
+	asked       map[partition]bool // has been sent a batch of a transaction
 	outsiders   []string           // labels of producers without a transactional id
 	ends        []int              // the number of steps after each move: there nothing is under way
 }

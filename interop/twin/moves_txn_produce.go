@@ -32,7 +32,7 @@ func (g *generator) txnProduced(p *txnProducer, ps []partition, w who, id string
 		}
 	}
 	for _, at := range ps {
-		g.asked[at] = g.asked[at] || w.name != "right" || id != p.label || len(change) > 0
+		g.asked[at] = true
 	}
 	pr := produce{version: version, acks: one[int16](g, -1, -1, 1), timeout: 1500, txnID: &id}
 	for _, at := range ps {
@@ -50,8 +50,8 @@ func (g *generator) txnProduced(p *txnProducer, ps []partition, w who, id string
 	return st
 }
 
-// unasked draws a partition for a batch outside of a transaction if one of these has seen a batch that was
-// refused: Kafka keeps the verification that was begun for it, and judges all of the producer's batches by it.
+// unasked draws a partition for a batch outside of a transaction if one of these has seen a batch of one:
+// where that was refused, Kafka keeps the verification that was begun for it, and judges all of the producer's batches by it.
 func (g *generator) unasked(ps []partition) []partition {
 	out := ps
 	for _, at := range ps {
@@ -137,8 +137,7 @@ func (g *generator) txnProduceWrong() {
 	case 4:
 		g.txnProduced(p, ps, p.right(), p.label, version, "a gap", func(b *Batch) { b.Skip = one[int32](g, 3, 1, 1<<20) })
 	case 5:
-		ps = g.unasked(ps)
-		g.txnProduced(p, ps, p.right(), p.label, version, "not transactional", func(b *Batch) { b.Attributes &^= transactionalBit })
+		g.txnProduced(p, g.unasked(ps), p.right(), p.label, version, "not transactional", func(b *Batch) { b.Attributes &^= transactionalBit })
 	case 6:
 		g.txnProduced(p, ps, p.right(), p.label, version, "control batch", func(b *Batch) { b.Attributes |= 1 << 5 })
 	case 7:
