@@ -40,7 +40,7 @@ func TestRandomProducers(t *testing.T) {
 func randomProducers(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	r := newRig(t)
-	r.version = 1 + int16(seed%2)
+	r.version.Store(1 + int32(seed%2))
 	clients := make([]*client, 6)
 	for i := range clients {
 		clients[i] = &client{id: fmt.Sprint("id", i%3)}
@@ -101,11 +101,11 @@ func step(r *rig, rng *rand.Rand, c *client, promise func(Identity, verdict)) {
 			return
 		}
 		commit := rng.IntN(2) == 0
-		a := r.end(c.id, c.who, commit, r.version)
+		a := r.end(c.id, c.who, commit, int16(r.version.Load()))
 		switch a.code {
 		case wire.None:
 			marked := c.who
-			if r.version >= epochBump {
+			if r.version.Load() >= epochBump {
 				marked.Epoch++
 				c.who = a.Identity
 			}
@@ -121,7 +121,7 @@ func step(r *rig, rng *rand.Rand, c *client, promise func(Identity, verdict)) {
 // note notes a promise. Before epochs were raised, one identity has many transactions, and only that the markers come
 // can be asked of it.
 func note(r *rig, marked Identity, c *client, commit bool, promise func(Identity, verdict)) {
-	if r.version < epochBump {
+	if r.version.Load() < epochBump {
 		return
 	}
 	promise(marked, verdict{commit, c.open})
@@ -134,7 +134,7 @@ func check(t *testing.T, seed uint64, r *rig, promised map[Identity]verdict) {
 			got[m.Identity] = map[Partition]bool{}
 		}
 		for _, p := range m.Partitions {
-			if was, ok := got[m.Identity][p]; ok && was != m.Commit && r.version >= epochBump {
+			if was, ok := got[m.Identity][p]; ok && was != m.Commit && r.version.Load() >= epochBump {
 				t.Errorf("seed %d: %v has both markers in %v", seed, m.Identity, p)
 			}
 			got[m.Identity][p] = m.Commit

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,10 +105,10 @@ type rig struct {
 	cfg     Config
 	log     *diskLog
 	c       *Coordinator
-	version int16
+	version atomic.Int32 // transaction.version
 	nextID  int64
 	epoch   int32
-	hold    bool // markers stay unwritten
+	hold    atomic.Bool // markers stay unwritten
 	mu      sync.Mutex
 	markers []Marker
 	alive   int // of the coordinator: markers of an earlier one do not come back
@@ -115,9 +116,10 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{
-		t: t, log: &diskLog{delay: time.Millisecond}, version: 2, nextID: 100,
+		t: t, log: &diskLog{delay: time.Millisecond}, nextID: 100,
 		cfg: Config{MaxTimeoutMs: 900_000, ExpirationMs: 604_800_000, ExpiryCheckMs: 3_600_000},
 	}
+	r.version.Store(2)
 	r.start()
 	return r
 }
@@ -125,7 +127,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) start() {
 	r.epoch++
 	r.c = New(Options{
-		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() }, Version: func() int16 { return r.version }, Markers: r,
+		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() }, Version: func() int16 { return int16(r.version.Load()) }, Markers: r,
 		ProducerID: func(done func(int64, error)) { r.nextID++; done(r.nextID, nil) },
 	})
 	r.c.SetPartitions(1)
@@ -148,7 +150,7 @@ func (r *rig) Write(m Marker, done func(error)) {
 	r.mu.Lock()
 	alive := r.alive
 	r.mu.Unlock()
-	if r.hold {
+	if r.hold.Load() {
 		return
 	}
 	time.AfterFunc(time.Millisecond, func() {
@@ -176,7 +178,7 @@ func (r *rig) init(id string, expected *Identity) answered {
 
 func (r *rig) add(id string, p Identity, ps ...Partition) wire.Code {
 	out := make(chan wire.Code, 1)
-	r.c.AddPartitions(id, p, ps, r.version, func(c wire.Code) { out <- c })
+	r.c.AddPartitions(id, p, ps, int16(r.version.Load()), func(c wire.Code) { out <- c })
 	return <-out
 }
 
@@ -203,6 +205,13 @@ func (r *rig) state(id string) string {
 		return coordinator.Decision[Record]{Then: func(error) { out <- text }}
 	}, func(err error) { out <- err.Error() })
 	return <-out
+}
+
+// failAppend has the next append fail.
+func (r *rig) failAppend(err error) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.refuse = err
 }
 
 // put sets the state of an id as its record says.

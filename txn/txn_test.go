@@ -11,7 +11,7 @@ import (
 
 func TestLifeBeforeEpochBump(t *testing.T) {
 	inBubble(t, func(r *rig) {
-		r.version = 1
+		r.version.Store(1)
 		a := r.init("x", nil)
 		r.expect("init", a, "101/0 NONE")
 		r.expect("end of nothing", r.end("x", a.Identity, true, 0).code, wire.InvalidTxnState)
@@ -63,10 +63,10 @@ func TestFencedIsNotTakenForTriedAgain(t *testing.T) {
 			a := r.init("x", nil)
 			b := r.init("x", nil)
 			r.expect("the second", b, "101/1 NONE")
-			r.version = 1
+			r.version.Store(1)
 			r.expect("its add", r.add("x", b.Identity, p0), wire.None)
 			r.expect("its end", r.end("x", b.Identity, commit, 0), "-1/-1 NONE")
-			r.version = 2
+			r.version.Store(2)
 			r.state("x")
 			r.expect("the end of the first", r.end("x", a.Identity, commit, 2), "-1/-1 PRODUCER_FENCED")
 			r.restart(0)
@@ -79,7 +79,7 @@ func TestWhilePrepared(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a := r.init("x", nil)
 		r.add("x", a.Identity, p0)
-		r.hold = true
+		r.hold.Store(true)
 		b := r.end("x", a.Identity, true, 2)
 		r.expect("commit", b.code, wire.None)
 		r.expect("state", r.state("x"), "PrepareCommit 101/1")
@@ -89,7 +89,7 @@ func TestWhilePrepared(t *testing.T) {
 		r.expect("abort", r.end("x", a.Identity, false, 2).code, wire.ConcurrentTransactions)
 		r.expect("the end of the next one", r.end("x", b.Identity, false, 2).code, wire.ConcurrentTransactions)
 		r.expect("another's add", r.add("x", Identity{7, 7}, p0), wire.ConcurrentTransactions)
-		r.hold = false
+		r.hold.Store(false)
 		r.restart(0)
 		r.expect("state after a restart", r.state("x"), "CompleteCommit 101/1")
 		r.expect("marker's coordinator epoch", r.markers[0].CoordinatorEpoch, 2)
@@ -100,7 +100,7 @@ func TestWhilePrepared(t *testing.T) {
 func TestFencing(t *testing.T) {
 	for _, version := range []int16{1, 2} {
 		inBubble(t, func(r *rig) {
-			r.version = version
+			r.version.Store(int32(version))
 			a := r.init("x", nil)
 			r.add("x", a.Identity, p0)
 			r.expect("init over an open transaction", r.init("x", nil), "-1/-1 CONCURRENT_TRANSACTIONS")
@@ -140,10 +140,10 @@ func TestEpochsUsedUp(t *testing.T) {
 		r.put(z)
 		at := Identity{70, last}
 		r.expect("add", r.add("z", at, p0), wire.None)
-		r.hold = true
+		r.hold.Store(true)
 		r.expect("commit", r.end("z", at, true, 2), "103/0 NONE")
 		r.expect("state", r.state("z"), "PrepareCommit 70/32767")
-		r.hold = false
+		r.hold.Store(false)
 		r.restart(0)
 		r.expect("state after a restart", r.state("z"), "CompleteCommit 103/0")
 		r.expect("commit again", r.end("z", at, true, 2), "103/0 NONE")
@@ -182,16 +182,16 @@ func TestTimeoutAndExpiry(t *testing.T) {
 func TestFailedAppends(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		a := r.init("x", nil)
-		r.log.refuse = errNoSpace
+		r.failAppend(errNoSpace)
 		r.expect("add", r.add("x", a.Identity, p0), wire.UnknownServerError)
 		r.expect("state", r.state("x"), "Empty 101/0")
 		r.expect("add", r.add("x", a.Identity, p0), wire.None)
-		r.hold = true
+		r.hold.Store(true)
 		r.expect("commit", r.end("x", a.Identity, true, 2).code, wire.None)
 		synctest.Wait()
-		r.hold = false
+		r.hold.Store(false)
 		r.restart(0)
-		r.log.refuse = errNoSpace // of the completion, which is tried again
+		r.failAppend(errNoSpace) // of the completion, which is tried again
 		time.Sleep(2 * time.Second)
 		r.expect("state", r.state("x"), "CompleteCommit 101/1")
 	})
@@ -210,7 +210,7 @@ func TestNextTransactionWaits(t *testing.T) {
 		}
 		r.expect("state", r.state("x"), "Ongoing 101/1")
 		c := r.end("x", b.Identity, true, 2)
-		r.hold = true
+		r.hold.Store(true)
 		r.add("x", c.Identity, p0)
 		d := r.end("x", c.Identity, false, 2)
 		got := make(chan wire.Code, 1)
@@ -218,7 +218,7 @@ func TestNextTransactionWaits(t *testing.T) {
 		synctest.Wait()
 		r.c.Resign(0)
 		r.expect("who waits when the coordinator goes", <-got, wire.NotCoordinator)
-		r.hold = false
+		r.hold.Store(false)
 		r.restart(0)
 		r.expect("state", r.state("x"), "CompleteAbort 101/3")
 	})
