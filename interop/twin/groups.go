@@ -182,16 +182,17 @@ func (g *generator) groupTopic(gr *group, partitions int32) *topic {
 
 // createOwn creates a topic that one kind of move has for itself.
 func (g *generator) createOwn(t *topic) {
+	n := t.partitions // later moves add to them
 	g.request("CreateTopics", g.version(2, 7), func(*Side) kmsg.Request {
 		req := kmsg.NewPtrCreateTopicsRequest()
 		req.TimeoutMillis = 10_000
 		rt := kmsg.NewCreateTopicsRequestTopic()
-		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.name, t.partitions, 1
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.name, n, 1
 		req.Topics = append(req.Topics, rt)
 		return req
 	})
 	g.settle("wait for "+t.name, func(s *Side) error {
-		if err := s.AwaitTopic(t.name, t.partitions); err != nil {
+		if err := s.AwaitTopic(t.name, n); err != nil {
 			return err
 		}
 		return s.coordinatorKnows()
