@@ -3,6 +3,7 @@ package broker
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -29,7 +30,7 @@ func (b *Broker) handleAddPartitionsToTxn(c *call, req *kmsg.AddPartitionsToTxnR
 		})
 		return
 	}
-	put := gather(len(req.Transactions), func(all []kmsg.AddPartitionsToTxnResponseTransaction) {
+	put := coordinator.Gather(len(req.Transactions), func(all []kmsg.AddPartitionsToTxnResponseTransaction) {
 		resp.Transactions = all
 		c.reply(resp)
 	})

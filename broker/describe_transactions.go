@@ -1,10 +1,14 @@
 package broker
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/coordinator"
+)
 
 // handleDescribeTransactions answers DescribeTransactions 0: the state of each transactional id, in the request's order.
 func (b *Broker) handleDescribeTransactions(c *call, req *kmsg.DescribeTransactionsRequest) {
-	put := gather(len(req.TransactionalIDs), func(all []kmsg.DescribeTransactionsResponseTransactionState) {
+	put := coordinator.Gather(len(req.TransactionalIDs), func(all []kmsg.DescribeTransactionsResponseTransactionState) {
 		resp := kmsg.NewPtrDescribeTransactionsResponse()
 		resp.TransactionStates = all
 		c.reply(resp)

@@ -116,7 +116,7 @@ func (p *produce) ask(id string, who txn.Identity, parts []int) {
 	}
 }
 
-// refusal is what the producer is told of a partition that was not verified; own says that the message is for it too.
+// refusal is what the producer is told of a partition that was not verified.
 func (v *verified) refusal(version int16) (code wire.Code, message *string) {
 	switch v.code {
 	case wire.None:

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 
@@ -117,14 +118,6 @@ func (r *markersReply) settle() {
 		}
 		resp.Markers = append(resp.Markers, m)
 	}
-	slices.SortFunc(resp.Markers, func(a, b kmsg.WriteTxnMarkersResponseMarker) int {
-		switch {
-		case a.ProducerID < b.ProducerID:
-			return -1
-		case a.ProducerID > b.ProducerID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(resp.Markers, func(a, b kmsg.WriteTxnMarkersResponseMarker) int { return cmp.Compare(a.ProducerID, b.ProducerID) })
 	r.c.reply(resp)
 }

@@ -40,8 +40,8 @@ type Begin struct {
 }
 
 // BeginVerification begins to verify a producer's transaction in this partition. It returns MustBeOpen if the transaction
-// is open here, and Fenced if it must not be; otherwise the caller asks the coordinator. Either guard goes with the append (Entry.Guard), which refuses
-// it with ErrInvalidTxnState if the transaction was ended meanwhile.
+// is open here, and Fenced if it must not be; otherwise the caller asks the coordinator. Either guard goes with the append
+// (Entry.Guard), which refuses it with ErrInvalidTxnState if the transaction was ended meanwhile.
 func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -219,6 +219,22 @@ type Decision[R any] struct {
 	Then func(err error)
 }
 
+// Decide is a decision about records that are written together, or with split each for itself.
+func Decide[R any](records []R, split bool, then func(err error)) Decision[R] {
+	d := Decision[R]{Then: then}
+	switch {
+	case len(records) == 0:
+	case !split:
+		d.Batches = [][]R{records}
+	default:
+		d.Batches = make([][]R, len(records))
+		for i := range records {
+			d.Batches[i] = records[i : i+1]
+		}
+	}
+	return d
+}
+
 // Op makes an operation of a decision. refused is called when it was not even made.
 func (s *Shard[M, R, E]) Op(key string, decide func() Decision[R], refused func(error)) Op[R] {
 	op := NewOp(key, decide, refused)

@@ -94,20 +94,9 @@ func (m *Machine) op(group string, decide func() decision) coordinator.Op[Record
 	}, func(error) {})
 }
 
-// out is the decision with its records as they must be written: together, or each for itself.
+// out is the decision as the runtime takes it.
 func (d *decision) out() coordinator.Decision[Record] {
-	out := coordinator.Decision[Record]{Then: d.then}
-	switch {
-	case len(d.records) == 0:
-	case d.split:
-		out.Batches = make([][]Record, len(d.records))
-		for i := range d.records {
-			out.Batches[i] = d.records[i : i+1]
-		}
-	default:
-		out.Batches = [][]Record{d.records}
-	}
-	return out
+	return coordinator.Decide(d.records, d.split, d.then)
 }
 
 // kind is a group's protocol.

@@ -1,8 +1,7 @@
 package groups
 
 import (
-	"sync"
-
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/wire"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -79,7 +78,7 @@ func (c *Coordinator) LeaveGroup(who Client, req *kmsg.LeaveGroupRequest, done f
 // DescribeGroups describes classic groups, each by its own coordinator.
 func (c *Coordinator) DescribeGroups(who Client, req *kmsg.DescribeGroupsRequest, done func(*kmsg.DescribeGroupsResponse)) {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
-	put := collect(len(req.Groups), func(groups []kmsg.DescribeGroupsResponseGroup) {
+	put := coordinator.Gather(len(req.Groups), func(groups []kmsg.DescribeGroupsResponseGroup) {
 		resp.Groups = groups
 		done(resp)
 	})
@@ -94,7 +93,7 @@ func (c *Coordinator) DescribeGroups(who Client, req *kmsg.DescribeGroupsRequest
 // ConsumerGroupDescribe describes KIP-848 groups, each by its own coordinator.
 func (c *Coordinator) ConsumerGroupDescribe(who Client, req *kmsg.ConsumerGroupDescribeRequest, done func(*kmsg.ConsumerGroupDescribeResponse)) {
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
-	put := collect(len(req.Groups), func(groups []kmsg.ConsumerGroupDescribeResponseGroup) {
+	put := coordinator.Gather(len(req.Groups), func(groups []kmsg.ConsumerGroupDescribeResponseGroup) {
 		resp.Groups = groups
 		done(resp)
 	})
@@ -123,7 +122,7 @@ func (c *Coordinator) ListGroups(who Client, req *kmsg.ListGroupsRequest, done f
 		return
 	}
 	shards := c.shards.All()
-	put := collect(len(shards), func(all []listed) {
+	put := coordinator.Gather(len(shards), func(all []listed) {
 		for _, l := range all {
 			if l.code != wire.None && l.code != wire.NotCoordinator {
 				resp.Groups, resp.ErrorCode = nil, int16(l.code)
@@ -153,7 +152,7 @@ func (c *Coordinator) ListGroups(who Client, req *kmsg.ListGroupsRequest, done f
 // DeleteGroups deletes groups without members, with their offsets.
 func (c *Coordinator) DeleteGroups(who Client, req *kmsg.DeleteGroupsRequest, done func(*kmsg.DeleteGroupsResponse)) {
 	resp := kmsg.NewPtrDeleteGroupsResponse()
-	put := collect(len(req.Groups), func(groups []kmsg.DeleteGroupsResponseGroup) {
+	put := coordinator.Gather(len(req.Groups), func(groups []kmsg.DeleteGroupsResponseGroup) {
 		resp.Groups = groups
 		done(resp)
 	})
@@ -191,7 +190,7 @@ func (c *Coordinator) TxnOffsetCommit(who Client, req *kmsg.TxnOffsetCommitReque
 // their names.
 func (c *Coordinator) OffsetFetch(who Client, req *kmsg.OffsetFetchRequest, done func(*kmsg.OffsetFetchResponse)) {
 	resp := kmsg.NewPtrOffsetFetchResponse()
-	put := collect(len(req.Groups), func(groups []kmsg.OffsetFetchResponseGroup) {
+	put := coordinator.Gather(len(req.Groups), func(groups []kmsg.OffsetFetchResponseGroup) {
 		resp.Groups = groups
 		done(resp)
 	})
@@ -254,24 +253,4 @@ func readShard[T any](s *shard, group string, look func(m *Machine) T, failed fu
 			done(found)
 		})
 	}, func(err error) { done(failed(err)) })
-}
-
-// collect calls done once n results were put, each in its place.
-func collect[T any](n int, done func([]T)) (put func(i int, v T)) {
-	if n == 0 {
-		done(nil)
-		return func(int, T) { panic("BUG: a result of nothing") }
-	}
-	var mu sync.Mutex
-	results, left := make([]T, n), n
-	return func(i int, v T) {
-		mu.Lock()
-		results[i] = v
-		left--
-		last := left == 0
-		mu.Unlock()
-		if last {
-			done(results)
-		}
-	}
 }

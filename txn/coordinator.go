@@ -73,17 +73,7 @@ func replay(m *Machine, e *Entry) {
 
 // out is the decision as the runtime takes it.
 func (d decision) out() coordinator.Decision[Record] {
-	out := coordinator.Decision[Record]{Then: d.then}
-	switch {
-	case len(d.records) == 0:
-	case !d.split:
-		out.Batches = [][]Record{d.records}
-	default:
-		for i := range d.records {
-			out.Batches = append(out.Batches, d.records[i:i+1])
-		}
-	}
-	return out
+	return coordinator.Decide(d.records, d.split, d.then)
 }
 
 // ask lets the id's machine decide. refused is called when it does not come to that.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"regexp"
 	"slices"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -51,35 +50,18 @@ func (c *Coordinator) List(req *kmsg.ListTransactionsRequest, done func(*kmsg.Li
 			return
 		}
 	}
-	c.collect(shards, f, resp, done)
-}
-
-// collect asks each shard and answers when all have.
-func (c *Coordinator) collect(shards []*shard, f listFilter, resp *kmsg.ListTransactionsResponse, done func(*kmsg.ListTransactionsResponse)) {
-	var mu sync.Mutex
-	left := len(shards)
-	if left == 0 {
+	put := coordinator.Gather(len(shards), func(all [][]kmsg.ListTransactionsResponseTransactionState) {
+		resp.TransactionStates = slices.Concat(all...)
+		slices.SortFunc(resp.TransactionStates, func(a, b kmsg.ListTransactionsResponseTransactionState) int {
+			return cmp.Compare(a.TransactionalID, b.TransactionalID)
+		})
 		done(resp)
-		return
-	}
-	one := func(found []kmsg.ListTransactionsResponseTransactionState) {
-		mu.Lock()
-		resp.TransactionStates = append(resp.TransactionStates, found...)
-		left--
-		last := left == 0
-		mu.Unlock()
-		if last {
-			slices.SortFunc(resp.TransactionStates, func(a, b kmsg.ListTransactionsResponseTransactionState) int {
-				return cmp.Compare(a.TransactionalID, b.TransactionalID)
-			})
-			done(resp)
-		}
-	}
-	for _, s := range shards {
+	})
+	for i, s := range shards {
 		s.Submit("", func(m *Machine) coordinator.Decision[Record] {
 			found := m.list(&f)
-			return coordinator.Decision[Record]{Then: func(error) { one(found) }}
-		}, func(error) { one(nil) })
+			return coordinator.Decision[Record]{Then: func(error) { put(i, found) }}
+		}, func(error) { put(i, nil) })
 	}
 }
 
