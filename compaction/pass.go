@@ -3,6 +3,7 @@ package compaction
 import (
 	"errors"
 
+	"github.com/millrace-project/millrace/index"
 	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -28,6 +29,11 @@ type Options struct {
 	// MapBytes bounds the offset map (log.cleaner.dedupe.buffer.size for one worker), of which LoadFactor is filled.
 	MapBytes   int64
 	LoadFactor float64
+	// BufferBytes is how much is read at a time; 0 is 1 MiB.
+	BufferBytes int
+	// Aborted returns the log's aborted transactions that began below hi and ended at lo or above, wherever their
+	// markers lie: those of segments at Limit and above too. In any order.
+	Aborted func(lo, hi int64) ([]index.TxnEntry, error)
 	// Producers returns the last records of the producers that the log remembers; called for each group.
 	Producers func() map[int64]LastRecord
 	// Pace is called with the bytes of each read and write; an error ends the pass with it.
