@@ -35,8 +35,16 @@ type Config struct {
 	// append is on disk before it is acknowledged, so that they only matter
 	// with [OS].
 	FlushMessages, FlushMs int64
-	// MaxCompactionLagMs is max.compaction.lag.ms; it bounds SegmentMs of
-	// compacted logs.
+	// MinCleanableRatio is min.cleanable.dirty.ratio: a compacted log is cleaned when
+	// a greater share of its bytes was never cleaned.
+	MinCleanableRatio float64
+	// DeleteRetentionMs is delete.retention.ms: for how long a tombstone stays after
+	// the pass that first met it.
+	DeleteRetentionMs int64
+	// MinCompactionLagMs is min.compaction.lag.ms: no record goes before it is so old.
+	MinCompactionLagMs int64
+	// MaxCompactionLagMs is max.compaction.lag.ms: a log is cleaned when it holds an
+	// older record that was never cleaned. It bounds SegmentMs of compacted logs.
 	MaxCompactionLagMs int64
 	// Preallocate is preallocate. It is accepted and has no effect: files are
 	// never preallocated (Kafka opens such files too).
@@ -60,6 +68,8 @@ func DefaultConfig() *Config {
 		FileDeleteDelayMs:  60 * 1000,
 		FlushMessages:      math.MaxInt64,
 		FlushMs:            math.MaxInt64,
+		MinCleanableRatio:  0.5,
+		DeleteRetentionMs:  24 * 3600 * 1000,
 		MaxCompactionLagMs: math.MaxInt64,
 	}
 }

@@ -29,6 +29,8 @@ var (
 	ErrExists = errors.New("commitlog: log exists")
 	// ErrNotFound: no log of that name.
 	ErrNotFound = errors.New("commitlog: no such log")
+	// ErrNotCompacted: the log's cleanup.policy does not include compact.
+	ErrNotCompacted = errors.New("commitlog: log is not compacted")
 	// ErrFutureFormat: the directory holds something that only a later version
 	// can read.
 	ErrFutureFormat = errors.New("commitlog: written by a later version")

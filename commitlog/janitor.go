@@ -33,6 +33,7 @@ const (
 	taskUnlink                     // remove a segment's files
 	taskRemoveDir                  // remove a deleted log's directory
 	taskIdle                       // close handles that nobody uses
+	taskClean                      // look at compacted logs
 )
 
 // task is one deadline. log, seg and path belong to the kinds that need them.
@@ -177,6 +178,8 @@ func (j *janitor) do(t *task, now int64) {
 		}
 	case taskIdle:
 		j.closeIdle()
+	case taskClean:
+		s.cleaner.wake(t.atMs, now)
 	}
 }
 

@@ -94,6 +94,7 @@ func (s *Store) loadLogs(want func(name string) bool) error {
 		s.mu.Lock()
 		s.mu.logs[l.name] = l
 		s.mu.Unlock()
+		s.cleaner.changed(l)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ type Log struct {
 	synced   atomic.Int64
 	hw       atomic.Int64
 	recovery atomic.Int64 // the recovery point
+	cleaned  atomic.Int64 // one above the first offset that the cleaner has not seen; 0 if it has seen none
 	unstable atomic.Int64 // first offset of an undecided transaction, -1 if none
 	undone   atomic.Bool  // some transaction waits for the high watermark
 	failure  atomic.Pointer[failure]
@@ -52,8 +53,9 @@ type Log struct {
 	work  workState
 
 	// The log's place in the janitor's work.
-	dirty    atomic.Bool // stands in the list of logs to checkpoint
-	flushing atomic.Bool // taskFlush is in the heap
+	dirty    atomic.Bool                 // stands in the list of logs to checkpoint
+	flushing atomic.Bool                 // taskFlush is in the heap
+	cleaning atomic.Pointer[logCleaning] // nil unless the log is compacted
 }
 
 // failure is why a log takes no more work.
@@ -184,6 +186,7 @@ func (l *Log) committed(hw int64) {
 	if l.keep {
 		l.store.janitor.highWatermarkMoved()
 	}
+	l.store.cleaner.stableMoved(l)
 }
 
 func (l *Log) publishUnstableLocked() {
@@ -271,6 +274,7 @@ func (l *Log) Configure(cfg *Config) {
 		cfg = DefaultConfig()
 	}
 	l.cfg.Store(cfg)
+	l.store.cleaner.changed(l)
 }
 
 // Config returns the log's settings, which must not be changed.

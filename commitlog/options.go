@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -62,6 +63,8 @@ type Options struct {
 	RecoveryWorkers int
 	// ProducerExpirationMs is producer.id.expiration.ms (86 400 000).
 	ProducerExpirationMs int64
+	// Cleaner is how compacted logs are cleaned; ConfigureCleaner changes it.
+	Cleaner CleanerOptions
 	// Configure returns the settings of a log that Open loads; nil, or a nil
 	// result, is DefaultConfig.
 	Configure func(name string) *Config
@@ -76,6 +79,13 @@ type EventListener struct {
 	Recovered func(RecoveryReport)
 	// RetentionDeleted: segments left the log.
 	RetentionDeleted func(RetentionReport)
+	// Compacted: a pass over a compacted log has ended.
+	Compacted func(CompactionReport)
+	// CompactionFailed: a pass over the log ended with err; it is made again, after a
+	// delay that grows with each failure.
+	CompactionFailed func(name string, err error)
+	// Quarantined: a pass met bytes that could not be read and kept them as they are.
+	Quarantined func(name string, q compaction.Quarantine)
 	// Progress of loading: done of total logs.
 	Progress func(done, total int)
 	// JanitorError: background upkeep (checkpoint files, unlinking) failed; it

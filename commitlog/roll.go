@@ -89,5 +89,6 @@ func (l *Log) rollLocked(base, nowMs int64) error {
 	l.takeSnapshotLocked(base)
 	l.segs.Store(list.with(seg))
 	l.newActiveLocked(nowMs)
+	l.store.cleaner.changed(l)
 	return nil
 }

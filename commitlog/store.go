@@ -41,6 +41,7 @@ type Store struct {
 
 	syncer  *syncer
 	janitor *janitor
+	cleaner *cleaner
 	points  checkpointFiles
 
 	mu struct {
@@ -74,6 +75,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s.mu.logs = make(map[string]*Log)
 	s.scratch.New = func() any { return newAppendScratch() }
 	s.janitor = newJanitor(s)
+	s.cleaner = newCleaner(s, o.Cleaner)
 	if err := s.open(); err != nil {
 		for _, l := range s.mu.logs {
 			l.closeSegments()
@@ -293,6 +295,7 @@ func (s *Store) drop(name string, rename func(name string) string, remove bool) 
 	if l == nil {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
+	s.cleaner.forget(l)
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if !l.retire() {
@@ -349,6 +352,7 @@ func (s *Store) Close(brokerEpoch int64) error {
 	s.mu.closed = true
 	loaded := s.mu.loaded
 	s.mu.Unlock()
+	s.cleaner.close()
 	if loaded {
 		s.janitor.close()
 	}

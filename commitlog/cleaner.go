@@ -1,0 +1,753 @@
+package commitlog
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-project/millrace/compaction"
+)
+
+const (
+	// A pass that failed is tried again after the backoff, then after twice as long
+	// each time, within these bounds.
+	minRetryMs, maxRetryMs = 1_000, 600_000
+	// maxThrottleMs bounds one wait for the rate; within it a pass looks every
+	// paceStep whether it is to end.
+	maxThrottleMs = 10_000
+	paceStep      = 50 * time.Millisecond
+)
+
+// CleanerOptions are the settings of the log cleaner, Kafka's log.cleaner.*. The
+// zero value of each field is its default.
+type CleanerOptions struct {
+	// Workers is log.cleaner.threads (1): how many logs are cleaned at once.
+	Workers int
+	// MapBytes is log.cleaner.dedupe.buffer.size (128 MiB): the memory of the
+	// offset maps of all workers, taken only while there is work.
+	MapBytes int64
+	// BufferBytes is log.cleaner.io.buffer.size (512 KiB), of all workers.
+	BufferBytes int
+	// LoadFactor is log.cleaner.io.buffer.load.factor (0.9): how full a map gets.
+	LoadFactor float64
+	// BytesPerSecond is log.cleaner.io.max.bytes.per.second: the bound on what all
+	// workers read and write, summed; 0 is no bound.
+	BytesPerSecond float64
+	// BackoffMs is log.cleaner.backoff.ms (15 000): how long after a look that
+	// found nothing to clean a change leads to the next; negative is at once.
+	BackoffMs int64
+	// Disabled is log.cleaner.enable=false: nothing is cleaned but by Log.Compact.
+	Disabled bool
+}
+
+func (o CleanerOptions) withDefaults() CleanerOptions {
+	if o.Workers <= 0 {
+		o.Workers = 1
+	}
+	setDefault(&o.MapBytes, 128<<20)
+	if o.BufferBytes <= 0 {
+		o.BufferBytes = 512 << 10
+	}
+	if o.LoadFactor <= 0 || o.LoadFactor > 1 {
+		o.LoadFactor = 0.9
+	}
+	if o.BytesPerSecond < 0 || o.BytesPerSecond > math.MaxFloat64/2 {
+		o.BytesPerSecond = 0
+	}
+	switch {
+	case o.BackoffMs == 0:
+		o.BackoffMs = 15_000
+	case o.BackoffMs < 0:
+		o.BackoffMs = 0
+	}
+	return o
+}
+
+// compactor returns what one worker works with.
+func (o CleanerOptions) compactor() *compactor {
+	n := o.Workers
+	return &compactor{mapBytes: o.MapBytes / int64(n), bufferBytes: o.BufferBytes / n, loadFactor: o.LoadFactor}
+}
+
+// cleaner chooses which logs are cleaned, and when. A log is looked at when
+// something has happened to it (it was loaded, it rolled, its settings changed, its
+// last stable offset let a segment go) or a deadline has come (a compaction lag, a
+// retry, the age of a segment that is to be deleted); one in which nothing changes
+// costs nothing. Workers are goroutines that live while there is work; the log with
+// the greatest share of dirty bytes comes first.
+type cleaner struct {
+	store  *Store
+	stop   chan struct{}
+	work   sync.WaitGroup // workers
+	bucket throttle
+	totals cleanTotals
+	freed  sync.Cond // of mu: a log or a worker is free again
+
+	// mu is a leaf but for janitor.mu: it may be taken under Log.mu.
+	mu struct {
+		sync.Mutex
+		opts    CleanerOptions
+		closed  bool
+		workers int       // goroutines, and callers of exclusive that work
+		waiting int       // callers of exclusive that wait
+		due     dueHeap   // logs to look at, by time
+		ready   readyHeap // logs to clean, by share of dirty bytes
+		failing int       // logs whose last pass failed
+		armedMs int64     // deadline of taskClean in the janitor's heap, 0 if none
+		restMs  int64     // until then a change does not lead to a look
+	}
+}
+
+// logCleaning is the cleaner's state of one log; a log that was never compacted
+// has none. Fields are guarded by cleaner.mu unless they say otherwise.
+type logCleaning struct {
+	log *Log
+	// waitStable: when the last stable offset reaches it, the log is to be looked at;
+	// -1 is never. Written by the worker that looks, read by all.
+	waitStable atomic.Int64
+	gone       atomic.Bool // the log is being dropped: no pass any more
+
+	busy    bool // a worker looks at it or cleans it
+	passing bool // it is being cleaned
+	again   bool // something happened while it was busy
+
+	dueMs    int64 // in the heap of due ones
+	dueAt    int   // index there, -1 if not
+	ratio    float64
+	readyAt  int // index in the heap of ready ones, -1 if not
+	retryMs  int64
+	failures int
+	err      error
+	last     *CompactionReport
+	passes   int64
+}
+
+func newCleaner(s *Store, o CleanerOptions) *cleaner {
+	c := &cleaner{store: s, stop: make(chan struct{})}
+	c.mu.opts = o.withDefaults()
+	c.freed.L = &c.mu
+	c.bucket.set(c.mu.opts.BytesPerSecond)
+	return c
+}
+
+// ConfigureCleaner replaces the cleaner's settings. A pass that runs goes on with
+// the memory that it has; its pace changes at once.
+func (s *Store) ConfigureCleaner(o CleanerOptions) { s.cleaner.configure(o) }
+
+func (c *cleaner) configure(o CleanerOptions) {
+	now := c.store.opts.NowMs()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o = o.withDefaults()
+	if o == c.mu.opts {
+		return
+	}
+	c.mu.opts = o
+	c.bucket.set(o.BytesPerSecond)
+	c.mu.restMs = 0
+	// What failed may have failed for want of what was given now.
+	for _, st := range c.mu.due {
+		if st.retryMs > now {
+			st.retryMs = 0
+			st.dueMs = now
+		}
+	}
+	heap.Init(&c.mu.due)
+	c.startLocked(now)
+	c.freed.Broadcast()
+}
+
+// close waits for the passes that run, which end at their next step.
+func (c *cleaner) close() {
+	c.mu.Lock()
+	closed := c.mu.closed
+	c.mu.closed = true
+	c.freed.Broadcast()
+	c.mu.Unlock()
+	if !closed {
+		close(c.stop)
+	}
+	c.work.Wait()
+}
+
+// state returns the log's state, and makes it if the log is compacted.
+func (c *cleaner) state(l *Log) *logCleaning {
+	if st := l.cleaning.Load(); st != nil || !l.cfg.Load().Compact {
+		return st
+	}
+	st := &logCleaning{log: l, dueAt: -1, readyAt: -1}
+	st.waitStable.Store(-1)
+	if !l.cleaning.CompareAndSwap(nil, st) {
+		return l.cleaning.Load()
+	}
+	return st
+}
+
+// changed notes that something happened to the log that may call for a pass.
+// Log.mu may be held.
+func (c *cleaner) changed(l *Log) {
+	st := c.state(l)
+	if st == nil {
+		return
+	}
+	now := c.store.opts.NowMs()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookLocked(st, c.restLocked(now), now)
+}
+
+// restLocked is when a change at now leads to a look.
+func (c *cleaner) restLocked(now int64) int64 {
+	return max(now, min(c.mu.restMs, now+c.mu.opts.BackoffMs)) // the wall clock may have jumped back
+}
+
+// stableMoved is changed for a log whose last stable offset has moved, if that is
+// what a segment has waited for. It costs next to nothing if not.
+func (c *cleaner) stableMoved(l *Log) {
+	st := l.cleaning.Load()
+	if st == nil {
+		return
+	}
+	if w := st.waitStable.Load(); w >= 0 && l.StableOffset() >= w && st.waitStable.CompareAndSwap(w, -1) {
+		c.changed(l)
+	}
+}
+
+// lookLocked asks for a look at the log at atMs.
+func (c *cleaner) lookLocked(st *logCleaning, atMs, now int64) {
+	switch {
+	case c.mu.closed || st.gone.Load():
+		return
+	case st.busy:
+		st.again = true
+		return
+	case st.dueAt < 0:
+		st.dueMs = atMs
+		heap.Push(&c.mu.due, st)
+	case atMs < st.dueMs:
+		st.dueMs = atMs
+		heap.Fix(&c.mu.due, st.dueAt)
+	default:
+		return
+	}
+	c.armLocked(now)
+}
+
+// armLocked lets the janitor wake the cleaner when the first log is due.
+func (c *cleaner) armLocked(now int64) {
+	if len(c.mu.due) == 0 || c.mu.opts.Disabled || c.mu.closed {
+		return
+	}
+	at := max(c.mu.due[0].dueMs, now, 1)
+	if c.mu.armedMs != 0 && c.mu.armedMs <= at {
+		return
+	}
+	c.mu.armedMs = at
+	c.store.janitor.add(task{atMs: at, kind: taskClean})
+}
+
+// wake is the janitor's: the deadline atMs has come.
+func (c *cleaner) wake(atMs, now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.armedMs != atMs {
+		return // an earlier one did its work
+	}
+	c.mu.armedMs = 0
+	c.startLocked(now)
+}
+
+// startLocked starts a worker if there is work and room for one.
+func (c *cleaner) startLocked(now int64) {
+	due := len(c.mu.due) > 0 && c.mu.due[0].dueMs <= now
+	switch {
+	case c.mu.closed || c.mu.opts.Disabled:
+	case (due || len(c.mu.ready) > 0) && c.mu.waiting == 0 && c.mu.workers < c.mu.opts.Workers:
+		c.mu.workers++
+		c.work.Go(c.run)
+	case !due:
+		c.armLocked(now)
+	}
+}
+
+// run is one worker: it looks at what is due and cleans what is ready, until there
+// is nothing more.
+func (c *cleaner) run() {
+	for {
+		st, opts := c.next()
+		if st == nil {
+			return
+		}
+		c.pass(st, opts)
+	}
+}
+
+// next looks at the logs that are due and takes the dirtiest. It returns nil when
+// there is none, or when the worker is to end.
+func (c *cleaner) next() (*logCleaning, CleanerOptions) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		now := c.store.opts.NowMs()
+		if c.mu.closed || c.mu.opts.Disabled || c.mu.waiting > 0 || c.mu.workers > c.mu.opts.Workers {
+			break
+		}
+		if len(c.mu.due) > 0 && c.mu.due[0].dueMs <= now {
+			st := heap.Pop(&c.mu.due).(*logCleaning)
+			c.examineLocked(st, now)
+			continue
+		}
+		if len(c.mu.ready) == 0 {
+			c.mu.restMs = now + c.mu.opts.BackoffMs
+			c.armLocked(now)
+			break
+		}
+		st := heap.Pop(&c.mu.ready).(*logCleaning)
+		st.busy, st.passing = true, true
+		if len(c.mu.ready) > 0 {
+			c.startLocked(now)
+		}
+		return st, c.mu.opts
+	}
+	c.mu.workers--
+	c.freed.Broadcast()
+	return nil, CleanerOptions{}
+}
+
+// examineLocked looks at one log, without the lock, and puts it where it belongs.
+func (c *cleaner) examineLocked(st *logCleaning, now int64) {
+	if st.readyAt >= 0 {
+		heap.Remove(&c.mu.ready, st.readyAt)
+	}
+	if st.retryMs > now && st.failures > 0 {
+		c.lookLocked(st, st.retryMs, now)
+		return
+	}
+	st.busy, st.again = true, false
+	c.mu.Unlock()
+	v := c.examine(st.log, st, now)
+	c.mu.Lock()
+	c.settleLocked(st, v, now)
+}
+
+// settleLocked ends a look or a pass.
+func (c *cleaner) settleLocked(st *logCleaning, v verdict, now int64) {
+	st.busy, st.passing = false, false
+	c.freed.Broadcast()
+	if st.gone.Load() {
+		return
+	}
+	if v.due {
+		st.ratio = v.ratio
+		heap.Push(&c.mu.ready, st)
+	} else if v.nextMs < math.MaxInt64 {
+		c.lookLocked(st, v.nextMs, now)
+	}
+	if st.again {
+		st.again = false
+		c.lookLocked(st, now, now)
+	}
+}
+
+// examine decides about one log, and deletes of a log that is compacted and deleted
+// from what retention lets go.
+func (c *cleaner) examine(l *Log, st *logCleaning, now int64) verdict {
+	st.waitStable.Store(-1)
+	cfg := l.cfg.Load()
+	if l.failure.Load() != nil || !cfg.Compact {
+		return verdict{nextMs: math.MaxInt64}
+	}
+	retainMs := int64(math.MaxInt64)
+	if cfg.Delete {
+		retainMs = c.retain(l, now)
+	}
+	f := l.cleaningFacts(now)
+	v := f.judge()
+	v.nextMs = min(v.nextMs, retainMs)
+	if v.waitStable >= 0 {
+		st.waitStable.Store(v.waitStable)
+		if l.StableOffset() >= v.waitStable && st.waitStable.CompareAndSwap(v.waitStable, -1) {
+			v.nextMs = now // it has just moved
+		}
+	}
+	return v
+}
+
+// retain makes a retention pass over a log if one deletes something, and returns
+// when the next may.
+func (c *cleaner) retain(l *Log, now int64) (nextMs int64) {
+	nextMs = l.retainNextMs()
+	if nextMs > now {
+		return nextMs
+	}
+	if err := l.retain(now); err != nil {
+		c.store.janitor.report(l.name, err)
+	}
+	if nextMs = l.retainNextMs(); nextMs > now {
+		return nextMs
+	}
+	return math.MaxInt64 // held by the high watermark, or failed: the janitor's pass comes by
+}
+
+// pass cleans one log and notes what came of it.
+func (c *cleaner) pass(st *logCleaning, opts CleanerOptions) {
+	now := c.store.opts.NowMs()
+	v := c.examine(st.log, st, now) // it may have changed since it was put among the ready
+	if !v.due {
+		c.mu.Lock()
+		c.settleLocked(st, v, now)
+		c.mu.Unlock()
+		return
+	}
+	report, err := opts.compactor().clean(st.log, v.cleanRange, c.pacer(context.Background(), st))
+	if err == nil && report.End <= v.firstDirty {
+		err = fmt.Errorf("commitlog: a pass over %s cleaned nothing from offset %d on", st.log.name, v.firstDirty)
+	}
+	c.passed(st, report, err)
+}
+
+// exclusive calls fn, which cleans the log at somebody's request, in the caller's
+// goroutine when no other pass runs over the log and there is room for a worker.
+// It returns fn's result.
+func (c *cleaner) exclusive(ctx context.Context, l *Log, fn func(cp *compactor, pace func(n int) error) (CompactionReport, error)) (CompactionReport, error) {
+	st := c.state(l)
+	if st == nil {
+		return CompactionReport{}, fmt.Errorf("%w: %s", ErrNotCompacted, l.name)
+	}
+	opts, err := c.take(ctx, st)
+	if err != nil {
+		return CompactionReport{}, err
+	}
+	report, err := fn(opts.compactor(), c.pacer(ctx, st))
+	c.passed(st, report, err)
+	c.mu.Lock()
+	c.mu.workers--
+	c.startLocked(c.store.opts.NowMs())
+	c.mu.Unlock()
+	c.freed.Broadcast()
+	return report, err
+}
+
+// take waits for the log and for room for a worker. Workers begin no other pass meanwhile.
+func (c *cleaner) take(ctx context.Context, st *logCleaning) (CleanerOptions, error) {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.freed.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.waiting++
+	defer func() { c.mu.waiting-- }()
+	for {
+		switch {
+		case ctx.Err() != nil:
+			c.startLocked(c.store.opts.NowMs())
+			return CleanerOptions{}, ctx.Err()
+		case c.mu.closed || st.gone.Load():
+			return CleanerOptions{}, fmt.Errorf("%w: %s", ErrClosed, st.log.name)
+		case !st.busy && c.mu.workers < c.mu.opts.Workers:
+			if st.readyAt >= 0 {
+				heap.Remove(&c.mu.ready, st.readyAt)
+			}
+			st.busy, st.passing, st.again = true, true, false
+			c.mu.workers++
+			return c.mu.opts, nil
+		}
+		c.freed.Wait()
+	}
+}
+
+// passed notes what came of a pass, tells the listener, and sees to it that the log
+// is looked at again.
+func (c *cleaner) passed(st *logCleaning, report CompactionReport, err error) {
+	l := st.log
+	stopped := errors.Is(err, compaction.ErrStopped) || errors.Is(err, context.Canceled) || l.failure.Load() != nil
+	now := c.store.opts.NowMs()
+	c.totals.add(&report.Stats)
+	c.mu.Lock()
+	lookMs := now
+	switch {
+	case stopped:
+		lookMs = now + c.mu.opts.BackoffMs
+	case err != nil:
+		if st.failures++; st.failures == 1 {
+			c.mu.failing++
+		}
+		st.err = err
+		st.retryMs = now + retryDelay(st.failures, c.mu.opts.BackoffMs)
+		lookMs = st.retryMs
+		c.totals.failed.Add(1)
+	default:
+		if st.failures > 0 {
+			c.mu.failing--
+		}
+		st.failures, st.retryMs, st.err, st.last = 0, 0, nil, &report
+		st.passes++
+		c.totals.passes.Add(1)
+	}
+	c.settleLocked(st, verdict{nextMs: math.MaxInt64}, now)
+	c.lookLocked(st, lookMs, now)
+	c.mu.Unlock()
+	c.freed.Broadcast()
+	on := &c.store.opts.Listener
+	switch {
+	case stopped:
+	case err != nil && on.CompactionFailed != nil:
+		on.CompactionFailed(l.name, err)
+	case err == nil && on.Compacted != nil:
+		on.Compacted(report)
+	}
+}
+
+// retryDelay is how long after its nth failure in a row a pass is tried again.
+func retryDelay(n int, backoffMs int64) int64 {
+	d := max(backoffMs, minRetryMs)
+	for ; n > 1 && d < maxRetryMs; n-- {
+		d *= 2
+	}
+	return min(d, max(maxRetryMs, backoffMs))
+}
+
+// forget ends what the cleaner does with a log that is about to go, and waits for
+// the end of a pass over it: nothing is written into its directory any more.
+func (c *cleaner) forget(l *Log) {
+	st := &logCleaning{log: l, dueAt: -1, readyAt: -1}
+	if !l.cleaning.CompareAndSwap(nil, st) {
+		st = l.cleaning.Load()
+	}
+	st.gone.Store(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.dueAt >= 0 {
+		heap.Remove(&c.mu.due, st.dueAt)
+	}
+	if st.readyAt >= 0 {
+		heap.Remove(&c.mu.ready, st.readyAt)
+	}
+	for st.busy {
+		c.freed.Wait()
+	}
+	if st.failures > 0 {
+		c.mu.failing--
+		st.failures = 0
+	}
+}
+
+// pacer returns what a pass calls for each n bytes that it has read or written: it
+// keeps to the rate, lets others run, and ends a pass that is to end.
+func (c *cleaner) pacer(ctx context.Context, st *logCleaning) func(n int) error {
+	stopped := func() error {
+		select {
+		case <-c.stop:
+			return compaction.ErrStopped
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+		if st.gone.Load() || st.log.failure.Load() != nil {
+			return compaction.ErrStopped
+		}
+		return nil
+	}
+	return func(n int) error {
+		wait := c.bucket.take(n, c.store.opts.NowMs())
+		for {
+			if err := stopped(); err != nil {
+				return err
+			}
+			if wait <= 0 {
+				break
+			}
+			piece := min(wait, paceStep)
+			wait -= piece
+			timer := time.NewTimer(piece)
+			select {
+			case <-c.stop:
+			case <-ctx.Done():
+			case <-timer.C:
+			}
+			timer.Stop()
+		}
+		runtime.Gosched()
+		return nil
+	}
+}
+
+// throttle spreads bytes over time: what is taken beyond the rate is waited for.
+type throttle struct {
+	mu     sync.Mutex
+	rate   float64 // bytes a second, 0 for no bound
+	freeMs float64 // wall clock at which what was taken is worked off
+}
+
+// throttleSlackMs is how much unused rate is kept for later, and the shortest wait.
+const throttleSlackMs = 20
+
+func (t *throttle) set(rate float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rate != rate {
+		t.rate, t.freeMs = rate, 0
+	}
+}
+
+// take counts n bytes in and returns how long to wait before the next.
+func (t *throttle) take(n int, nowMs int64) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rate <= 0 {
+		return 0
+	}
+	now, cost := float64(nowMs), float64(n)/t.rate*1000
+	if t.freeMs > now+maxThrottleMs { // the wall clock jumped back
+		t.freeMs = now
+	}
+	t.freeMs = max(t.freeMs, now-throttleSlackMs) + cost
+	wait := t.freeMs - now
+	if wait < throttleSlackMs {
+		return 0
+	}
+	return time.Duration(min(wait, maxThrottleMs) * float64(time.Millisecond))
+}
+
+// CompactionState is what the cleaner knows of one log.
+type CompactionState struct {
+	// DirtyBytes could be cleaned now: sealed, below the last stable offset and older
+	// than min.compaction.lag.ms. DirtyRatio is their share.
+	DirtyBytes int64
+	DirtyRatio float64
+	// OldestDirtyMs is the timestamp (ms) of the oldest record in a sealed segment that
+	// no pass has cleaned, -1 if there is none; LagMs is for how long it could have
+	// been cleaned, OverdueMs for how long it should have been (max.compaction.lag.ms).
+	OldestDirtyMs, LagMs, OverdueMs int64
+	Running                         bool
+	Passes                          int64             // that ended well since the store was opened
+	Last                            *CompactionReport // of the last of them, nil if there was none
+	Failures                        int               // in a row, up to now
+	Err                             error             // why the last one failed
+	RetryMs                         int64             // when (ms) it is tried again
+	QuarantinedBytes                int64             // kept as they are, because they could not be read
+}
+
+// Compaction says what the cleaner knows of the log; ok is false if the log is not
+// compacted (cleanup.policy).
+func (l *Log) Compaction() (state CompactionState, ok bool) {
+	if !l.cfg.Load().Compact || l.failure.Load() != nil {
+		return state, false
+	}
+	now := l.store.opts.NowMs()
+	f := l.cleaningFacts(now)
+	v := f.judge()
+	state = CompactionState{DirtyBytes: v.dirtyBytes, DirtyRatio: v.ratio, OldestDirtyMs: v.oldestMs, OverdueMs: v.overdueMs}
+	if v.oldestMs >= 0 && v.dirtyBytes > 0 {
+		state.LagMs = max(0, now-v.oldestMs-f.minLag)
+	}
+	st := l.cleaning.Load()
+	if st == nil {
+		return state, true
+	}
+	c := l.store.cleaner
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state.Running, state.Passes, state.Last = st.passing, st.passes, st.last
+	state.Failures, state.Err, state.RetryMs = st.failures, st.err, st.retryMs
+	if st.last != nil {
+		state.QuarantinedBytes = st.last.Stats.QuarantineByte
+	}
+	return state, true
+}
+
+// CleanerStats sums up what the cleaner of a store has done since it was opened.
+type CleanerStats struct {
+	Passes, FailedPasses         int64
+	BytesRead, BytesWritten      int64
+	BytesRemoved, RecordsRemoved int64
+	Running, Failing             int // logs that are cleaned now; whose last pass failed
+}
+
+// CleanerStats sums up what the cleaner has done.
+func (s *Store) CleanerStats() CleanerStats {
+	c := s.cleaner
+	c.mu.Lock()
+	running, failing := c.mu.workers, c.mu.failing
+	c.mu.Unlock()
+	t := &c.totals
+	return CleanerStats{
+		Passes: t.passes.Load(), FailedPasses: t.failed.Load(), BytesRead: t.read.Load(), BytesWritten: t.written.Load(),
+		BytesRemoved: t.removedBytes.Load(), RecordsRemoved: t.removedRecords.Load(), Running: running, Failing: failing,
+	}
+}
+
+// cleanTotals sums up passes, also those that ended half way.
+type cleanTotals struct{ passes, failed, read, written, removedBytes, removedRecords atomic.Int64 }
+
+func (t *cleanTotals) add(s *compaction.Stats) {
+	t.read.Add(s.MapBytesRead + s.BytesRead)
+	t.written.Add(s.BytesKept)
+	t.removedBytes.Add(s.BytesRead - s.BytesKept)
+	t.removedRecords.Add(s.RecordsRead - s.RecordsKept)
+}
+
+// dueHeap orders logs by when they are to be looked at.
+type dueHeap []*logCleaning
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, k int) bool { return h[i].dueMs < h[k].dueMs }
+func (h dueHeap) Swap(i, k int) {
+	h[i], h[k] = h[k], h[i]
+	h[i].dueAt, h[k].dueAt = i, k
+}
+
+// Push implements heap.Interface.
+func (h *dueHeap) Push(x any) {
+	st := x.(*logCleaning)
+	st.dueAt = len(*h)
+	*h = append(*h, st)
+}
+
+// Pop implements heap.Interface.
+func (h *dueHeap) Pop() any {
+	st := popState((*[]*logCleaning)(h))
+	st.dueAt = -1
+	return st
+}
+
+// readyHeap orders logs by their share of dirty bytes, the dirtiest first.
+type readyHeap []*logCleaning
+
+func (h readyHeap) Len() int           { return len(h) }
+func (h readyHeap) Less(i, k int) bool { return h[i].ratio > h[k].ratio }
+func (h readyHeap) Swap(i, k int) {
+	h[i], h[k] = h[k], h[i]
+	h[i].readyAt, h[k].readyAt = i, k
+}
+
+// Push implements heap.Interface.
+func (h *readyHeap) Push(x any) {
+	st := x.(*logCleaning)
+	st.readyAt = len(*h)
+	*h = append(*h, st)
+}
+
+// Pop implements heap.Interface.
+func (h *readyHeap) Pop() any {
+	st := popState((*[]*logCleaning)(h))
+	st.readyAt = -1
+	return st
+}
+
+func popState(h *[]*logCleaning) *logCleaning {
+	n := len(*h) - 1
+	st := (*h)[n]
+	(*h)[n] = nil
+	*h = (*h)[:n]
+	return st
+}
