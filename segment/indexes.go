@@ -11,6 +11,7 @@ import (
 
 // indexes are the three that lie beside the log.
 type indexes struct {
+	names   liveNames
 	offsets *index.Offset
 	times   *index.Time
 	txns    lazyTxns
@@ -33,11 +34,9 @@ func (s *Segment) index() *indexes {
 		return x
 	}
 	p := s.filePathsLocked()
-	x := &indexes{
-		offsets: index.OpenOffset(s.fs, s.cfg.Handles, p[1], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed),
-		times:   index.OpenTime(s.fs, s.cfg.Handles, p[2], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed),
-		txns:    lazyTxns{seg: s},
-	}
+	x := &indexes{names: liveNames{s.fs, s}, txns: lazyTxns{seg: s}}
+	x.offsets = index.OpenOffset(&x.names, s.cfg.Handles, p[1], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
+	x.times = index.OpenTime(&x.names, s.cfg.Handles, p[2], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
 	s.indexes.Store(x)
 	return x
 }
@@ -52,7 +51,7 @@ func (s *Segment) filePaths() [4]string {
 func (s *Segment) filePathsLocked() [4]string {
 	p := FileNames(s.base)
 	for i := range p {
-		p[i] = filepath.Join(s.dir, p[i]) + s.mu.suffix
+		p[i] = filepath.Join(s.dir, p[i]) + s.mu.suffix[i].String()
 	}
 	return p
 }
@@ -91,7 +90,7 @@ func (l *lazyTxns) get() *index.Txn {
 	if x := l.idx.Load(); x != nil {
 		return x
 	}
-	x := index.OpenTxn(s.fs, s.cfg.Handles, s.filePathsLocked()[3], s.base, !s.mu.sealed)
+	x := index.OpenTxn(&s.indexes.Load().names, s.cfg.Handles, s.filePathsLocked()[3], s.base, !s.mu.sealed)
 	l.idx.Store(x)
 	return x
 }
@@ -111,7 +110,7 @@ func (l *lazyTxns) exists() (bool, error) {
 	if l.idx.Load() != nil {
 		return true, nil
 	}
-	_, err := l.seg.fs.Stat(l.seg.filePaths()[3])
+	_, err := l.seg.indexes.Load().names.Stat(l.seg.filePaths()[3])
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

@@ -89,11 +89,15 @@ type Segment struct {
 	// the one lock here that is held over reads. Taken before mu.
 	gate sync.RWMutex
 
+	// naming is shared by those who open a file by its name and exclusive for
+	// those who rename the files. A leaf but for mu.
+	naming sync.RWMutex
+
 	bytesSinceEntry int64 // bytes since the last offset index entry; the writer's own
 
 	mu struct {
 		sync.Mutex
-		suffix string // "" or ".deleted"
+		suffix [4]suffix // of the files, in the order of FileNames; changed under naming too
 		sealed bool
 		next   int64    // -1: not known
 		times  maxTimes // largest and first timestamp, as far as known
@@ -115,7 +119,6 @@ const (
 	indexSuffix     = ".index"
 	timeIndexSuffix = ".timeindex"
 	txnIndexSuffix  = ".txnindex"
-	deletedSuffix   = ".deleted"
 )
 
 // LogName returns the name of a base offset's log file, without directory.
@@ -217,6 +220,8 @@ func newSegment(fs vfs.FS, dir string, base int64, cfg Config, sealed bool) *Seg
 }
 
 func (s *Segment) openSlot() (io.Closer, error) {
+	s.naming.RLock()
+	defer s.naming.RUnlock()
 	return s.fs.OpenFile(s.Path(), os.O_RDWR, 0)
 }
 
@@ -246,7 +251,7 @@ func (s *Segment) Path() string {
 }
 
 func (s *Segment) pathLocked() string {
-	return filepath.Join(s.dir, LogName(s.base)) + s.mu.suffix
+	return filepath.Join(s.dir, LogName(s.base)) + s.mu.suffix[0].String()
 }
 
 func (s *Segment) corrupt(pos int64, reason string) *CorruptError {
@@ -283,6 +288,8 @@ func (s *Segment) IndexRoom() int {
 
 // ModTimeMs returns when the log file was last written, in ms.
 func (s *Segment) ModTimeMs() (int64, error) {
+	s.naming.RLock()
+	defer s.naming.RUnlock()
 	fi, err := s.fs.Stat(s.Path())
 	if err != nil {
 		return 0, err
@@ -357,47 +364,19 @@ func (s *Segment) Close() error {
 }
 
 // MarkDeleted renames the files to ".deleted", which the next start removes.
-// Reads go on. The caller syncs the directory.
-func (s *Segment) MarkDeleted() error {
-	s.mu.Lock()
-	done := s.mu.suffix != ""
-	s.mu.Unlock()
-	if done {
-		return nil
-	}
-	// The log first: indexes without a log are removed by the next start, a
-	// log without indexes would be recovered.
-	for i, name := range FileNames(s.base) {
-		path := filepath.Join(s.dir, name)
-		if err := s.fs.Rename(path, path+deletedSuffix); err != nil && (i == 0 || !errors.Is(err, os.ErrNotExist)) {
-			return err
-		}
-		if i == 0 {
-			s.mu.Lock()
-			s.mu.suffix = deletedSuffix
-			s.mu.Unlock()
-		}
-	}
-	if x := s.indexes.Load(); x != nil {
-		x.setPaths(s.filePaths())
-	}
-	return nil
-}
+// Reads go on. After an error it may be called again. The caller syncs the
+// directory.
+//
+// The log goes first: indexes without a log are removed by the next start, a log
+// without indexes would be recovered.
+func (s *Segment) MarkDeleted() error { return s.rename(deleted) }
 
 // Unlink removes the files' names and closes the segment. Views that are live
 // read on; the kernel keeps the bytes until the last one is closed.
 func (s *Segment) Unlink() error {
-	s.mu.Lock()
-	suffix := s.mu.suffix
-	s.mu.Unlock()
-	var errs []error
-	for _, name := range FileNames(s.base) {
-		if err := s.fs.Remove(filepath.Join(s.dir, name) + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
+	err := s.removeFiles()
 	s.Close()
-	return errors.Join(errs...)
+	return err
 }
 
 // Live returns how many Views of the segment are open, and their bytes.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 // OpKind is what an Op does.
@@ -29,18 +30,21 @@ const (
 	OpStat
 	OpSyncDir
 	OpLock
+	OpChtimes
+	OpAllocate
+	OpSpace
 )
 
 func (k OpKind) String() string {
 	return [...]string{"open", "create", "read", "write", "truncate", "sync", "dropcache", "writeback", "map", "close",
-		"remove", "removeall", "rename", "mkdir", "readdir", "stat", "syncdir", "lock"}[k]
+		"remove", "removeall", "rename", "mkdir", "readdir", "stat", "syncdir", "lock", "chtimes", "allocate", "space"}[k]
 }
 
 // Changes reports whether the operation alters the file system or makes
 // something durable: the moments at which a crash is worth a test.
 func (k OpKind) Changes() bool {
 	switch k {
-	case OpCreate, OpWrite, OpTruncate, OpSync, OpRemove, OpRemoveAll, OpRename, OpMkdir, OpSyncDir:
+	case OpCreate, OpWrite, OpAllocate, OpTruncate, OpSync, OpRemove, OpRemoveAll, OpRename, OpMkdir, OpSyncDir:
 		return true
 	}
 	return false
@@ -51,14 +55,14 @@ type Op struct {
 	Kind OpKind
 	Name string
 	To   string // OpRename: the new name
-	Pos  int64  // OpRead, OpWrite: position; OpTruncate: the new size
+	Pos  int64  // OpRead, OpWrite, OpAllocate: position; OpTruncate: the new size
 	N    int64  // bytes
 }
 
 // String is the line that a trace has for the operation.
 func (op Op) String() string {
 	switch op.Kind {
-	case OpRead, OpWrite, OpDropCache, OpWriteback:
+	case OpRead, OpWrite, OpDropCache, OpWriteback, OpAllocate:
 		return fmt.Sprintf("%s %s %d+%d", op.Kind, op.Name, op.Pos, op.N)
 	case OpTruncate:
 		return fmt.Sprintf("%s %s %d", op.Kind, op.Name, op.Pos)
@@ -160,6 +164,17 @@ func (f *faultyFS) Stat(name string) (os.FileInfo, error) {
 	return f.fs.Stat(name)
 }
 
+func (f *faultyFS) Chtimes(name string, mtime time.Time) error {
+	return f.do(Op{Kind: OpChtimes, Name: name}, func() error { return f.fs.Chtimes(name, mtime) })
+}
+
+func (f *faultyFS) Space(dir string) (Space, error) {
+	if err := f.hook(Op{Kind: OpSpace, Name: dir}); err != nil {
+		return Space{}, err
+	}
+	return f.fs.Space(dir)
+}
+
 func (f *faultyFS) Lock(name string) (io.Closer, error) {
 	if err := f.hook(Op{Kind: OpLock, Name: name}); err != nil {
 		return nil, err
@@ -214,6 +229,13 @@ func (f *faultyFile) Truncate(size int64) error {
 		return err
 	}
 	return f.File.Truncate(size)
+}
+
+func (f *faultyFile) Allocate(pos, n int64) error {
+	if err := f.hook(Op{Kind: OpAllocate, Name: f.Name(), Pos: pos, N: n}); err != nil {
+		return err
+	}
+	return f.File.Allocate(pos, n)
 }
 
 func (f *faultyFile) Sync() error {

@@ -21,6 +21,9 @@ import (
 type Mem struct {
 	// NowMs gives modification times; nil leaves them at zero. Set it before use.
 	NowMs func() int64
+	// Limit is how many bytes all files may have; what goes beyond is ENOSPC. 0
+	// is no limit. A clone has the limit too.
+	Limit int64
 
 	mu struct {
 		sync.Mutex
@@ -275,6 +278,18 @@ func (m *Mem) Stat(name string) (os.FileInfo, error) {
 		return nil, pathError("stat", name, syscall.ENOENT)
 	}
 	return infoOf(filepath.Base(name), n), nil
+}
+
+// Chtimes implements FS. Unlike the kernel's the time survives a crash.
+func (m *Mem) Chtimes(name string, mtime time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.walkLocked(split(name))
+	if n == nil {
+		return pathError("chtimes", name, syscall.ENOENT)
+	}
+	n.modMs = mtime.UnixMilli()
+	return nil
 }
 
 // SyncDir makes the directory's entries durable, and with them those of a

@@ -30,7 +30,7 @@ func (m *Mem) KillClone() *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := cloner{nodes: map[*inode]*inode{}}
-	out := &Mem{NowMs: m.NowMs}
+	out := &Mem{NowMs: m.NowMs, Limit: m.Limit}
 	out.mu.locked = map[*inode]bool{}
 	out.mu.root = c.alive(m.mu.root)
 	for _, op := range m.mu.pending {
@@ -52,7 +52,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := cloner{nodes: map[*inode]*inode{}, rng: rng}
-	out := &Mem{NowMs: m.NowMs}
+	out := &Mem{NowMs: m.NowMs, Limit: m.Limit}
 	out.mu.locked = map[*inode]bool{}
 	out.mu.root = c.crashed(m.mu.root)
 	type key struct {

@@ -63,9 +63,13 @@ func (f *memFile) WriteAt(p []byte, pos int64) (int, error) {
 	if pos < 0 {
 		return 0, pathError("write", f.name, syscall.EINVAL)
 	}
-	f.n.write(slices.Clone(p), pos)
+	n := int(f.m.roomLocked(f.n, pos, int64(len(p))))
+	f.n.write(slices.Clone(p[:n]), pos)
 	f.n.modMs = f.m.nowMs()
-	return len(p), nil
+	if n < len(p) {
+		return n, pathError("write", f.name, syscall.ENOSPC)
+	}
+	return n, nil
 }
 
 func (f *memFile) WritevAt(bufs [][]byte, pos int64) (int, error) {
@@ -119,6 +123,19 @@ func (f *memFile) DropCache(pos, n int64) error {
 }
 
 func (f *memFile) StartWriteback(pos, n int64) error { return nil }
+
+// Resident says that all of the file is in memory, as it is.
+func (f *memFile) Resident(pos, n int64) (bytes int64, ok bool) {
+	if err := f.enter("cachestat", false); err != nil {
+		return 0, false
+	}
+	defer f.leave()
+	left := max(int64(len(f.n.data))-pos, 0)
+	if n == 0 {
+		return left, true
+	}
+	return min(n, left), true
+}
 
 // Map returns a copy: bytes that are mapped do not change.
 func (f *memFile) Map(n int64) (*Mapping, error) {

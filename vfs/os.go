@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,10 @@ func (osFS) RemoveAll(name string) error               { return os.RemoveAll(nam
 func (osFS) Rename(old, new string) error              { return os.Rename(old, new) }
 func (osFS) ReadDir(dir string) ([]os.DirEntry, error) { return os.ReadDir(dir) }
 func (osFS) Stat(name string) (os.FileInfo, error)     { return os.Stat(name) }
+
+func (osFS) Chtimes(name string, mtime time.Time) error {
+	return os.Chtimes(name, time.Time{}, mtime) // zero: unchanged
+}
 
 func (osFS) MkdirAll(dir string, perm os.FileMode) error {
 	if os.Mkdir(dir, perm) == nil {
@@ -106,6 +111,8 @@ func (f *osFile) DropCache(pos, n int64) error {
 func (f *osFile) StartWriteback(pos, n int64) error {
 	return f.wrap("sync_file_range", startWriteback(f.fd, pos, n))
 }
+
+func (f *osFile) Resident(pos, n int64) (bytes int64, ok bool) { return resident(f.fd, pos, n) }
 
 func (f *osFile) Map(n int64) (*Mapping, error) {
 	if n == 0 {

@@ -1,6 +1,10 @@
 package vfs
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // setLock takes an open file description lock: it excludes the process locks
 // that Java takes, and, unlike those, other openings in this process too.
@@ -14,6 +18,16 @@ func dropCache(fd int, pos, n int64) error {
 
 func startWriteback(fd int, pos, n int64) error {
 	return unix.SyncFileRange(fd, pos, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// resident asks cachestat(2), which Linux has from 6.5 on; containers may forbid it.
+func resident(fd int, pos, n int64) (bytes int64, ok bool) {
+	var stat unix.Cachestat_t
+	err := unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(pos), Len: uint64(n)}, &stat, 0)
+	if err != nil {
+		return 0, false
+	}
+	return int64(stat.Cache) * int64(os.Getpagesize()), true
 }
 
 func pwritev(fd int, bufs [][]byte, pos int64) (int, error) {

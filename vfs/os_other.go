@@ -14,6 +14,8 @@ func dropCache(int, int64, int64) error { return nil }
 
 func startWriteback(int, int64, int64) error { return nil }
 
+func resident(int, int64, int64) (bytes int64, ok bool) { return 0, false }
+
 func pwritev(fd int, bufs [][]byte, pos int64) (n int, err error) {
 	for _, b := range bufs {
 		for len(b) > 0 {

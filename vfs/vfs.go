@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
 // ErrLocked is returned by Lock when another holder, in this process or
@@ -34,6 +35,12 @@ type FS interface {
 	// ReadDir lists a directory sorted by name.
 	ReadDir(dir string) ([]os.DirEntry, error)
 	Stat(name string) (os.FileInfo, error)
+	// Chtimes sets the modification time; the access time stays. It is not
+	// made durable: a crash may leave another.
+	Chtimes(name string, mtime time.Time) error
+	// Space says how much room the file system of dir has; errors.ErrUnsupported
+	// where that is not known.
+	Space(dir string) (Space, error)
 	// SyncDir makes creations, renames and removals in dir durable.
 	SyncDir(dir string) error
 	// Lock takes an exclusive lock on the file, which it creates if need be,
@@ -53,6 +60,10 @@ type File interface {
 	// n is less than the sum of the buffers only with an error.
 	WritevAt(bufs [][]byte, pos int64) (n int, err error)
 	Truncate(size int64) error
+	// Allocate makes the file at least pos+n bytes long and takes blocks of the
+	// disk for [pos, pos+n) now. What the bytes are is not said where there were
+	// none. After an error part of it may be there.
+	Allocate(pos, n int64) error
 	Size() (int64, error)
 	// Sync makes the file's bytes and size durable (fdatasync). A failed Sync
 	// must not be repeated: the kernel may have forgotten what was dirty.
@@ -63,6 +74,10 @@ type File interface {
 	// StartWriteback starts writing dirty pages of [pos, pos+n) and does not
 	// wait. A hint: it makes nothing durable.
 	StartWriteback(pos, n int64) error
+	// Resident returns how many bytes of [pos, pos+n) the page cache holds, in
+	// whole pages and thus up to a page more at either end; n 0 is to the end.
+	// ok is false where that is not known.
+	Resident(pos, n int64) (bytes int64, ok bool)
 	// Map maps the first n bytes read-only. The file must not shrink while
 	// it is mapped; where it does, Mapping.Read turns the fault into an error.
 	Map(n int64) (*Mapping, error)

@@ -309,3 +309,67 @@ func TestMemLock(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestModificationTimes sets a file's time on each file system.
+func TestModificationTimes(t *testing.T) {
+	root := t.TempDir()
+	mem := NewMem()
+	if err := mem.MkdirAll(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var ops []string
+	faulty := NewFaulty(mem, func(op Op) error {
+		ops = append(ops, op.String())
+		return nil
+	})
+	name := filepath.Join(root, "f")
+	for _, fsys := range []FS{mem, OS(), faulty} {
+		if err := fsys.Chtimes(filepath.Join(root, "none"), time.UnixMilli(5)); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("%T: %v", fsys, err)
+		}
+		f := mustOpen(t, fsys, name)
+		for _, ms := range []int64{1, 1_700_000_000_123} {
+			if err := fsys.Chtimes(name, time.UnixMilli(ms)); err != nil {
+				t.Fatal(err)
+			}
+			if fi, err := fsys.Stat(name); err != nil || fi.ModTime().UnixMilli() != ms {
+				t.Fatalf("%T: %v, want %d ms", fsys, fi.ModTime(), ms)
+			}
+		}
+		f.Close()
+	}
+	if !slices.Contains(ops, "chtimes "+name) {
+		t.Fatalf("not seen: %v", ops)
+	}
+}
+
+// TestResident writes, drops and reads again: the answer follows.
+func TestResident(t *testing.T) {
+	const size = 1 << 20
+	f := mustOpen(t, NewMem(), "f")
+	f.WriteAt(make([]byte, size), 0)
+	if n, ok := f.Resident(size-10, 100); n != 10 || !ok {
+		t.Fatal(n, ok)
+	}
+	f = mustOpen(t, OS(), filepath.Join(t.TempDir(), "f"))
+	defer f.Close()
+	f.WriteAt(make([]byte, size), 0)
+	f.Sync()
+	all, ok := f.Resident(0, 0)
+	if !ok {
+		t.Skip("the kernel does not say")
+	}
+	if part, _ := f.Resident(0, size/2); all != size || part != size/2 {
+		t.Fatalf("%d bytes of %d, %d of half", all, size, part)
+	}
+	if err := f.DropCache(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := f.Resident(0, 0); n > size/2 {
+		t.Skipf("%d bytes are there after all: no such file system", n)
+	}
+	f.ReadAt(make([]byte, 100), 0)
+	if n, _ := f.Resident(0, 100); n < 100 {
+		t.Fatalf("%d bytes of a page that was read", n)
+	}
+}
