@@ -1,0 +1,111 @@
+package compaction
+
+import (
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/segment"
+)
+
+// mapDirty is the first reading, Kafka's buildOffsetMap: the keys of all records in [FirstDirty, Limit) but those of
+// aborted transactions, as far as the map has room. It sets p.end.
+func (p *Pass) mapDirty(txns *transactions) error {
+	p.end = p.o.FirstDirty
+	for i, seg := range p.o.Sources {
+		limit := p.limitOf(i)
+		if limit <= p.o.FirstDirty {
+			continue
+		}
+		full, err := p.mapSegment(seg, limit, txns)
+		p.stats.Keys = int64(p.last.n)
+		if full || err != nil {
+			return err
+		}
+		// Offsets that have no record, as compaction leaves them, are known as well.
+		p.end = max(p.end, limit)
+	}
+	return nil
+}
+
+// mapSegment maps one segment's keys and reports whether the map was full before its end.
+func (p *Pass) mapSegment(seg *segment.Segment, limit int64, txns *transactions) (full bool, err error) {
+	r, err := seg.OpenReader(p.o.FirstDirty, limit, p.buf)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		p.buf = r.Buffer()
+		r.Close()
+	}()
+	var part segment.Part
+	for {
+		n, err := r.Fill()
+		if n == 0 || err != nil {
+			return false, err
+		}
+		p.stats.MapBytesRead += int64(n)
+		if err := p.o.Pace(n); err != nil {
+			return false, err
+		}
+		for r.Next(&part) {
+			if part.Damage != nil {
+				noteDamaged(txns, &part)
+				continue
+			}
+			if full, err := p.mapBatch(batch.Batch(part.Bytes), &part.Header, txns); full || err != nil {
+				return full, err
+			}
+		}
+	}
+}
+
+// noteDamaged tells the transactions of a batch that could not be read: as far as can be seen its transaction has data.
+func noteDamaged(txns *transactions, part *segment.Part) {
+	if part.Framed && !part.Header.IsControl() {
+		txns.data(&part.Header)
+	}
+}
+
+// mapBatch maps one batch's keys and reports whether the map had no room for them all: then p.end stays before it.
+// What cannot be read has no keys that are known.
+func (p *Pass) mapBatch(b batch.Batch, h *batch.Header, txns *transactions) (full bool, err error) {
+	f := &p.filter
+	switch {
+	case h.IsControl():
+		if kind, err := f.control(b); err == nil {
+			txns.marker(h, kind)
+		}
+		p.stats.MapRecords += int64(h.Count)
+	case txns.data(h):
+		p.stats.MapRecords += int64(h.Count)
+	case h.LastOffset() < p.o.FirstDirty:
+	default:
+		if f.read(b, true) != nil {
+			break
+		}
+		for !p.putAll(h) {
+			if p.end > p.o.FirstDirty || h.LastOffset()-p.o.FirstDirty >= maxSpan {
+				return true, nil
+			}
+			// The pass would get nowhere, now or ever.
+			if err := p.last.grow(p.o.LoadFactor); err != nil {
+				return false, err
+			}
+		}
+		p.stats.MapRecords += int64(len(f.records))
+	}
+	if h.LastOffset() >= p.o.FirstDirty {
+		p.end = max(p.end, h.NextOffset())
+	}
+	return false, nil
+}
+
+// putAll puts the records of the batch at hand into the map, and reports whether all found room.
+func (p *Pass) putAll(h *batch.Header) bool {
+	for i := range p.filter.records {
+		r := &p.filter.records[i]
+		off := h.BaseOffset + int64(r.offsetDelta)
+		if r.key && off >= p.o.FirstDirty && !p.last.put(r.hash, off) {
+			return false
+		}
+	}
+	return true
+}
