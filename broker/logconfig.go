@@ -72,6 +72,9 @@ func (s topicSettings) logConfig() *commitlog.Config {
 	c.FileDeleteDelayMs = s.value("file.delete.delay.ms").Int
 	c.FlushMessages = s.value("flush.messages").Int
 	c.FlushMs = s.value("flush.ms").Int
+	c.MinCleanableRatio = s.value("min.cleanable.dirty.ratio").Num
+	c.DeleteRetentionMs = s.value("delete.retention.ms").Int
+	c.MinCompactionLagMs = s.value("min.compaction.lag.ms").Int
 	c.MaxCompactionLagMs = s.value("max.compaction.lag.ms").Int
 	c.Preallocate = s.value("preallocate").Bool
 	return c

@@ -26,13 +26,13 @@ func TestLogConfigTakesEverySetting(t *testing.T) {
 		"retention.bytes": "99", "cleanup.policy": "compact,delete", "max.message.bytes": "500", "compression.type": "zstd",
 		"compression.zstd.level": "11", "message.timestamp.type": "LogAppendTime", "message.timestamp.before.max.ms": "10",
 		"message.timestamp.after.max.ms": "20", "file.delete.delay.ms": "30", "flush.messages": "40", "flush.ms": "50",
-		"max.compaction.lag.ms": "60", "preallocate": "true", "retention.ms": "not a number",
+		"max.compaction.lag.ms": "60", "min.compaction.lag.ms": "55", "delete.retention.ms": "70", "min.cleanable.dirty.ratio": "0.25", "preallocate": "true", "retention.ms": "not a number",
 	}).logConfig()
 	want := commitlog.Config{
 		SegmentBytes: 2000000, SegmentMs: 7, SegmentJitterMs: 2, IndexMaxBytes: 400, IndexIntervalBytes: 100,
 		RetentionMs: 180000, RetentionBytes: 99, Delete: true, Compact: true, MaxMessageBytes: 500,
 		Target: batch.Target{Set: true, Codec: batch.Zstd, Level: 11}, TimestampType: batch.LogAppendTime,
-		BeforeMaxMs: 10, AfterMaxMs: 20, FileDeleteDelayMs: 30, FlushMessages: 40, FlushMs: 50, MaxCompactionLagMs: 60, Preallocate: true,
+		BeforeMaxMs: 10, AfterMaxMs: 20, FileDeleteDelayMs: 30, FlushMessages: 40, FlushMs: 50, MinCleanableRatio: 0.25, DeleteRetentionMs: 70, MinCompactionLagMs: 55, MaxCompactionLagMs: 60, Preallocate: true,
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)

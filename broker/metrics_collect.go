@@ -120,6 +120,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		c.collectGroups(gauge)
 		c.collectLag(gauge)
 		c.collectTransactions(gauge)
+		c.collectCompaction(gauge, counter)
 	}
 }
 

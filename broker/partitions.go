@@ -77,6 +77,7 @@ func (b *Broker) apply(img *metadata.Image, d *metadata.Delta) {
 				b.configure(img, s)
 			}
 		case r.Type == metadata.ResourceBroker:
+			b.configureCleaner(img)
 			for _, s := range b.topics.all() {
 				b.configure(img, s)
 			}

@@ -176,7 +176,7 @@ func (b *Broker) quorumOptions(d commitlog.Durability) quorum.Options {
 func (b *Broker) logEvents() commitlog.EventListener {
 	var told atomic.Int64 // ms
 	told.Store(nowMs())
-	return commitlog.EventListener{
+	l := commitlog.EventListener{
 		LogOffline: func(name string, err error) {
 			b.log.Error("log is offline until restart", "log", name, "cause", err)
 		},
@@ -200,6 +200,8 @@ func (b *Broker) logEvents() commitlog.EventListener {
 			}
 		},
 	}
+	b.cleanerEvents(&l)
+	return l
 }
 
 // listen binds the listeners, so that their ports are known; nothing is answered before Start.
@@ -291,6 +293,7 @@ func (b *Broker) advertised() ([]metadata.Endpoint, error) {
 // loadLogs loads the partitions' logs, each by its topic's settings in the image.
 func (b *Broker) loadLogs() error {
 	img := b.ctl.Image()
+	b.configureCleaner(img)
 	var mu sync.Mutex
 	byTopic := map[string]*commitlog.Config{}
 	err := b.store.Load(func(name string) *commitlog.Config {
