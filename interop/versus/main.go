@@ -37,6 +37,9 @@ type options struct {
 	idle        time.Duration // of silence after the groups' load
 
 	transactions time.Duration // of each figure of the transactions workload
+
+	cleanBytes int64   // of each log of the compaction workloads
+	besideRate float64 // bytes a second produced beside the cleaner
 }
 
 func main() {
@@ -54,6 +57,8 @@ func main() {
 	flag.IntVar(&o.members, "members", 10, "members of each group")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "silence over which the cost of idle groups is measured")
 	flag.DurationVar(&o.transactions, "transactions", 4*time.Second, "of one figure of the transactions workload; 0: none")
+	flag.Int64Var(&o.cleanBytes, "compaction-bytes", 512<<20, "size of each log that the compaction workloads have cleaned, a zstd one a quarter of it; 0: none")
+	flag.Float64Var(&o.besideRate, "beside-rate", 25e6, "bytes a second produced beside the cleaner")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -105,6 +110,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if err := r.runTransactions(ctx, os.Stdout); err != nil {
+		return err
+	}
+	if err := r.runCompaction(ctx, os.Stdout); err != nil {
 		return err
 	}
 	fmt.Printf("load average after: %s\n\n", loadAverage())

@@ -57,7 +57,7 @@ func medians(fs []figure) string {
 
 func shareOfOthers(f figure) float64 { return f.others }
 
-func each(fs []figure, of func(figure) float64) []float64 {
+func each[T any](fs []T, of func(T) float64) []float64 {
 	out := make([]float64, len(fs))
 	for i, f := range fs {
 		out[i] = of(f)
@@ -66,7 +66,7 @@ func each(fs []figure, of func(figure) float64) []float64 {
 }
 
 // each2 is b's to a's, round by round, so that what slows a round slows both.
-func each2(a, b []figure, of func(figure) float64) []float64 {
+func each2[T any](a, b []T, of func(T) float64) []float64 {
 	out := make([]float64, min(len(a), len(b)))
 	for i := range out {
 		out[i] = of(b[i]) / of(a[i])

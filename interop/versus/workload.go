@@ -59,7 +59,7 @@ func choose(o options) ([]workload, error) {
 			out = append(out, w)
 		}
 	}
-	if len(out) == 0 && len(groupWorkloads(o)) == 0 && !strings.Contains("transactions", o.workloads) {
+	if len(out) == 0 && len(groupWorkloads(o)) == 0 && !strings.Contains("transactions", o.workloads) && len(cleanWorkloads(o)) == 0 && !besideChosen(o) {
 		return nil, fmt.Errorf("-workloads %q: no workload's name contains it", o.workloads)
 	}
 	return out, nil
