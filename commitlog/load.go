@@ -30,6 +30,9 @@ func (s *Store) Load(configure func(name string) *Config) error {
 		s.unclean.Store(true)
 		return err
 	}
+	if err := s.mendCleaned(); err != nil {
+		s.janitor.report("", err) // the next start mends it then
+	}
 	if !s.points.ours {
 		// Kafka wrote last, or nobody: what is here is durable up to the ends now.
 		err := s.points.writeRecovery(s)
@@ -127,6 +130,9 @@ func (s *Store) load(name string) (*Log, error) {
 	}
 	l.starting.Store(s.points.start[name])
 	l.hw.Store(s.points.watermark[name])
+	if off, ok := s.points.cleaned[name]; ok && off >= 0 {
+		l.cleaned.Store(off + 1)
+	}
 	ld := &loader{l: l, fs: s.fs, clean: s.clean, report: RecoveryReport{Log: name}}
 	if err := ld.run(); err != nil {
 		if l.segs.Load() == nil {
@@ -166,6 +172,22 @@ func (s *Store) unborn(name string) (bool, error) {
 		return false, fmt.Errorf("commitlog: load %s: %w", name, err)
 	}
 	return true, s.fs.SyncDir(s.dir)
+}
+
+// mendCleaned drops what the cleaner's checkpoint says of logs that end below it:
+// what grows there now is not clean.
+func (s *Store) mendCleaned() error {
+	bad := false
+	for _, l := range s.list() {
+		if l.Err() == nil && l.firstDirty() > l.end.Load() {
+			l.cleaned.Store(0)
+			bad = true
+		}
+	}
+	if !bad {
+		return nil
+	}
+	return s.points.writeCleaned(s)
 }
 
 func (l *Log) closeSegments() {

@@ -25,6 +25,8 @@ type Log struct {
 	id        TopicID
 	keep      bool // stands in the store's checkpoint files
 
+	privileged bool // its records may take from the reserve
+
 	cfg  atomic.Pointer[Config]
 	segs atomic.Pointer[segmentList]
 
@@ -41,6 +43,14 @@ type Log struct {
 	failure  atomic.Pointer[failure]
 	observer atomic.Pointer[func()]
 	marks    atomic.Pointer[markRing] // nil until the first append
+
+	// cuts counts truncations; raised under shape before bytes are cut.
+	cuts atomic.Int64
+
+	// shape is held while segments' files are renamed or removed: by swaps of the
+	// cleaner, retention, truncation, close and Delete. Syncs do not wait for it.
+	// Taken before syncing.
+	shape sync.Mutex
 
 	// syncing is held around every sync, checkpoint and truncation of the
 	// log's files, so that no sync overlaps another (the kernel reports a failed
@@ -101,6 +111,7 @@ func newLog(s *Store, name string, id TopicID, cfg *Config) (*Log, error) {
 	}
 	l := &Log{store: s, name: name, topic: topic, partition: partition, id: id, dir: dir}
 	l.keep = !s.noCheckpoint[name]
+	l.privileged = s.opts.Privileged(name)
 	l.unstable.Store(-1)
 	l.mu.producers = newProducers()
 	l.epoch.cache = newEpochCache()
@@ -273,8 +284,9 @@ func (l *Log) Configure(cfg *Config) {
 	if cfg == nil {
 		cfg = DefaultConfig()
 	}
-	l.cfg.Store(cfg)
-	l.store.cleaner.changed(l)
+	if old := l.cfg.Swap(cfg); *old != *cfg {
+		l.store.cleaner.changed(l)
+	}
 }
 
 // Config returns the log's settings, which must not be changed.

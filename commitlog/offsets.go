@@ -18,6 +18,7 @@ const (
 	recoveryPointFile = "recovery-point-offset-checkpoint"
 	startOffsetFile   = "log-start-offset-checkpoint"
 	watermarkFile     = "replication-offset-checkpoint"
+	cleanedFile       = "cleaner-offset-checkpoint"
 	// ownPointsFile says which contents of recoveryPointFile were written here:
 	// line 1 the version, 0; line 2 the CRC-32C of what is about to be written and
 	// of what was there before, in hex. Kafka overlooks the file. When the content
@@ -29,13 +30,14 @@ const (
 // checkpointFiles reads and writes the offset checkpoint files of a store.
 type checkpointFiles struct {
 	// What the files said when the store was opened; read-only after load.
-	recovery, start, watermark map[string]int64
-	ours                       bool // the recovery points were written here
+	recovery, start, watermark, cleaned map[string]int64
+	ours                                bool // the recovery points were written here
 
 	mu struct {
 		sync.Mutex
 		recoverySum uint32          // of the content of recoveryPointFile
 		starts      []byte          // the content of startOffsetFile
+		cleaned     []byte          // the content of cleanedFile; nil if it is not known
 		stale       map[string]bool // names in the files whose logs are gone
 	}
 }
@@ -52,8 +54,11 @@ func (c *checkpointFiles) load(s *Store) error {
 	if c.watermark, _, err = readOffsets(s, watermarkFile); err != nil {
 		return err
 	}
+	if err = c.loadCleaned(s); err != nil {
+		return err
+	}
 	c.mu.stale = make(map[string]bool)
-	for _, m := range []map[string]int64{c.recovery, c.start, c.watermark} {
+	for _, m := range []map[string]int64{c.recovery, c.start, c.watermark, c.cleaned} {
 		for name := range m {
 			c.mu.stale[name] = true // until its log is found
 		}
@@ -61,6 +66,18 @@ func (c *checkpointFiles) load(s *Store) error {
 	c.mu.recoverySum = checksum(recovery)
 	c.ours = s.ownPoints(c.mu.recoverySum)
 	return nil
+}
+
+// loadCleaned reads the cleaner's checkpoint. A damaged one costs work and no data:
+// the cleaner begins at the start of each log again, and the listener is told.
+func (c *checkpointFiles) loadCleaned(s *Store) (err error) {
+	c.cleaned, c.mu.cleaned, err = readOffsets(s, cleanedFile)
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		s.janitor.report("", fmt.Errorf("commitlog: the cleaner begins at the start of every log: %w", err))
+		return nil
+	}
+	return err
 }
 
 func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }
@@ -128,7 +145,7 @@ func (c *checkpointFiles) forget(s *Store, name string) error {
 	if !stale {
 		return nil
 	}
-	if err := errors.Join(c.writeRecovery(s), c.writeStarts(s), c.writeWatermarks(s)); err != nil {
+	if err := errors.Join(c.writeRecovery(s), c.writeStarts(s), c.writeWatermarks(s), c.writeCleaned(s)); err != nil {
 		return err
 	}
 	c.found(name)
@@ -196,5 +213,28 @@ func (c *checkpointFiles) writeWatermarks(s *Store) error {
 	if err := vfs.WriteFileAtomic(s.fs, s.path(watermarkFile), data); err != nil {
 		return fmt.Errorf("commitlog: %w", err)
 	}
+	return nil
+}
+
+// writeCleaned writes the first offset of each log that the cleaner has not seen,
+// as far as it has seen any.
+func (c *checkpointFiles) writeCleaned(s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	entries := s.entries(func(l *Log) (int64, bool) {
+		off := l.firstDirty()
+		return off, off >= 0
+	})
+	if len(entries) == 0 && len(c.mu.cleaned) == 0 {
+		return nil
+	}
+	data := encodeOffsets(nil, entries)
+	if bytes.Equal(data, c.mu.cleaned) {
+		return nil
+	}
+	if err := vfs.WriteFileAtomic(s.fs, s.path(cleanedFile), data); err != nil {
+		return fmt.Errorf("commitlog: %w", err)
+	}
+	c.mu.cleaned = data
 	return nil
 }

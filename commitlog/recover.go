@@ -60,14 +60,14 @@ func (ld *loader) recover() error {
 
 // gapBefore says that segment i, which was walked neither, does not go on where
 // the one before ends: the tail of that one was lost, so what follows is void.
-// Compacted logs have such gaps by right, and so has what lies below the log start
-// offset.
+// Compacted logs have such gaps by right, those too that were compacted once, and so
+// has what lies below the log start offset.
 func (ld *loader) gapBefore(list segmentList, i int) error {
 	if ld.l.cfg.Load().Compact {
 		return nil
 	}
 	next, base := list[i-1].NextOffset(), list[i].BaseOffset()
-	if next < 0 || next == base || base <= ld.start {
+	if next < 0 || next == base || base <= ld.start || base <= ld.l.firstDirty() {
 		return nil
 	}
 	return fmt.Errorf("commitlog: %s does not go on at offset %d, where the segment before ends", list[i].Path(), next)

@@ -58,6 +58,8 @@ func (l *Log) raiseStart(off int64) error {
 // retain deletes what the log's settings and its start offset let go, in Kafka's
 // order. now is in ms.
 func (l *Log) retain(now int64) error {
+	l.shape.Lock()
+	defer l.shape.Unlock()
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if l.failure.Load() != nil {

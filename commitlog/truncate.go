@@ -3,6 +3,7 @@ package commitlog
 import (
 	"fmt"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/segment"
 )
 
@@ -32,6 +33,8 @@ func (l *Log) startAt(base int64) error {
 // below the first segment starts the log anew at off. A failure takes the log
 // offline.
 func (l *Log) TruncateTo(off int64) error {
+	l.shape.Lock()
+	defer l.shape.Unlock()
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.mu.Lock()
@@ -52,6 +55,9 @@ func (l *Log) TruncateTo(off int64) error {
 	if err := l.lowerRecovery(off); err != nil {
 		return err
 	}
+	if err := l.lowerCleaned(off); err != nil {
+		return err
+	}
 	if first > off {
 		err = l.restartLocked(off)
 	} else {
@@ -67,6 +73,8 @@ func (l *Log) TruncateTo(off int64) error {
 
 // TruncateAll drops everything and starts the log anew, empty, at start.
 func (l *Log) TruncateAll(start int64) error {
+	l.shape.Lock()
+	defer l.shape.Unlock()
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.mu.Lock()
@@ -76,6 +84,9 @@ func (l *Log) TruncateAll(start int64) error {
 		return err
 	}
 	if err := l.lowerRecovery(0); err != nil {
+		return err
+	}
+	if err := l.lowerCleaned(-1); err != nil {
 		return err
 	}
 	if err := l.restartLocked(start); err != nil {
@@ -91,11 +102,31 @@ func (l *Log) lowerRecovery(off int64) error {
 	if l.recovery.Load() <= off {
 		return nil
 	}
-	l.recovery.Store(off)
+	was := l.recovery.Swap(off)
 	if !l.keep {
 		return nil
 	}
-	return l.store.points.writeRecovery(l.store)
+	err := l.store.points.writeRecovery(l.store)
+	if err != nil {
+		l.recovery.Store(was) // nothing is cut; who tries again must write it
+	}
+	return err
+}
+
+// lowerCleaned ends what the cleaner is doing with the log and makes its checkpoint
+// at most off, on disk too: what comes there next is not clean. -1 is none. l.shape
+// is held.
+func (l *Log) lowerCleaned(off int64) error {
+	l.cuts.Add(1)
+	if l.cleaned.Load() <= off+1 {
+		return nil
+	}
+	was := l.cleaned.Swap(off + 1)
+	err := l.store.points.writeCleaned(l.store)
+	if err != nil {
+		l.cleaned.Store(was)
+	}
+	return err
 }
 
 func (l *Log) cutEpochs(off int64) {
@@ -119,6 +150,10 @@ func (l *Log) cutLocked(off int64) error {
 		}
 	}
 	active := list[keep-1]
+	inside, err := insideBatch(active, off)
+	if err != nil {
+		return err
+	}
 	if _, err := active.TruncateTo(off); err != nil {
 		return err
 	}
@@ -127,7 +162,6 @@ func (l *Log) cutLocked(off int64) error {
 		l.newActiveLocked(l.store.opts.NowMs())
 	}
 	next := active.NextOffset()
-	inside := next < off // a batch
 	if inside {
 		off = max(next, min(off, l.start.Load()))
 	}
@@ -146,10 +180,30 @@ func (l *Log) cutLocked(off int64) error {
 		return err
 	}
 	l.cutEpochs(off)
+	if next < off {
+		// The cleaner has removed what lay right below off. Only a segment's name says
+		// then where the log ends.
+		if err := l.rollLocked(off, l.store.opts.NowMs()); err != nil {
+			return err
+		}
+	}
 	if err := active.SyncAll(); err != nil {
 		return err
 	}
 	return l.finishCutLocked()
+}
+
+// insideBatch reports whether off lies inside a batch of seg, not where one begins
+// nor in a gap between two.
+func insideBatch(seg *segment.Segment, off int64) (inside bool, err error) {
+	err = seg.ScanFrom(off, func(h batch.Header, _ int64) error {
+		inside = h.BaseOffset < off
+		return errStopScan
+	})
+	if err == errStopScan {
+		err = nil
+	}
+	return inside, err
 }
 
 // restartLocked drops every segment and starts at base. l.syncing is held.

@@ -132,6 +132,7 @@ func (l *Log) markDirty() {
 
 // close ends the log as a clean stop does. The error says why it is not clean.
 func (l *Log) close() error {
+	l.shape.Lock()
 	l.syncing.Lock()
 	l.mu.Lock()
 	closed := l.mu.closed
@@ -139,6 +140,7 @@ func (l *Log) close() error {
 	l.mu.Unlock()
 	if closed {
 		l.syncing.Unlock()
+		l.shape.Unlock()
 		return nil
 	}
 	var err error
@@ -148,6 +150,7 @@ func (l *Log) close() error {
 		_, err = l.persistLocked(true)
 	}
 	l.syncing.Unlock()
+	l.shape.Unlock()
 	if err == nil {
 		l.advanced() // what waits for the last sync
 	}
