@@ -77,6 +77,9 @@ func (l *Log) Append(nowMs int64, leaderEpoch int32, entries []*Entry) {
 	for _, e := range entries {
 		e.Result, e.Err = Appended{}, w.err
 		if e.Err == nil {
+			e.Err = l.refuses(e.Origin)
+		}
+		if e.Err == nil {
 			e.Err = l.stageLocked(w, e)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 // Delays of upkeep, in milliseconds.
@@ -34,6 +35,7 @@ const (
 	taskRemoveDir                  // remove a deleted log's directory
 	taskIdle                       // close handles that nobody uses
 	taskClean                      // look at compacted logs
+	taskReserve                    // fill the reserve
 )
 
 // task is one deadline. log, seg and path belong to the kinds that need them.
@@ -58,10 +60,12 @@ type janitor struct {
 	marked   atomic.Bool // taskWatermarks is in the heap
 	idle     atomic.Bool // taskIdle is in the heap
 	expiring atomic.Bool // taskExpiry is in the heap
+	filling  atomic.Bool // taskReserve is in the heap
 
 	mu struct {
 		sync.Mutex
 		tasks        taskHeap
+		seenMs       int64  // the clock when it was last looked at
 		dirty        []*Log // logs to checkpoint
 		checkpointMs int64  // deadline of taskCheckpoint in the heap, 0 if none
 	}
@@ -73,7 +77,11 @@ func newJanitor(s *Store) *janitor {
 
 // start begins the upkeep of loaded logs. What was asked for before waits for it.
 func (j *janitor) start() {
-	j.add(task{atMs: j.store.opts.NowMs() + j.store.opts.InitialTaskDelayMs, kind: taskRetention})
+	now := j.store.opts.NowMs()
+	j.add(task{atMs: now + j.store.opts.InitialTaskDelayMs, kind: taskRetention})
+	if r := &j.store.reserve; r.want > 0 {
+		j.reserveAt(now + r.delayMs())
+	}
 	go j.run()
 }
 
@@ -124,12 +132,27 @@ func (j *janitor) next(now int64) (t *task, waitMs int64) {
 	if len(j.mu.tasks) == 0 {
 		return nil, longestWaitMs
 	}
+	j.shiftLocked(now)
 	first := j.mu.tasks[0]
 	if first.atMs > now {
 		return nil, min(first.atMs-now, longestWaitMs)
 	}
 	heap.Pop(&j.mu.tasks)
 	return &first, 0
+}
+
+// shiftLocked moves the deadlines with a clock that was set back, which would
+// otherwise all be late by as much.
+func (j *janitor) shiftLocked(now int64) {
+	if back := j.mu.seenMs - now; back > 0 {
+		for i := range j.mu.tasks {
+			j.mu.tasks[i].atMs -= back
+		}
+		if j.mu.checkpointMs != 0 {
+			j.mu.checkpointMs -= back
+		}
+	}
+	j.mu.seenMs = now
 }
 
 func (j *janitor) add(t task) {
@@ -178,6 +201,8 @@ func (j *janitor) do(t *task, now int64) {
 		}
 	case taskIdle:
 		j.closeIdle()
+	case taskReserve:
+		j.fillReserve(now)
 	case taskClean:
 		s.cleaner.wake(t.atMs, now)
 	}
@@ -318,6 +343,32 @@ func (j *janitor) unlink(seg *segment.Segment, afterMs int64) {
 // removeDir removes a directory after afterMs.
 func (j *janitor) removeDir(path string, afterMs int64) {
 	j.add(task{atMs: j.store.opts.NowMs() + afterMs, kind: taskRemoveDir, path: path})
+}
+
+// reserveSoon asks for the reserve to be filled.
+func (j *janitor) reserveSoon() { j.reserveAt(j.store.opts.NowMs()) }
+
+func (j *janitor) reserveAt(atMs int64) {
+	if !j.filling.Load() && j.filling.CompareAndSwap(false, true) {
+		j.add(task{atMs: atMs, kind: taskReserve})
+	}
+}
+
+// fillReserve fills the reserve, before anything else gets what room there is.
+func (j *janitor) fillReserve(now int64) {
+	j.filling.Store(false)
+	r := &j.store.reserve
+	r.tell() // that it is used, although it may be whole in a moment
+	err := r.fill()
+	r.tell()
+	switch {
+	case err == nil:
+	case vfs.IsFull(err):
+		j.reserveAt(now + reserveRetryMs)
+	default:
+		j.report("", err)
+		j.reserveAt(now + reserveBrokenMs)
+	}
 }
 
 // closeIdle closes handles that nobody uses, until none is open.

@@ -43,6 +43,14 @@ type Options struct {
 	// First names the logs that Open loads; the others wait for Load, to which
 	// their settings are told. Empty: Open loads all.
 	First []string
+	// ReserveBytes is how much room on the disk is kept in the file
+	// millrace.reserve, at most a hundredth of the file system; 0 is none. On a
+	// full disk it goes, in steps, to everything but clients' records and what the
+	// cleaner writes, and those are refused until it is whole again.
+	ReserveBytes int64
+	// Privileged says whether the records of a log may take from the reserve; nil
+	// says so of none.
+	Privileged func(name string) bool
 	// InitialTaskDelayMs is log.initial.task.delay.ms (30 000): when the first
 	// retention pass comes after the logs are loaded; negative is at once.
 	InitialTaskDelayMs int64
@@ -86,6 +94,9 @@ type EventListener struct {
 	CompactionFailed func(name string, err error)
 	// Quarantined: a pass met bytes that could not be read and kept them as they are.
 	Quarantined func(name string, q compaction.Quarantine)
+	// ReserveMoved: the reserve begins to be used, so that clients' records are
+	// refused, or is whole again.
+	ReserveMoved func(ReserveState)
 	// Progress of loading: done of total logs.
 	Progress func(done, total int)
 	// JanitorError: background upkeep (checkpoint files, unlinking) failed; it
@@ -134,6 +145,9 @@ func (o *Options) withDefaults() Options {
 	setDefault(&r.CheckpointBytes, 256<<20)
 	setDefault(&r.HighWatermarkMs, 5_000)
 	setDefault(&r.ProducerExpirationMs, 86_400_000)
+	if r.Privileged == nil {
+		r.Privileged = func(string) bool { return false }
+	}
 	if r.MaxSyncs <= 0 {
 		r.MaxSyncs = 16
 	}

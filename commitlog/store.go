@@ -43,6 +43,7 @@ type Store struct {
 	janitor *janitor
 	cleaner *cleaner
 	points  checkpointFiles
+	reserve reserve
 
 	mu struct {
 		sync.RWMutex
@@ -76,10 +77,15 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s.scratch.New = func() any { return newAppendScratch() }
 	s.janitor = newJanitor(s)
 	s.cleaner = newCleaner(s, o.Cleaner)
+	if o.ReserveBytes > 0 {
+		s.reserve.listen, s.reserve.wake = o.Listener.ReserveMoved, s.janitor.reserveSoon
+		s.fs = s.reserve.door(o.FS, o.Privileged)
+	}
 	if err := s.open(); err != nil {
 		for _, l := range s.mu.logs {
 			l.closeSegments()
 		}
+		s.reserve.close()
 		if s.lock != nil {
 			s.lock.Close()
 		}
@@ -98,6 +104,9 @@ func (s *Store) open() error {
 	}
 	s.lock = lock
 	if err := s.refuseFuture(); err != nil {
+		return err
+	}
+	if err := s.reserve.open(s.opts.FS, s.dir, s.opts.ReserveBytes); err != nil {
 		return err
 	}
 	if err := s.takeMarker(); err != nil {
@@ -296,6 +305,8 @@ func (s *Store) drop(name string, rename func(name string) string, remove bool) 
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
 	s.cleaner.forget(l)
+	l.shape.Lock()
+	defer l.shape.Unlock()
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	if !l.retire() {
@@ -369,7 +380,7 @@ func (s *Store) Close(brokerEpoch int64) error {
 	if err == nil && (loaded || s.clean) && !s.unclean.Load() {
 		err = vfs.WriteFileAtomic(s.fs, s.path(cleanShutdownFile), encodeCleanShutdown(brokerEpoch))
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.reserve.close(), s.lock.Close())
 }
 
 // parallel calls fn for 0 ≤ i < n, at most width at a time, and waits.
