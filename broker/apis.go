@@ -50,6 +50,8 @@ var handlers = map[int16]handler{
 	69: typed((*Broker).handleConsumerGroupDescribe),
 	74: typed((*Broker).handleListConfigResources),
 	75: typed((*Broker).handleDescribeTopicPartitions),
+
+	wire.KeyCompactTopic: (*Broker).handleCompactTopic,
 }
 
 // typed adapts a handler of a decoded request. What the request decodes to aliases the frame, which

@@ -53,6 +53,7 @@ type Broker struct {
 	txns        *txn.Coordinator
 	txnStates   *internalTopic[txn.Record, txn.Entry]
 	markers     *markerWriter
+	compactions compactions
 	creations   creations
 	topics      topicTable
 	producerIDs producerIDs

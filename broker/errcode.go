@@ -42,6 +42,7 @@ var codes = []struct {
 	{commitlog.ErrRecordListTooLarge, wire.RecordListTooLarge},
 	{commitlog.ErrClosed, wire.NotLeaderOrFollower},
 	{commitlog.ErrNotFound, wire.UnknownTopicOrPartition},
+	{commitlog.ErrNotCompacted, wire.PolicyViolation},
 
 	{replication.ErrNotLeader, wire.NotLeaderOrFollower},
 	{replication.ErrGone, wire.UnknownTopicOrPartition},

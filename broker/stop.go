@@ -51,6 +51,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	b.groups.Close()
 	b.txns.Close()
 	b.markers.close()
+	b.compactions.close()
 	drained := b.server.Shutdown(ctx)
 	if drained != nil {
 		b.log.Warn("stopped before every request was answered", "cause", drained)

@@ -1,5 +1,7 @@
 package wire
 
+import "slices"
+
 // API is one request kind: its key, Kafka's name, the versions that are answered, [Min, Max]
 // inclusive, and the first flexible version (-1: none is).
 type API struct {
@@ -32,8 +34,11 @@ const (
 	KeyApiVersions int16 = 18
 )
 
-// Lookup finds an API that this build answers.
+// Lookup finds an API that this build answers, Kafka's or one of its own.
 func Lookup(key int16) (API, bool) {
+	if key >= own[0].Key {
+		return lookupOwn(key)
+	}
 	i := rowOf(key)
 	if i < 0 || !apis[i].served {
 		return API{}, false
@@ -49,7 +54,23 @@ func LookupKafka(key int16) (API, bool) {
 	return API{}, false
 }
 
-// Served lists the APIs that this build answers, by key. The slice is the caller's.
+// Own lists the APIs that this build answers and Kafka does not have. ApiVersions does not name them, so that
+// no client stumbles over them: who asks for them is one of Millrace's tools. The slice is the caller's.
+func Own() []API { return slices.Clone(own[:]) }
+
+func lookupOwn(key int16) (API, bool) {
+	for _, api := range own {
+		if api.Key == key {
+			return api, true
+		}
+	}
+	return API{}, false
+}
+
+// own are they, by key. It is never changed.
+var own = [...]API{{KeyCompactTopic, "CompactTopic", 0, 0, -1}}
+
+// Served lists Kafka's APIs that this build answers, by key. The slice is the caller's.
 func Served() []API {
 	var out []API
 	for _, row := range apis {

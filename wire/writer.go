@@ -14,6 +14,14 @@ func (w *writer) i64(v int64)       { w.b = binary.BigEndian.AppendUint64(w.b, u
 func (w *writer) uvarint(v uint32)  { w.b = binary.AppendUvarint(w.b, uint64(v)) }
 func (w *writer) uuid(id *[16]byte) { w.b = append(w.b, id[:]...) }
 
+func (w *writer) bool(v bool) {
+	b := byte(0)
+	if v {
+		b = 1
+	}
+	w.b = append(w.b, b)
+}
+
 func (w *writer) str(s string) {
 	w.count16(len(s))
 	w.b = append(w.b, s...)

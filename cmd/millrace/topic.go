@@ -16,8 +16,8 @@ import (
 )
 
 func topicCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "topic", Short: "Create, list, describe and delete topics"}
-	cmd.AddCommand(topicCreateCommand(), topicListCommand(), topicDescribeCommand(), topicDeleteCommand())
+	cmd := &cobra.Command{Use: "topic", Short: "Create, list, describe, compact and delete topics"}
+	cmd.AddCommand(topicCreateCommand(), topicListCommand(), topicDescribeCommand(), topicDeleteCommand(), topicCompactCommand())
 	return cmd
 }
 
