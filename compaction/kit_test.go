@@ -44,20 +44,20 @@ type rec struct {
 
 // bat is a batch, decoded.
 type bat struct {
-	base, last    int64
-	leaderEpoch   int32
-	codec         batch.Codec
-	appendTime    bool
-	txn, control  bool
-	horizon       int64 // -1 is none
-	baseTime      int64 // only of a batch without records
-	maxTime       int64
-	pid           int64
-	epoch         int16
-	seq           int32
-	recs          []rec
-	kind          batch.ControlType // if control, and it has a record
-	bytes, damage []byte            // what it is decoded from; or what is there instead
+	base, last   int64
+	leaderEpoch  int32
+	codec        batch.Codec
+	appendTime   bool
+	txn, control bool
+	horizon      int64 // -1 is none
+	baseTime     int64 // only of a batch without records
+	maxTime      int64
+	pid          int64
+	epoch        int16
+	seq          int32
+	recs         []rec
+	kind         batch.ControlType // if control, and it has a record
+	bytes        []byte            // what it is decoded from
 }
 
 // seg is a segment, decoded.
@@ -84,7 +84,11 @@ func (b *bat) encode(t testing.TB) []byte {
 		if r.header != "" {
 			headers = append(headers, batch.RecordHeader{Key: r.header, Value: []byte("v")})
 		}
-		bl.AppendAt(r.off, r.ts, r.key, r.value, headers)
+		ts := r.ts
+		if b.appendTime {
+			ts += r.off%3 - 7 // says nothing
+		}
+		bl.AppendAt(r.off, ts, r.key, r.value, headers)
 	}
 	p, err := bl.Build(nil)
 	if err != nil {
@@ -103,7 +107,9 @@ func decode(t testing.TB, p batch.Batch) bat {
 		txn: p.IsTransactional(), control: p.IsControl(), horizon: -1, maxTime: p.MaxTimestamp(), pid: p.ProducerID(), epoch: p.ProducerEpoch(), seq: p.BaseSequence(),
 		bytes: bytes.Clone(p)}
 	if p.HasDeleteHorizon() {
-		b.horizon = p.BaseTimestamp()
+		if b.horizon = p.BaseTimestamp(); b.horizon < 0 {
+			t.Fatalf("batch at %d: delete horizon %d", b.base, b.horizon)
+		}
 	}
 	err := p.Each(0, func(r *batch.Record) error {
 		one := rec{off: r.Offset, ts: r.Timestamp, key: bytes.Clone(r.Key), value: bytes.Clone(r.Value)}

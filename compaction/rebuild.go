@@ -85,9 +85,6 @@ func appendKept(dst []byte, h *batch.Header, p []byte, recs []record, horizonMs 
 			continue
 		}
 		ts := h.BaseTimestamp + recs[i].timestampDelta
-		if h.TimestampType() == batch.LogAppendTime {
-			ts = h.MaxTimestamp
-		}
 		dst = batch.AppendRestamped(dst, p[recs[i].start:recs[i].end], ts-horizonMs)
 		count++
 	}

@@ -37,10 +37,8 @@ func (t *transactions) reach(off int64) {
 	for n := len(t.aborted); n > 0 && t.aborted[n-1].FirstOffset <= off; n-- {
 		e := t.aborted[n-1]
 		t.aborted = t.aborted[:n-1]
-		// One that is there already is this one, or its marker could not be read.
-		if a, ok := t.aborting[e.ProducerID]; !ok || a.entry.LastOffset < e.FirstOffset {
-			t.aborting[e.ProducerID] = aborting{entry: e}
-		}
+		// One that is there still has a marker that could not be read.
+		t.aborting[e.ProducerID] = aborting{entry: e}
 	}
 }
 
