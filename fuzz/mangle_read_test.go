@@ -22,7 +22,7 @@ import (
 )
 
 // compare reads everything as a client that checks what it gets, and holds it against the truth.
-func (m *mangler) compare(what string, b *millrace.Broker) (outcome string) {
+func (m *started) compare(what string, b *millrace.Broker) (outcome string) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.MaxVersions(kversion.V2_8_0()), kgo.RequestRetries(0))
@@ -53,7 +53,9 @@ func (m *mangler) compare(what string, b *millrace.Broker) (outcome string) {
 				m.t.Errorf("%s: %s: %d of %d batches are served without an error, and no .log file was damaged", what, partition, len(got), len(want))
 			}
 		}
-		m.compareBatches(what, partition, got, must)
+		if err := m.compareBatches(partition, got, must); err != nil {
+			m.t.Errorf("%s: %v", what, err)
+		}
 		for range 3 {
 			m.compareFrom(ctx, cl, what, partition, want, must)
 		}
@@ -61,28 +63,9 @@ func (m *mangler) compare(what string, b *millrace.Broker) (outcome string) {
 	return outcome
 }
 
-// must is what has to be served of a partition: all that is before its first damage. touched says
-// that some file of it, or of the whole directory, was damaged.
-func (m *mangler) must(partition string, want []written) (must []written, touched bool) {
-	for _, f := range m.files {
-		touched = touched || concerns(f, partition)
-	}
-	return before(before(want, m.first, partition), m.index, partition), touched
-}
-
-// before is what of a partition comes before an offset, if there is one.
-func before(want []written, first map[string]int64, partition string) []written {
-	at, ok := first[partition]
-	i := slices.IndexFunc(want, func(w written) bool { return ok && w.bytes.LastOffset() >= at })
-	if i < 0 {
-		return want
-	}
-	return want[:i]
-}
-
 // excused: without its identity a partition cannot be served, and where a file that the engine needs
 // beside the records is unreadable it may be offline.
-func (m *mangler) excused(partition string, err error, got int) bool {
+func (m *started) excused(partition string, err error, got int) bool {
 	if got > 0 {
 		return false
 	}
@@ -98,7 +81,7 @@ func (m *mangler) excused(partition string, err error, got int) bool {
 }
 
 // keptOnDisk: what is not served is not deleted either.
-func (m *mangler) keptOnDisk(what, partition string, want []written) {
+func (m *started) keptOnDisk(what, partition string, want []written) {
 	topic := partition[:strings.LastIndexByte(partition, '-')]
 	dirs, err := filepath.Glob(filepath.Join(m.dir, topic+"*"))
 	if err != nil {
@@ -115,24 +98,8 @@ func (m *mangler) keptOnDisk(what, partition string, want []written) {
 	}
 }
 
-// compareBatches: what must be there is there, in its place; what else is there was once written.
-func (m *mangler) compareBatches(what, partition string, got []batch.Batch, must []written) {
-	for i, w := range must {
-		if i >= len(got) || got[i].BaseOffset() != w.bytes.BaseOffset() || covered(got[i]) != covered(w.bytes) {
-			m.t.Errorf("%s: %s: of %d batches before the damage, number %d at offset %d is not served (%d batches are)", what, partition, len(must), i, w.bytes.BaseOffset(), len(got))
-			return
-		}
-	}
-	for _, b := range got {
-		if !m.truth.known[covered(b)] {
-			m.t.Errorf("%s: %s: a batch at offset %d that nobody wrote", what, partition, b.BaseOffset())
-			return
-		}
-	}
-}
-
 // compareFrom reads from some offset in the middle, where the indexes say where to begin.
-func (m *mangler) compareFrom(ctx context.Context, cl *kgo.Client, what, partition string, want, must []written) {
+func (m *started) compareFrom(ctx context.Context, cl *kgo.Client, what, partition string, want, must []written) {
 	i := m.rng.IntN(len(want))
 	off := want[i].bytes.BaseOffset() + m.rng.Int64N(int64(want[i].bytes.Count()))
 	got, err := fetchOnce(ctx, cl, partition, off)
@@ -194,11 +161,4 @@ func fetchOnce(ctx context.Context, cl *kgo.Client, partition string, off int64)
 		out, rest = append(out, b), next
 	}
 	return out, nil
-}
-
-// concerns says whether damage to a file may keep a partition from being served: its own files, and
-// those that say which partitions there are.
-func concerns(file, partition string) bool {
-	dir := filepath.Dir(file)
-	return dir == partition || dir == "." || strings.HasPrefix(dir, "__")
 }

@@ -1,6 +1,7 @@
 // Command millrace is the broker and its tools in one binary: serve runs the broker, topic, group, txn,
 // produce and consume speak to any Kafka-compatible one, log looks into data directories
-// offline, and bench loads a broker and checks its answers.
+// offline, bench loads a broker and checks its answers, and fuzz searches for bytes that a decoder
+// does not take as it should.
 //
 // It owns flags, terminals and exit codes; what it does with them lives in the packages below.
 package main
@@ -52,6 +53,7 @@ func rootCommand() *cobra.Command {
 		consumeCommand(),
 		logCommand(),
 		benchCommand(),
+		fuzzCommand(),
 		&cobra.Command{
 			Use:   "version",
 			Short: "Print the version",

@@ -1,0 +1,3 @@
+package fuzz
+
+func recoveryTargets() []*Target { return nil }
