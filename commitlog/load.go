@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/compaction"
+	"github.com/millrace-project/millrace/index"
 	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -326,13 +327,40 @@ func (ld *loader) swapEnd(name string) (next int64, err error) {
 			return 0, err
 		}
 		h, err := batch.ParseHeader(p[:n])
-		if err != nil {
-			return 0, &CorruptError{File: ld.path(name), Pos: pos, Reason: err.Error()}
+		if err != nil || h.LastOffset() < max(next, h.BaseOffset) || int64(h.Size()) > size-pos {
+			if pos, err = ld.behindDamage(name, pos, size); err != nil || pos < 0 {
+				return next, err
+			}
+			continue
 		}
 		next = h.NextOffset()
 		pos += int64(h.Size())
 	}
 	return next, nil
+}
+
+// behindDamage returns the position of the first batch behind pos that the offset
+// index of a swapped segment has, -1 if there is none: bytes that the cleaner could
+// not read were kept, and what follows them stands in the index.
+func (ld *loader) behindDamage(name string, pos, size int64) (int64, error) {
+	base, ok := segmentBase(name, ".log"+compaction.SwapSuffix)
+	if !ok {
+		return -1, nil
+	}
+	idx := index.OpenOffset(ld.fs, ld.l.store.handles, ld.path(segment.FileNames(base)[1]+compaction.SwapSuffix), base, 0, false)
+	defer idx.Close()
+	at := int64(-1)
+	err := idx.Each(func(e index.OffsetEntry) bool {
+		if e.Pos > pos && e.Pos < size {
+			at = e.Pos
+		}
+		return at < 0
+	})
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		return -1, nil // the index was not renamed, or is damaged too
+	}
+	return at, err
 }
 
 func (ld *loader) list() ([]string, error) {

@@ -12,6 +12,15 @@ type TimeOffset struct {
 // OffsetForTime returns the first record at or after the start offset and below
 // upTo whose timestamp is at least ts (ms).
 func (l *Log) OffsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
+	for {
+		at, ok, err := l.offsetForTime(ts, upTo)
+		if err != errSegmentGone {
+			return at, ok, err
+		}
+	}
+}
+
+func (l *Log) offsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 	if f := l.failure.Load(); f != nil {
 		return TimeOffset{}, false, f.err
 	}
@@ -20,7 +29,7 @@ func (l *Log) OffsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 	for i := list.floor(start); i < len(list) && list[i].BaseOffset() < upTo; i++ {
 		seg := list[i]
 		if !seg.Acquire() {
-			continue // retention removed it: its records are gone
+			return TimeOffset{}, false, errSegmentGone
 		}
 		maxTs, _ := seg.MaxTimestamp()
 		if maxTs < ts {
@@ -46,6 +55,15 @@ func (l *Log) OffsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 // MaxTimestamp returns the first record that carries the log's largest
 // timestamp; Offset and Timestamp are -1 if no record has one.
 func (l *Log) MaxTimestamp() (TimeOffset, error) {
+	for {
+		at, err := l.maxTimestamp()
+		if err != errSegmentGone {
+			return at, err
+		}
+	}
+}
+
+func (l *Log) maxTimestamp() (TimeOffset, error) {
 	none := TimeOffset{Offset: -1, Timestamp: -1, LeaderEpoch: -1}
 	if f := l.failure.Load(); f != nil {
 		return none, f.err
@@ -54,15 +72,18 @@ func (l *Log) MaxTimestamp() (TimeOffset, error) {
 	best, bestTs := -1, int64(-1)
 	for i := range list {
 		if !list[i].Acquire() {
-			continue
+			return none, errSegmentGone
 		}
 		if ts, _ := list[i].MaxTimestamp(); ts > bestTs {
 			best, bestTs = i, ts
 		}
 		list[i].Release()
 	}
-	if best < 0 || !list[best].Acquire() {
+	if best < 0 {
 		return none, nil
+	}
+	if !list[best].Acquire() {
+		return none, errSegmentGone
 	}
 	defer list[best].Release()
 	ts, off, epoch, err := list[best].OffsetOfMaxTimestamp()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/millrace-project/millrace/index"
 	"github.com/millrace-project/millrace/segment"
 )
 
@@ -16,34 +17,66 @@ import (
 // ErrOffsetOutOfRange if off is below the start or beyond the end.
 func (l *Log) Read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, error) {
 	for {
-		v, err := l.read(off, upTo, maxBytes, minOne)
+		v, _, err := l.read(off, upTo, maxBytes, minOne)
 		if err != errSegmentGone {
 			return v, err
 		}
 	}
 }
 
-// errSegmentGone: retention or truncation dropped a segment of the reader's
-// snapshot; a new snapshot does not have it.
+// ReadCommitted is Read for readers of committed data. It also returns the aborted
+// transactions that have records in [off, upTo), as the segments know them that the
+// View is from: the cleaner removes such records and then the word of them, so that
+// one asked for after the other might not fit together.
+func (l *Log) ReadCommitted(off, upTo int64, maxBytes int, minOne bool) (*segment.View, []AbortedTxn, error) {
+	for {
+		v, list, err := l.read(off, upTo, maxBytes, minOne)
+		if err == nil && v != nil {
+			var entries []index.TxnEntry
+			if entries, err = aborted(list[list.floor(off):], off, upTo); err == nil {
+				return v, abortedTxns(entries), nil
+			}
+			v.Close()
+			if err != errSegmentGone {
+				err = fmt.Errorf("commitlog: aborted transactions of %s: %w", l.name, err)
+			}
+		}
+		if err != errSegmentGone {
+			return nil, nil, err
+		}
+	}
+}
+
+func abortedTxns(entries []index.TxnEntry) []AbortedTxn {
+	out := make([]AbortedTxn, len(entries))
+	for i, e := range entries {
+		out[i] = AbortedTxn{ProducerID: e.ProducerID, FirstOffset: e.FirstOffset}
+	}
+	return out
+}
+
+// errSegmentGone: retention, truncation or the cleaner dropped a segment of the
+// reader's snapshot; a new snapshot does not have it.
 var errSegmentGone = errors.New("commitlog: segment gone")
 
-func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, error) {
+// read is one attempt at Read; it also returns the segments that it has seen.
+func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, segmentList, error) {
 	if f := l.failure.Load(); f != nil {
-		return nil, f.err
+		return nil, nil, f.err
 	}
 	end := l.end.Load() // before the segments: what is below it is in them
 	list := *l.segs.Load()
 	if off < l.start.Load() || off > end {
-		return nil, ErrOffsetOutOfRange
+		return nil, nil, ErrOffsetOutOfRange
 	}
 	upTo = min(upTo, end)
 	if off >= upTo {
-		return nil, nil
+		return nil, nil, nil
 	}
 	for i := list.floor(off); i < len(list) && list[i].BaseOffset() < upTo; i++ {
 		seg := list[i]
 		if !seg.Acquire() {
-			return nil, errSegmentGone
+			return nil, nil, errSegmentGone
 		}
 		v, err := l.readSegment(list, i, off, upTo, maxBytes, minOne)
 		full := false
@@ -52,17 +85,17 @@ func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, e
 		}
 		seg.Release()
 		if err != nil {
-			return nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
+			return nil, nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
 		}
 		if v != nil {
 			l.store.janitor.used()
-			return v, nil
+			return v, list, nil
 		}
 		if full { // what follows must not be taken for what comes next
-			return nil, nil
+			return nil, nil, nil
 		}
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
 // readSegment reads from segment i of list, which is held.
@@ -107,27 +140,12 @@ type AbortedTxn struct {
 	FirstOffset int64
 }
 
-// Aborted returns the aborted transactions that have records in [lo, hi), for
-// readers of committed data.
+// Aborted returns the aborted transactions that have records in [lo, hi). Who reads
+// these records too calls ReadCommitted.
 func (l *Log) Aborted(lo, hi int64) ([]AbortedTxn, error) {
-	var out []AbortedTxn
-	list := *l.segs.Load()
-	for i := list.floor(lo); i < len(list); i++ {
-		seg := list[i]
-		if !seg.Acquire() {
-			continue
-		}
-		entries, complete, err := seg.Aborted(lo, hi)
-		seg.Release()
-		if err != nil {
-			return nil, fmt.Errorf("commitlog: aborted transactions of %s: %w", l.name, err)
-		}
-		for _, e := range entries {
-			out = append(out, AbortedTxn{ProducerID: e.ProducerID, FirstOffset: e.FirstOffset})
-		}
-		if complete {
-			break
-		}
+	entries, err := l.abortedEntries(lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("commitlog: aborted transactions of %s: %w", l.name, err)
 	}
-	return out, nil
+	return abortedTxns(entries), nil
 }
