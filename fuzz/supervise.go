@@ -74,6 +74,7 @@ type search struct {
 	tmp   string
 	began time.Time
 	share time.Duration // of the whole time
+	stop  func()        // ends the search of this target
 
 	calls sync.Mutex // of Progress and Found, one at a time
 
@@ -88,11 +89,12 @@ type search struct {
 func (s *search) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.stop = cancel
 	errs := make([]error, s.o.Workers)
 	var all sync.WaitGroup
 	for i := range s.o.Workers {
 		all.Go(func() {
-			if errs[i] = s.worker(ctx, cancel, i); errs[i] != nil {
+			if errs[i] = s.worker(ctx, i); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -107,7 +109,7 @@ func (s *search) run(ctx context.Context) error {
 
 // worker keeps one process searching until the search is over. One that an input ends is followed by
 // another with other inputs.
-func (s *search) worker(ctx context.Context, stop func(), i int) error {
+func (s *search) worker(ctx context.Context, i int) error {
 	var before int64
 	for restart := 0; ctx.Err() == nil; restart++ {
 		left := s.share - time.Since(s.began)
@@ -129,12 +131,6 @@ func (s *search) worker(ctx context.Context, stop func(), i int) error {
 			return err
 		}
 		before++ // that which ended it
-		s.mu.Lock()
-		enough := s.mu.status.Findings >= maxFindings
-		s.mu.Unlock()
-		if enough {
-			stop()
-		}
 	}
 	return nil
 }
@@ -205,6 +201,9 @@ func (s *search) found(f *Finding) error {
 	s.mu.known[f.Key] = true
 	if !known {
 		s.mu.status.Findings++
+	}
+	if s.mu.status.Findings >= maxFindings {
+		s.stop()
 	}
 	s.mu.Unlock()
 	if known {

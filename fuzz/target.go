@@ -124,7 +124,7 @@ func allocated() uint64 {
 
 var (
 	quoted     = regexp.MustCompile(`"(\\.|[^"\\])*"`)
-	numbers    = regexp.MustCompile(`-?\b[0-9][0-9a-fA-Fx]*\b`)
+	numbers    = regexp.MustCompile(`-?\b([0-9][0-9a-fA-Fx]*|[0-9a-f]{8,})\b`)
 	stackLines = regexp.MustCompile(`(?m)^\t(\S+\.go:\d+)`)
 )
 
