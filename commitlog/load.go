@@ -281,6 +281,13 @@ func (ld *loader) clearLeftovers() error {
 // carryOut does what the plan says in its order, with the syncs of the directory that
 // keep a crash in the middle from looking like something else.
 func (ld *loader) carryOut(plan compaction.Plan) error {
+	if plan.SyncAt > 0 || len(plan.Rename) > 0 {
+		// A killed process may have left names that a power cut takes back: from what
+		// is left then, the opposite would be planned.
+		if err := ld.fs.SyncDir(ld.l.dir); err != nil {
+			return err
+		}
+	}
 	for i, name := range plan.Delete {
 		if i > 0 && i == plan.SyncAt {
 			if err := ld.fs.SyncDir(ld.l.dir); err != nil {

@@ -1,0 +1,457 @@
+package commitlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/compaction"
+	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// compactedConfig is testConfig of a compacted log.
+func compactedConfig() *Config {
+	c := testConfig()
+	c.Delete, c.Compact = false, true
+	c.SegmentBytes = 2000
+	return c
+}
+
+func compactedOptions(fs vfs.FS) *Options {
+	o := testOptions(fs)
+	o.Configure = func(string) *Config { return compactedConfig() }
+	o.Cleaner.Disabled = true
+	return o
+}
+
+func mustCreateCompacted(t testing.TB, s *Store, name string) *Log {
+	t.Helper()
+	l, err := s.Create(name, TopicID{1, 2, 3}, compactedConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// fillSegments appends batches until the log has n sealed segments, some of them by
+// producers, and returns all of them as they are stored.
+func fillSegments(t testing.TB, l *Log, n int) []batch.Batch {
+	t.Helper()
+	seqs := map[int64]int32{}
+	for i := 0; len(*l.segs.Load()) <= n; i++ {
+		sp := spec{n: 1 + i%3, value: 150, ts: fixedClock() + int64(i), epoch: -1, fill: byte(i)}
+		if i%4 == 0 {
+			sp.pid = int64(1 + i%3)
+			sp.seq = seqs[sp.pid]
+			seqs[sp.pid] += int32(sp.n)
+		}
+		mustAppend(t, l, sp.build())
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	return readAll(t, l, 0, l.EndOffset())
+}
+
+// cleanByHand makes a group of n segments from index i on, of whose batches those
+// stay that keep says.
+func cleanByHand(t testing.TB, l *Log, i, n int, keep func(b batch.Batch) bool) *compaction.Group {
+	t.Helper()
+	sources := (*l.segs.Load())[i : i+n]
+	cleaned, err := segment.CreateCleaned(l.store.fs, l.dir, sources[0].BaseOffset(), l.segmentConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seg := range sources {
+		err := seg.Scan(func(h batch.Header, pos int64) error {
+			p := make(batch.Batch, h.Size())
+			if _, err := seg.ReadAt(p, pos); err != nil || !keep(p) {
+				return err
+			}
+			return cleaned.Append([][]byte{p}, []segment.BatchMeta{{
+				BaseOffset: h.BaseOffset, LastOffset: h.LastOffset(), MaxTimestamp: h.MaxTimestamp, Size: len(p),
+			}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(cleaned.Seal(), cleaned.SyncAll()); err != nil {
+		t.Fatal(err)
+	}
+	return &compaction.Group{Sources: slices.Clone(sources), Cleaned: cleaned}
+}
+
+// swapCase is one swap: which segments, and what stays of them.
+type swapCase struct {
+	name     string
+	first, n int
+	keep     func(b batch.Batch) bool
+	tailGone bool // nothing stays of the last source
+}
+
+func swapCases() []swapCase {
+	third := func(b batch.Batch) bool { return b.BaseOffset()%3 == 0 }
+	return []swapCase{
+		{"several", 1, 3, func(b batch.Batch) bool { return third(b) || b.LastOffset()%5 == 0 }, false},
+		{"from the start", 0, 4, third, false},
+		{"one", 2, 1, third, false},
+		{"nothing stays", 1, 3, func(batch.Batch) bool { return false }, true},
+		{"only of the first", 0, 3, func(b batch.Batch) bool { return b.LastOffset() < 6 }, true},
+	}
+}
+
+// swapScene is a log, what it holds, and what it is to hold after a swap.
+type swapScene struct {
+	c        swapCase
+	all      []batch.Batch // before
+	kept     []batch.Batch // after
+	lo, next int64         // range of the sources; one past what is kept of them
+	hi       int64
+	end      int64
+	before   []ProducerInfo
+}
+
+func newSwapScene(t *testing.T, l *Log, c swapCase) (*swapScene, *compaction.Group) {
+	t.Helper()
+	sc := &swapScene{c: c, all: fillSegments(t, l, 6), end: l.EndOffset(), before: l.ActiveProducers()}
+	if err := l.persistBelow(l.EndOffset()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.store.points.writeRecovery(l.store); err != nil {
+		t.Fatal(err)
+	}
+	infos := l.Segments()
+	sc.lo, sc.hi = infos[c.first].BaseOffset, infos[c.first+c.n].BaseOffset
+	sc.next = sc.lo
+	for _, b := range sc.all {
+		in := b.BaseOffset() >= sc.lo && b.BaseOffset() < sc.hi
+		if in && !c.keep(b) {
+			continue
+		}
+		if in {
+			sc.next = b.LastOffset() + 1
+		}
+		sc.kept = append(sc.kept, b)
+	}
+	if len(sc.kept) == len(sc.all) {
+		t.Fatal("the swap removes nothing")
+	}
+	return sc, cleanByHand(t, l, c.first, c.n, c.keep)
+}
+
+// state says whether the log is as before the swap or as after it. A source of which
+// nothing stays and that lies behind what stays may be there or not: it is as good
+// there as before, until a later pass.
+func (sc *swapScene) state(t testing.TB, l *Log) (swapped bool, err error) {
+	t.Helper()
+	if l.StartOffset() != 0 || l.EndOffset() != sc.end {
+		return false, fmt.Errorf("log is [%d, %d), was [0, %d)", l.StartOffset(), l.EndOffset(), sc.end)
+	}
+	got := readAll(t, l, 0, l.EndOffset())
+	if sameBatchBytes(got, sc.all) {
+		return false, sc.lookups(l, got)
+	}
+	if sc.c.tailGone {
+		got = slices.DeleteFunc(got, func(b batch.Batch) bool { return b.BaseOffset() >= sc.next && b.BaseOffset() < sc.hi })
+	}
+	if sameBatchBytes(got, sc.kept) {
+		return true, sc.lookups(l, got)
+	}
+	return false, fmt.Errorf("%d batches: neither the %d from before nor the %d from after", len(got), len(sc.all), len(sc.kept))
+}
+
+// lookups reads from every offset, in gaps too.
+func (sc *swapScene) lookups(l *Log, got []batch.Batch) error {
+	for off := int64(0); off < sc.end; off++ {
+		v, err := l.Read(off, sc.end, 1, true)
+		if err != nil {
+			return fmt.Errorf("read %d: %w", off, err)
+		}
+		i := slices.IndexFunc(got, func(b batch.Batch) bool { return b.LastOffset() >= off })
+		if v == nil {
+			return fmt.Errorf("read %d: nothing", off)
+		}
+		base := v.BaseOffset()
+		v.Close()
+		if base != got[i].BaseOffset() && !sc.c.tailGone {
+			return fmt.Errorf("read %d: batch at %d, want %d", off, base, got[i].BaseOffset())
+		}
+	}
+	return nil
+}
+
+func sameBatchBytes(a, b []batch.Batch) bool {
+	return slices.EqualFunc(a, b, func(x, y batch.Batch) bool { return bytes.Equal(x, y) })
+}
+
+func TestSwap(t *testing.T) {
+	for _, c := range swapCases() {
+		t.Run(c.name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			s := mustOpen(t, compactedOptions(mem))
+			l := mustCreateCompacted(t, s, "t-0")
+			sc, g := newSwapScene(t, l, c)
+			old, err := l.Read(sc.lo, sc.end, 1<<20, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := make([]byte, old.Len())
+			if _, err := old.ReadAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			segments := len(*l.segs.Load())
+			if err := l.swap(g, 0); err != nil {
+				t.Fatal(err)
+			}
+			if swapped, err := sc.state(t, l); err != nil || !swapped {
+				t.Fatal(swapped, err)
+			}
+			if n := len(*l.segs.Load()); n != segments-c.n+1 {
+				t.Fatalf("%d segments, were %d", n, segments)
+			}
+			p := make([]byte, old.Len())
+			if _, err := old.ReadAt(p, 0); err != nil || !bytes.Equal(p, want) {
+				t.Fatalf("a View from before the swap has other bytes (%v)", err)
+			}
+			old.Close()
+			for _, off := range l.mu.snapshots.offs {
+				if off > sc.lo && off < sc.hi {
+					t.Errorf("a snapshot at %d is left", off)
+				}
+			}
+			// Again with the same group: its sources are not the log's any more.
+			stale := cleanByHand(t, l, c.first, 1, func(batch.Batch) bool { return false })
+			stale.Sources = g.Sources
+			if err := l.swap(stale, 0); !errors.Is(err, compaction.ErrStopped) {
+				t.Fatal(err)
+			}
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range logFiles(t, mem, "t-0") {
+				if strings.HasSuffix(name, compaction.CleanedSuffix) || strings.HasSuffix(name, compaction.SwapSuffix) {
+					t.Errorf("%s is left", name)
+				}
+			}
+			s = mustOpen(t, compactedOptions(mem))
+			if swapped, err := sc.state(t, s.Log("t-0")); err != nil || !swapped {
+				t.Fatal(swapped, err)
+			}
+			sameProducers(t, s.Log("t-0"), sc.before)
+			s.Close(1)
+		})
+	}
+}
+
+func logFiles(t testing.TB, fs vfs.FS, log string) []string {
+	t.Helper()
+	all, err := dirNames(fs, filepath.Join(testDir, log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func sameProducers(t testing.TB, l *Log, want []ProducerInfo) {
+	t.Helper()
+	got := l.ActiveProducers()
+	byID := func(a, b ProducerInfo) int { return int(a.ProducerID - b.ProducerID) }
+	slices.SortFunc(got, byID)
+	slices.SortFunc(want, byID)
+	if !slices.Equal(got, want) {
+		t.Fatalf("producers are\n%+v, were\n%+v", got, want)
+	}
+}
+
+// TestSwapCrash cuts the power, or kills, before and after every operation of a swap
+// that changes something, several times each, and then again while the next start
+// ends the swap: the log is as before or as after, and goes on.
+func TestSwapCrash(t *testing.T) {
+	for _, c := range swapCases() {
+		t.Run(c.name, func(t *testing.T) {
+			rng := newRand(t, rand.Int63())
+			var points []*vfs.Mem
+			var at []string
+			mem := vfs.NewMem()
+			armed := false
+			fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+				if armed && op.Kind.Changes() {
+					for range 6 {
+						points, at = append(points, mem.CrashClone(rng)), append(at, op.String())
+					}
+					points, at = append(points, mem.KillClone()), append(at, op.String())
+				}
+				return nil
+			})
+			s := mustOpen(t, compactedOptions(fs))
+			l := mustCreateCompacted(t, s, "t-0")
+			sc, g := newSwapScene(t, l, c)
+			armed = true
+			if err := l.swap(g, 0); err != nil {
+				t.Fatal(err)
+			}
+			armed = false
+			for range 20 {
+				points, at = append(points, mem.CrashClone(rng)), append(at, "the end")
+			}
+			s.Close(1)
+			seen := map[bool]int{}
+			for i, p := range points {
+				swapped := sc.survive(t, rng, p, at[i])
+				if at[i] == "the end" && !swapped {
+					t.Fatal("a swap that had returned is undone")
+				}
+				seen[swapped]++
+			}
+			if seen[false] == 0 || seen[true] == 0 {
+				t.Fatalf("%d crashes rolled back, %d forward", seen[false], seen[true])
+			}
+		})
+	}
+}
+
+// survive opens what a crash left, with crashes on the way, and checks it.
+func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at string) (swapped bool) {
+	t.Helper()
+	var history []string
+	for depth := range 3 {
+		history = append(history, fmt.Sprintf("# opening %d: %v", depth, logFiles(t, mem, "t-0")))
+		var again *vfs.Mem
+		left := rng.Intn(40)
+		fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind.Changes() && again == nil {
+				history = append(history, op.String())
+				if left--; left < 0 {
+					again = mem.CrashClone(rng)
+				}
+			}
+			return nil
+		})
+		s := mustOpen(t, compactedOptions(fs))
+		l := s.Log("t-0")
+		if l == nil || l.Err() != nil {
+			t.Fatalf("crash before %q, opening %d: no log (%v)", at, depth, l.Err())
+		}
+		swapped, err := sc.state(t, l)
+		if err != nil {
+			t.Fatalf("crash before %q, opening %d: %v\n%s", at, depth, err, strings.Join(history, "\n"))
+		}
+		sameProducers(t, l, sc.before)
+		if again == nil || depth == 2 {
+			mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			return swapped
+		}
+		s.Close(1)
+		mem = again
+	}
+	panic("not reached")
+}
+
+// TestSwapFaults fails each operation of a swap in turn: the log is as before or as
+// after, usable unless the disk itself is not to be trusted, and another try works.
+func TestSwapFaults(t *testing.T) {
+	for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
+		for _, c := range swapCases()[:3] {
+			t.Run(fmt.Sprintf("%v/%s", cause, c.name), func(t *testing.T) {
+				rng := newRand(t, rand.Int63())
+				offline, usable := 0, 0
+				for failing := 0; ; failing++ {
+					mem := vfs.NewMem()
+					var mu sync.Mutex
+					left := -1
+					failed := ""
+					fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+						mu.Lock()
+						defer mu.Unlock()
+						if left < 0 || !op.Kind.Changes() {
+							return nil
+						}
+						if left--; left < 0 {
+							failed = op.String()
+							return cause
+						}
+						return nil
+					})
+					s := mustOpen(t, compactedOptions(fs))
+					l := mustCreateCompacted(t, s, "t-0")
+					sc, g := newSwapScene(t, l, c)
+					mu.Lock()
+					left = failing
+					mu.Unlock()
+					err := l.swap(g, 0)
+					mu.Lock()
+					left = -1
+					done := failed == ""
+					mu.Unlock()
+					if done {
+						s.Close(1)
+						break
+					}
+					if l.Err() != nil {
+						offline++
+						if err == nil || !strings.HasPrefix(failed, "syncdir") && !strings.HasPrefix(failed, "rename") {
+							t.Fatalf("%s failed: swap says %v, the log is offline: %v", failed, err, l.Err())
+						}
+						s.Close(1)
+					} else {
+						usable++
+						if swapped, serr := sc.state(t, l); serr != nil || swapped != (err == nil) {
+							t.Fatalf("%s failed: swap says %v, swapped %v, %v", failed, err, swapped, serr)
+						}
+						if err == nil {
+							s.Close(1) // it was the removal of a snapshot
+							continue
+						}
+						if err := l.swap(cleanByHand(t, l, c.first, c.n, c.keep), 0); err != nil {
+							t.Fatalf("%s failed, and so did another try: %v", failed, err)
+						}
+						if swapped, err := sc.state(t, l); err != nil || !swapped {
+							t.Fatal(swapped, err)
+						}
+						if err := s.Close(1); err != nil {
+							t.Fatal(err)
+						}
+					}
+					sc.survive(t, rng, mem.CrashClone(rng), failed)
+				}
+				if offline == 0 || usable == 0 {
+					t.Fatalf("%d failures took the log offline, after %d it was usable", offline, usable)
+				}
+			})
+		}
+	}
+}
+
+// TestSwapOfACutLogIsRefused: the sources are there, but not what they were read as.
+func TestSwapOfACutLogIsRefused(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, compactedOptions(mem))
+	defer s.Close(1)
+	l := mustCreateCompacted(t, s, "t-0")
+	sc, g := newSwapScene(t, l, swapCases()[0])
+	cuts := l.cuts.Load()
+	if err := l.TruncateTo(sc.end - 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.swap(g, cuts); !errors.Is(err, compaction.ErrStopped) {
+		t.Fatal(err)
+	}
+	for _, name := range logFiles(t, mem, "t-0") {
+		if strings.HasSuffix(name, compaction.CleanedSuffix) {
+			t.Fatalf("%s is left", name)
+		}
+	}
+}
