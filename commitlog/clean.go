@@ -149,18 +149,21 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 	return run.report, err
 }
 
-// persistBelow makes sure that everything below off is on disk, and known to be. A
-// record must not go because of a later one that a power cut may take.
+// persistBelow makes sure that everything below off is on disk, and that the next
+// start knows. A record must not go because of a later one that a power cut may take,
+// and above the recovery point a gap between segments would be taken for a loss.
 func (l *Log) persistBelow(off int64) error {
-	if l.recovery.Load() >= off {
-		return nil
+	if l.recovery.Load() < off {
+		l.checkpoint()
 	}
-	l.checkpoint()
 	if f := l.failure.Load(); f != nil {
 		return f.err
 	}
 	if at := l.recovery.Load(); at < off {
 		return fmt.Errorf("commitlog: clean %s: offsets below %d cannot be made durable, only those below %d", l.name, off, at)
+	}
+	if l.keep && l.pointed.Load() < off {
+		return l.store.points.writeRecovery(l.store)
 	}
 	return nil
 }

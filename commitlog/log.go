@@ -37,6 +37,7 @@ type Log struct {
 	synced   atomic.Int64
 	hw       atomic.Int64
 	recovery atomic.Int64 // the recovery point
+	pointed  atomic.Int64 // the recovery point that the checkpoint file has
 	cleaned  atomic.Int64 // one above the first offset that the cleaner has not seen; 0 if it has seen none
 	unstable atomic.Int64 // first offset of an undecided transaction, -1 if none
 	undone   atomic.Bool  // some transaction waits for the high watermark

@@ -170,7 +170,11 @@ func (s *Store) entries(offset func(l *Log) (off int64, ok bool)) []OffsetEntry 
 func (c *checkpointFiles) writeRecovery(s *Store) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) { return l.recovery.Load(), true }))
+	pointed := make(map[*Log]int64)
+	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) {
+		pointed[l] = l.recovery.Load()
+		return pointed[l], true
+	}))
 	sum := checksum(data)
 	own := fmt.Sprintf("0\n%08x %08x\n", sum, c.mu.recoverySum)
 	if !c.ours {
@@ -183,6 +187,9 @@ func (c *checkpointFiles) writeRecovery(s *Store) error {
 		return fmt.Errorf("commitlog: %w", err)
 	}
 	c.mu.recoverySum, c.ours = sum, true
+	for l, off := range pointed {
+		l.pointed.Store(off)
+	}
 	return nil
 }
 

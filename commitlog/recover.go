@@ -38,7 +38,7 @@ func (ld *loader) recover() error {
 			continue
 		}
 		if i > first && (own || !ld.l.keep) {
-			if err := ld.gapBefore(list, i); err != nil {
+			if err := ld.gapBefore(list, i, point); err != nil {
 				return ld.dropFrom(i, err)
 			}
 		}
@@ -60,14 +60,12 @@ func (ld *loader) recover() error {
 
 // gapBefore says that segment i, which was walked neither, does not go on where
 // the one before ends: the tail of that one was lost, so what follows is void.
-// Compacted logs have such gaps by right, those too that were compacted once, and so
-// has what lies below the log start offset.
-func (ld *loader) gapBefore(list segmentList, i int) error {
-	if ld.l.cfg.Load().Compact {
-		return nil
-	}
+// The cleaner makes such gaps by right, in logs too that were compacted once; it
+// works below the recovery point only. What lies below the log start offset has them
+// too.
+func (ld *loader) gapBefore(list segmentList, i int, point int64) error {
 	next, base := list[i-1].NextOffset(), list[i].BaseOffset()
-	if next < 0 || next == base || base <= ld.start || base <= ld.l.firstDirty() {
+	if next < 0 || next == base || base <= ld.start || base <= max(point, ld.l.firstDirty()) {
 		return nil
 	}
 	return fmt.Errorf("commitlog: %s does not go on at offset %d, where the segment before ends", list[i].Path(), next)

@@ -78,10 +78,16 @@ func (l *Log) placeFiles(g *compaction.Group) error {
 		return err
 	}
 	if err := g.Cleaned.Rename(""); err != nil {
-		// The sources have no names to go back to that are surely free.
-		err = fmt.Errorf("swap: %w", err)
-		l.failSoon(err)
-		return err
+		// The names that the sources go back to must be free for good.
+		if back := g.Cleaned.Rename(compaction.SwapSuffix); back != nil {
+			err = fmt.Errorf("swap: %w", errors.Join(err, back))
+			l.failSoon(err)
+			return err
+		}
+		if err := l.syncNames(); err != nil {
+			return err
+		}
+		return l.undoSwap(g, err)
 	}
 	return l.syncNames()
 }

@@ -127,9 +127,6 @@ func newSwapScene(t *testing.T, l *Log, c swapCase) (*swapScene, *compaction.Gro
 	if err := l.persistBelow(l.EndOffset()); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.store.points.writeRecovery(l.store); err != nil {
-		t.Fatal(err)
-	}
 	infos := l.Segments()
 	sc.lo, sc.hi = infos[c.first].BaseOffset, infos[c.first+c.n].BaseOffset
 	sc.next = sc.lo
@@ -402,12 +399,15 @@ func TestSwapFaults(t *testing.T) {
 					}
 					if l.Err() != nil {
 						offline++
-						if err == nil || !strings.HasPrefix(failed, "syncdir") && !strings.HasPrefix(failed, "rename") {
+						if err == nil || !strings.HasPrefix(failed, "syncdir") {
 							t.Fatalf("%s failed: swap says %v, the log is offline: %v", failed, err, l.Err())
 						}
 						s.Close(1)
 					} else {
 						usable++
+						if c := l.store.fs; err != nil && swapFilesLeft(t, c) {
+							t.Fatalf("%s failed: %v are left", failed, logFiles(t, c, "t-0"))
+						}
 						if swapped, serr := sc.state(t, l); serr != nil || swapped != (err == nil) {
 							t.Fatalf("%s failed: swap says %v, swapped %v, %v", failed, err, swapped, serr)
 						}
@@ -435,6 +435,15 @@ func TestSwapFaults(t *testing.T) {
 	}
 }
 
+// swapFilesLeft reports whether files of a swap are in the log's directory.
+func swapFilesLeft(t testing.TB, fs vfs.FS) bool {
+	t.Helper()
+	return slices.ContainsFunc(logFiles(t, fs, "t-0"), func(name string) bool {
+		return strings.HasSuffix(name, compaction.CleanedSuffix) || strings.HasSuffix(name, compaction.SwapSuffix) ||
+			strings.HasSuffix(name, compaction.DeletedSuffix)
+	})
+}
+
 // TestSwapOfACutLogIsRefused: the sources are there, but not what they were read as.
 func TestSwapOfACutLogIsRefused(t *testing.T) {
 	mem := vfs.NewMem()
@@ -449,9 +458,7 @@ func TestSwapOfACutLogIsRefused(t *testing.T) {
 	if err := l.swap(g, cuts); !errors.Is(err, compaction.ErrStopped) {
 		t.Fatal(err)
 	}
-	for _, name := range logFiles(t, mem, "t-0") {
-		if strings.HasSuffix(name, compaction.CleanedSuffix) {
-			t.Fatalf("%s is left", name)
-		}
+	if swapFilesLeft(t, mem) {
+		t.Fatalf("%v are left", logFiles(t, mem, "t-0"))
 	}
 }
