@@ -65,9 +65,16 @@ func (x *Txn) Collect(lo, hi int64) (entries []TxnEntry, complete bool, err erro
 	if err != nil || i == n {
 		return nil, false, err
 	}
+	prev := lo - 1
+	bad := false
 	err = x.read(i, func(p []byte, i int) bool {
 		for ; len(p) > 0 && !complete; p = p[txnEntrySize:] {
 			e := decodeTxn(p)
+			if e.LastOffset <= prev || binary.BigEndian.Uint16(p) != txnVersion {
+				bad = true // a reader would leave out, or show, what it must not
+				return false
+			}
+			prev = e.LastOffset
 			if e.FirstOffset < hi {
 				entries = append(entries, e)
 			}
@@ -75,7 +82,13 @@ func (x *Txn) Collect(lo, hi int64) (entries []TxnEntry, complete bool, err erro
 		}
 		return !complete
 	})
-	return entries, complete, err
+	if bad && err == nil {
+		err = x.corrupt(int64(i*x.size), "entry of an unknown version or out of order")
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return entries, complete, nil
 }
 
 // TruncateTo removes the transactions whose marker lies at off or above, and

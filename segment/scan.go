@@ -173,6 +173,9 @@ func (s *Segment) locate(f vfs.File, off, limit int64) (b found, ok bool, err er
 		if err != nil {
 			return found{}, false, err
 		}
+		if pos > 0 && pos == e.Pos && h.BaseOffset > e.Offset {
+			return found{}, false, s.corrupt(pos, "offset index and log disagree") // or records would be passed over
+		}
 		if last := h.LastOffset(); last >= off {
 			return found{h.BaseOffset, last, pos, int64(h.Size())}, true, nil
 		}

@@ -1,0 +1,59 @@
+package segment
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// An offset index that is in order and points too far passes over records: a read that it leads
+// there says that index and log disagree, and every other read gives the batch it asked for.
+func TestIndexThatPointsTooFar(t *testing.T) {
+	rng, _ := seedOf(t)
+	p := newPair(t, rng, vfs.NewMem())
+	for range 40 {
+		p.append()
+	}
+	p.reopen(true)
+	good, err := vfs.ReadFile(p.fs, dir+"/"+FileNames(p.twin.base)[1])
+	if err != nil || len(good) < 24 {
+		t.Fatalf("an index of %d bytes, %v", len(good), err)
+	}
+	if err := p.seg.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for at := 0; at+16 <= len(good); at += 8 {
+		bad := append([]byte(nil), good...)
+		copy(bad[at+4:at+8], good[at+12:at+16]) // where the next entry points
+		put(t, p.fs, dir+"/"+FileNames(p.twin.base)[1], bad)
+		seg, err := Open(p.fs, dir, p.twin.base, -1, p.cfg, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		off := p.twin.base + int64(binary.BigEndian.Uint32(good[at:]))
+		for _, b := range p.twin.batches {
+			v, err := seg.Read(b.last, 1<<20, 1<<40, true)
+			if b.last == off {
+				if c := (*CorruptError)(nil); !errors.As(err, &c) {
+					t.Errorf("offset %d is read past it: %v, %v", off, v, err)
+				}
+				refused++
+			}
+			if err != nil {
+				continue
+			}
+			head := make([]byte, 8)
+			if _, err := v.ReadAt(head, 0); err != nil || int64(binary.BigEndian.Uint64(head)) != b.base {
+				t.Errorf("a read of offset %d begins at %d, %v; its batch begins at %d", b.last, binary.BigEndian.Uint64(head), err, b.base)
+			}
+			v.Close()
+		}
+		seg.Close()
+	}
+	if refused == 0 {
+		t.Error("no entry was tried")
+	}
+}
