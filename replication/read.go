@@ -69,21 +69,32 @@ func (p *Partition) Read(r *ReadRequest) ReadResult {
 	if r.MaxBytes < 0 && r.Offset >= res.StartOffset && r.Offset < res.Bound {
 		return failedRead(errMaxBytes)
 	}
-	v, err := p.log.Read(r.Offset, res.Bound, r.MaxBytes, r.MinOne)
-	if err != nil {
+	if err := p.readView(r, &res); err != nil {
 		return failedRead(err)
 	}
-	res.View = v
-	if r.Committed && v == nil && r.MaxBytes > 0 && r.Offset < res.Bound {
+	return res
+}
+
+// readView reads the records, and the aborted transactions among them where they are asked for.
+func (p *Partition) readView(r *ReadRequest, res *ReadResult) (err error) {
+	if !r.Committed {
+		res.View, err = p.log.Read(r.Offset, res.Bound, r.MaxBytes, r.MinOne)
+		return err
+	}
+	v, aborted, err := p.log.ReadCommitted(r.Offset, res.Bound, r.MaxBytes, r.MinOne)
+	switch {
+	case err != nil:
+		return err
+	case v != nil:
+		if res.Aborted, err = abortedIn(v, aborted); err != nil {
+			v.Close()
+			return err
+		}
+	case r.MaxBytes > 0 && r.Offset < res.Bound:
 		res.Aborted = nil // a first batch that does not fit: Kafka answers without the list
 	}
-	if r.Committed && v != nil {
-		if res.Aborted, err = p.aborted(r.Offset, res.Bound, v); err != nil {
-			v.Close()
-			return failedRead(err)
-		}
-	}
-	return res
+	res.View = v
+	return nil
 }
 
 var errMaxBytes = errors.New("replication: a read of fewer than zero bytes")
@@ -94,11 +105,10 @@ func failedRead(err error) ReadResult {
 
 var noneAborted = []commitlog.AbortedTxn{}
 
-// aborted lists the aborted transactions that have records from off to the end of v.
-func (p *Partition) aborted(off, bound int64, v *segment.View) ([]commitlog.AbortedTxn, error) {
-	all, err := p.log.Aborted(off, bound)
-	if err != nil || len(all) == 0 {
-		return noneAborted, err
+// abortedIn lists those of the aborted transactions that begin below the end of v.
+func abortedIn(v *segment.View, all []commitlog.AbortedTxn) ([]commitlog.AbortedTxn, error) {
+	if len(all) == 0 {
+		return noneAborted, nil
 	}
 	end, err := endOf(v)
 	if err != nil {
