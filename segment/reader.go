@@ -17,6 +17,7 @@ const (
 	// unquestioned is the batch size up to which a Reader believes a header
 	// without looking whether another batch follows.
 	unquestioned = 16 << 20
+	pageSize     = 4 << 10
 	// The sizes of index entries, in bytes.
 	offsetEntrySize = 8
 	timeEntrySize   = 12
@@ -64,9 +65,8 @@ type Reader struct {
 	want        int64 // what the batch at pos takes, if more than is in buf
 	skipTo      int64 // up to here bytes are damaged
 
-	window    int64 // up to here it is known what the cache has
+	window    int64 // up to here it is known what the cache had
 	cold      bool  // not the bytes before window
-	coldFrom  int64 // first byte that is to be dropped
 	coldBytes int64
 	allBytes  int64
 }
@@ -97,7 +97,7 @@ func (s *Segment) OpenReader(off, limit int64, buf []byte) (*Reader, error) {
 			r.pos, r.next = e.Pos, h.BaseOffset
 		}
 	}
-	r.lo, r.window, r.coldFrom = r.pos, r.pos, r.pos
+	r.lo, r.window = r.pos, r.pos
 	return r, nil
 }
 
@@ -105,7 +105,6 @@ func (s *Segment) OpenReader(off, limit int64, buf []byte) (*Reader, error) {
 // All Parts before must have been used.
 func (r *Reader) Fill() (int, error) {
 	have := copy(r.buf, r.buf[r.pos-r.lo:r.n])
-	r.dropRead()
 	r.lo, r.n = r.pos, have
 	if r.want > int64(len(r.buf)) {
 		buf := make([]byte, r.want)
@@ -118,8 +117,13 @@ func (r *Reader) Fill() (int, error) {
 		return 0, nil
 	}
 	r.askCache(from)
+	n = int(min(int64(n), r.window-from))
 	if err := r.read(r.buf[r.n:r.n+n], from); err != nil {
 		return 0, err
+	}
+	if r.cold {
+		from &^= pageSize - 1 // the first page was not whole before
+		_ = r.f.DropCache(from, r.lo+int64(r.n+n)-from)
 	}
 	r.n += n
 	return n, nil
@@ -146,28 +150,16 @@ func (r *Reader) read(p []byte, pos int64) error {
 // askCache finds out whether the bytes from pos on are to be dropped when they
 // have been read.
 func (r *Reader) askCache(pos int64) {
-	for r.window <= pos && r.window < r.end {
-		n := min(cacheWindow, r.end-r.window)
-		was := r.cold
-		resident, ok := r.f.Resident(r.window, n)
-		r.cold = ok && resident < n/2
-		if r.cold {
-			r.coldBytes += n
-		}
-		if r.cold && !was {
-			r.coldFrom = r.window
-		}
-		r.allBytes += n
-		r.window += n
+	if r.window > pos {
+		return
 	}
-}
-
-// dropRead drops what has been read of a cold range.
-func (r *Reader) dropRead() {
-	if r.cold && r.pos > r.coldFrom {
-		_ = r.f.DropCache(r.coldFrom, r.pos-r.coldFrom) // a hint
-		r.coldFrom = r.pos
+	n := min(cacheWindow, r.end-pos)
+	resident, ok := r.f.Resident(pos, n)
+	if r.cold = ok && resident < n/2; r.cold {
+		r.coldBytes += n
 	}
+	r.allBytes += n
+	r.window = pos + n
 }
 
 // Cold reports whether most of what has been read was not in the page cache.
@@ -178,7 +170,6 @@ func (r *Reader) Buffer() []byte { return r.buf }
 
 // Close ends the Reader.
 func (r *Reader) Close() {
-	r.dropRead()
 	r.s.cfg.Handles.Release(&r.s.file)
 	r.s.Release()
 }
