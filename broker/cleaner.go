@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/millrace-project/millrace/commitlog"
-	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/metadata"
 )
@@ -52,7 +51,7 @@ func (b *Broker) cleanerEvents(l *commitlog.EventListener) {
 	l.CompactionFailed = func(name string, err error) {
 		b.log.Error("cleaning a compacted log failed and is tried again", "log", name, "cause", err)
 	}
-	l.Quarantined = func(name string, q compaction.Quarantine) {
+	l.Quarantined = func(name string, q commitlog.Quarantine) {
 		b.log.Error("the log cleaner cannot read a part of a log: it stays as it is, and older values of its keys may stay", "log", name,
 			"file", q.File, "pos", q.Pos, "bytes", q.Bytes, "cause", q.Cause)
 	}

@@ -115,6 +115,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(descCommits, float64(counts.Commits))
 	counter(descExpired, float64(counts.Expired))
 	counter(descDeleted, float64(counts.Deleted))
+	c.collectDisk(gauge, counter)
 	if c.report != nil {
 		gauge(descScrapeTime, c.took.Seconds())
 		c.collectGroups(gauge)

@@ -139,8 +139,10 @@ func (b *Broker) openStore() error {
 		InitialTaskDelayMs: cmp.Or(b.cfg.LogInitialTaskDelayMs, -1),
 		RetentionCheckMs:   b.cfg.LogRetentionCheckMs, CheckpointIntervalMs: b.cfg.LogFlushOffsetCheckpointMs,
 		ProducerExpirationMs: b.cfg.ProducerExpirationMs,
-		First:                []string{quorum.LogName},
-		Configure:            func(string) *commitlog.Config { return quorum.LogConfig(q) },
+		ReserveBytes:         b.cfg.ReserveBytes, Privileged: privilegedLog,
+		ScrubIntervalMs: b.cfg.ScrubIntervalMs, ScrubBytesPerSecond: b.cfg.ScrubBytesPerSecond,
+		First:     []string{quorum.LogName},
+		Configure: func(string) *commitlog.Config { return quorum.LogConfig(q) },
 	})
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
@@ -151,13 +153,13 @@ func (b *Broker) openStore() error {
 		b.directoryID = quorum.RandomUUID()
 		q.DirectoryID = b.directoryID
 	}
-	b.quorum, err = quorum.Open(b.store, b.fs, b.dir, b.cfg.NodeID, q)
+	b.quorum, err = quorum.Open(b.store, b.store.FS(), b.dir, b.cfg.NodeID, q)
 	if err != nil {
 		return fmt.Errorf("broker: %s: %w", filepath.Join(b.dir, quorum.LogName), err)
 	}
 	if nameless {
 		m := commitlog.MetaProperties{Version: 1, ClusterID: b.clusterID, NodeID: b.cfg.NodeID, DirectoryID: b.directoryID}
-		if err := commitlog.WriteMetaProperties(b.fs, b.dir, m, nowMs()); err != nil {
+		if err := commitlog.WriteMetaProperties(b.store.FS(), b.dir, m, nowMs()); err != nil {
 			return fmt.Errorf("broker: %w", err)
 		}
 	}
@@ -201,6 +203,7 @@ func (b *Broker) logEvents() commitlog.EventListener {
 		},
 	}
 	b.cleanerEvents(&l)
+	b.diskEvents(&l)
 	return l
 }
 

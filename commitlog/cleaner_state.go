@@ -6,6 +6,9 @@ import (
 	"github.com/millrace-project/millrace/compaction"
 )
 
+// Quarantine is a range of a log file that could not be read and was kept byte for byte.
+type Quarantine = compaction.Quarantine
+
 // CompactionState is what the cleaner knows of one log.
 type CompactionState struct {
 	// DirtyBytes could be cleaned now: sealed, below the last stable offset and older

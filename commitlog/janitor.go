@@ -36,6 +36,7 @@ const (
 	taskIdle                       // close handles that nobody uses
 	taskClean                      // look at compacted logs
 	taskReserve                    // fill the reserve
+	taskScrub                      // read a slice of the sealed segments
 )
 
 // task is one deadline. log, seg and path belong to the kinds that need them.
@@ -57,6 +58,8 @@ type janitor struct {
 	stop  chan struct{}
 	done  chan struct{}
 
+	scrub scrubber
+
 	marked   atomic.Bool // taskWatermarks is in the heap
 	idle     atomic.Bool // taskIdle is in the heap
 	expiring atomic.Bool // taskExpiry is in the heap
@@ -72,7 +75,10 @@ type janitor struct {
 }
 
 func newJanitor(s *Store) *janitor {
-	return &janitor{store: s, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	return &janitor{
+		store: s, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		scrub: scrubber{store: s},
+	}
 }
 
 // start begins the upkeep of loaded logs. What was asked for before waits for it.
@@ -82,6 +88,9 @@ func (j *janitor) start() {
 	if r := &j.store.reserve; r.want > 0 {
 		j.reserveAt(now + r.delayMs())
 	}
+	if ms := j.store.opts.ScrubIntervalMs; ms > 0 {
+		j.add(task{atMs: now + min(ms, scrubDelayMs), kind: taskScrub})
+	}
 	go j.run()
 }
 
@@ -90,6 +99,7 @@ func (j *janitor) start() {
 func (j *janitor) close() {
 	close(j.stop)
 	<-j.done
+	j.scrub.close()
 }
 
 func (j *janitor) stopping() bool {
@@ -203,6 +213,8 @@ func (j *janitor) do(t *task, now int64) {
 		j.closeIdle()
 	case taskReserve:
 		j.fillReserve(now)
+	case taskScrub:
+		j.doScrub(now)
 	case taskClean:
 		s.cleaner.wake(t.atMs, now)
 	}

@@ -1,7 +1,6 @@
 package commitlog
 
 import (
-	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -48,6 +47,9 @@ type Options struct {
 	// full disk it goes, in steps, to everything but clients' records and what the
 	// cleaner writes, and those are refused until it is whole again.
 	ReserveBytes int64
+	// ScrubIntervalMs is how often all sealed segments are read and checked; 0 is
+	// never. ScrubBytesPerSecond (10 MiB) is how fast.
+	ScrubIntervalMs, ScrubBytesPerSecond int64
 	// Privileged says whether the records of a log may take from the reserve; nil
 	// says so of none.
 	Privileged func(name string) bool
@@ -93,10 +95,15 @@ type EventListener struct {
 	// delay that grows with each failure.
 	CompactionFailed func(name string, err error)
 	// Quarantined: a pass met bytes that could not be read and kept them as they are.
-	Quarantined func(name string, q compaction.Quarantine)
+	Quarantined func(name string, q Quarantine)
 	// ReserveMoved: the reserve begins to be used, so that clients' records are
 	// refused, or is whole again.
 	ReserveMoved func(ReserveState)
+	// Damaged: the scrub came upon something that is not as it was written, or that
+	// cannot be read. It stays as it is.
+	Damaged func(name string, err error)
+	// Scrubbed: the scrub has looked at all sealed segments.
+	Scrubbed func(ScrubReport)
 	// Progress of loading: done of total logs.
 	Progress func(done, total int)
 	// JanitorError: background upkeep (checkpoint files, unlinking) failed; it
@@ -148,6 +155,7 @@ func (o *Options) withDefaults() Options {
 	if r.Privileged == nil {
 		r.Privileged = func(string) bool { return false }
 	}
+	setDefault(&r.ScrubBytesPerSecond, 10<<20)
 	if r.MaxSyncs <= 0 {
 		r.MaxSyncs = 16
 	}

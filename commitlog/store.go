@@ -220,6 +220,18 @@ func (s *Store) list() []*Log {
 	return logs
 }
 
+// Offline returns how many logs a failing disk has taken offline (Log.Err).
+func (s *Store) Offline() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.mu.logs {
+		if f := l.failure.Load(); f != nil && errors.Is(f.err, ErrOffline) {
+			n++
+		}
+	}
+	return n
+}
+
 // Create makes an empty log whose directory and metadata are durable when it
 // returns. A nil cfg is DefaultConfig. ErrExists if there is one of that name.
 func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {

@@ -112,15 +112,28 @@ const (
 	maxMetricsLagPartitions     = 1_000_000
 )
 
+// The reserve of disk space, and how all sealed segments are read to find damage.
+const (
+	defaultReserveBytes    = 64 << 20
+	maxReserveBytes        = 1 << 40
+	defaultScrubIntervalMs = 7 * 24 * 3_600_000
+	maxScrubIntervalMs     = 10 * 365 * 24 * 3_600_000
+	defaultScrubRate       = 10 << 20 // bytes per second
+	minScrubRate           = 64 << 10
+	maxScrubRate           = 1 << 40
+)
+
 // loadOwn reads the settings that are ours. They come from the file and flags only, and are taken
 // out of what DescribeConfigs shows, because Kafka's tools know nothing of them.
 func (s *Server) loadOwn() error {
 	s.Durability, s.MetricsLagPartitions = DurabilitySync, defaultMetricsLagPartitions
+	s.ReserveBytes, s.ScrubIntervalMs, s.ScrubBytesPerSecond = defaultReserveBytes, defaultScrubIntervalMs, defaultScrubRate
 	for _, name := range slices.Sorted(maps.Keys(s.static)) {
 		if !strings.HasPrefix(name, ownPrefix) {
 			continue
 		}
 		value := javaTrim(s.static[name])
+		var err error
 		switch name {
 		case "millrace.durability":
 			s.Durability = Durability(value)
@@ -133,17 +146,33 @@ func (s *Server) loadOwn() error {
 			}
 			s.MetricsListen = value
 		case "millrace.metrics.lag.partitions.max":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 || n > maxMetricsLagPartitions {
-				return fmt.Errorf("config: %w", invalid(name, value, fmt.Sprintf("want a number from 1 to %d", maxMetricsLagPartitions)))
-			}
-			s.MetricsLagPartitions = n
+			var n int64
+			n, err = ownNumber(name, value, 1, maxMetricsLagPartitions)
+			s.MetricsLagPartitions = int(n)
+		case "millrace.reserve.bytes":
+			s.ReserveBytes, err = ownNumber(name, value, 0, maxReserveBytes)
+		case "millrace.scrub.interval.ms":
+			s.ScrubIntervalMs, err = ownNumber(name, value, 0, maxScrubIntervalMs)
+		case "millrace.scrub.bytes.per.second":
+			s.ScrubBytesPerSecond, err = ownNumber(name, value, minScrubRate, maxScrubRate)
 		default:
 			s.Unknown = append(s.Unknown, name)
+		}
+		if err != nil {
+			return err
 		}
 		delete(s.static, name)
 	}
 	return nil
+}
+
+// ownNumber reads a whole number within bounds.
+func ownNumber(name, value string, least, most int64) (int64, error) {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("config: %w", invalid(name, value, fmt.Sprintf("want a number from %d to %d", least, most)))
+	}
+	return n, nil
 }
 
 // checkHostPort takes what a listener of ours may listen on; empty is none.

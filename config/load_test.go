@@ -92,6 +92,9 @@ func TestLaterSettingsWin(t *testing.T) {
 	if s.MetricsListen != "" || s.MetricsLagPartitions != 10_000 {
 		t.Errorf("metrics by default: %q, %d", s.MetricsListen, s.MetricsLagPartitions)
 	}
+	if s.ReserveBytes != 64<<20 || s.ScrubIntervalMs != 604_800_000 || s.ScrubBytesPerSecond != 10<<20 {
+		t.Errorf("reserve %d, scrub each %d ms at %d a second", s.ReserveBytes, s.ScrubIntervalMs, s.ScrubBytesPerSecond)
+	}
 	if s.NumPartitions != 9 || s.Durability != DurabilityOS || !slices.Equal(s.Unknown, []string{"millrace.nonsense"}) {
 		t.Errorf("got %+v", s)
 	}
@@ -125,6 +128,9 @@ func TestRefusals(t *testing.T) {
 		"millrace.metrics.listen=9100":                            "want HOST:PORT",
 		"millrace.metrics.listen=h:http":                          "the port must be a number from 0 to 65535",
 		"millrace.metrics.lag.partitions.max=0":                   "want a number from 1 to 1000000",
+		"millrace.reserve.bytes=-1":                               "want a number from 0 to 1099511627776",
+		"millrace.scrub.interval.ms=week":                         "Invalid value week for configuration millrace.scrub.interval.ms",
+		"millrace.scrub.bytes.per.second=0":                       "want a number from 65536 to 1099511627776",
 		"max.connections.per.ip.overrides=h":                      "max.connections.per.ip.overrides",
 		"max.connections.per.ip=0":                                "can be set to zero only if",
 		"inter.broker.listener.name=NOPE":                         "inter.broker.listener.name must be",

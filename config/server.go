@@ -70,6 +70,10 @@ type Server struct {
 
 	Durability Durability
 
+	ReserveBytes        int64 // millrace.reserve.bytes; 0: none
+	ScrubIntervalMs     int64 // millrace.scrub.interval.ms; 0: never
+	ScrubBytesPerSecond int64
+
 	MetricsListen        string // "host:port" of the metrics endpoint, empty: none
 	MetricsLagPartitions int    // partitions of groups whose lag has its own series
 
