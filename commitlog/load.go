@@ -208,16 +208,17 @@ type loader struct {
 	start   int64    // the log start offset of the checkpoint, 0 if none
 	indexed map[int64]bool
 
-	walked     segmentList // what recovery read, less what it dropped
-	walkedFrom int64       // offset from which records were read and checked
-	changed    bool        // files were removed, renamed or cut
+	walked     segmentList                // what recovery read, less what it dropped
+	walkedFrom int64                      // offset from which records were read and checked
+	walkedAt   map[*segment.Segment]int64 // the same in each segment that was walked
+	changed    bool                       // files were removed, renamed or cut
 	report     RecoveryReport
 }
 
 func (ld *loader) run() error {
 	l := ld.l
 	s := l.store
-	ld.walkedFrom = maxOffset
+	ld.walkedFrom, ld.walkedAt = maxOffset, make(map[*segment.Segment]int64)
 	ld.start = s.points.start[l.name]
 	if err := ld.clearLeftovers(); err != nil {
 		return err
@@ -396,6 +397,7 @@ func (ld *loader) remove(name string) error {
 // is removed.
 func (ld *loader) sortNames() error {
 	ld.indexed = make(map[int64]bool)
+	offsets, times := make(map[int64]bool), make(map[int64]bool)
 	set := &ld.l.mu.snapshots
 	isLog := make(map[string]bool)
 	for _, name := range ld.names {
@@ -410,10 +412,15 @@ func (ld *loader) sortNames() error {
 			ld.bases = append(ld.bases, base)
 			isLog[digits] = true
 		case "index":
-			ld.indexed[base] = true
+			offsets[base] = true
+		case "timeindex":
+			times[base] = true
 		case "snapshot":
 			set.offs = append(set.offs, base)
 		}
+	}
+	for base := range offsets {
+		ld.indexed[base] = times[base] // a power cut at the end of a swap may leave one of them
 	}
 	slices.Sort(ld.bases)
 	slices.Sort(set.offs)

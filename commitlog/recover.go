@@ -111,7 +111,7 @@ func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err
 	if walkedFrom < 0 {
 		walkedFrom = seg.NextOffset()
 	}
-	ld.walkedFrom = min(ld.walkedFrom, walkedFrom)
+	ld.walkedFrom, ld.walkedAt[seg] = min(ld.walkedFrom, walkedFrom), walkedFrom
 	return cut, nil
 }
 
@@ -149,26 +149,51 @@ func (ld *loader) loadProducers(end int64) error {
 		l.takeSnapshotLocked(end)
 		return nil
 	}
-	return l.rebuildProducers(end, ld.walkedFrom)
+	return l.rebuildProducers(end, ld.walkedFrom, ld.walkedAt)
 }
 
 // reloadProducersLocked builds the producers' state at end anew, after a truncation.
 func (l *Log) reloadProducersLocked(end int64) error {
-	return l.rebuildProducers(end, maxOffset)
+	return l.rebuildProducers(end, maxOffset, nil)
 }
 
-// rebuildProducers loads the newest valid snapshot at or below end and indexFrom
-// and replays the log from there. Aborted transactions whose marker is at
-// indexFrom or above go into the transaction index. l.mu is held or the log is
-// not shared yet.
-func (l *Log) rebuildProducers(end, indexFrom int64) error {
-	from, err := l.loadSnapshot(min(end, indexFrom))
+// rebuildProducers loads the newest valid snapshot at or below end and replays the
+// log from there. Of the segments in walked the aborted transactions go into the
+// transaction index whose marker is at the offset given there or above; for them the
+// replay begins at a snapshot at or below walkedFrom. l.mu is held or the log is not
+// shared yet.
+func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segment]int64) error {
+	from, err := l.loadSnapshot(min(end, walkedFrom))
 	if err != nil {
 		return err
 	}
+	if err := l.replay(from, end, walked); err != nil {
+		return err
+	}
+	if set := &l.mu.snapshots; len(set.offs) > 0 && from < end && set.offs[len(set.offs)-1] > from {
+		// A newer snapshot knows more: of a producer whose last batch was lost, the
+		// cleaner may have removed the one before.
+		if from, err = l.loadSnapshot(end); err != nil {
+			return err
+		}
+		if err := l.replay(from, end, nil); err != nil {
+			return err
+		}
+	}
+	l.mu.producers.onHighWatermark(l.hw.Load())
+	l.publishUnstableLocked()
+	return nil
+}
+
+// replay gives the batches in [from, end) to the producers' state.
+func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64) error {
 	list := *l.segs.Load()
 	for i := list.floor(from); i < len(list) && from < end; i++ {
 		seg := list[i]
+		indexFrom, ok := walked[seg]
+		if !ok {
+			indexFrom = maxOffset
+		}
 		err := seg.ScanFrom(max(from, seg.BaseOffset()), func(h batch.Header, pos int64) error {
 			if h.BaseOffset >= end {
 				return errStopScan
@@ -182,8 +207,6 @@ func (l *Log) rebuildProducers(end, indexFrom int64) error {
 			return err
 		}
 	}
-	l.mu.producers.onHighWatermark(l.hw.Load())
-	l.publishUnstableLocked()
 	return nil
 }
 
