@@ -107,9 +107,9 @@ func Begin(o *Options) (*Pass, error) {
 		return nil, err
 	}
 	var aborted []index.TxnEntry
-	if p.o.Aborted != nil {
+	if p.o.Aborted != nil && len(p.o.Sources) > 0 {
 		var err error
-		if aborted, err = p.o.Aborted(p.o.Start, p.o.Limit); err != nil {
+		if aborted, err = p.o.Aborted(p.o.Sources[0].BaseOffset(), p.o.Limit); err != nil {
 			return nil, fmt.Errorf("compaction: aborted transactions of %s: %w", p.o.Dir, err)
 		}
 	}

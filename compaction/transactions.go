@@ -73,6 +73,7 @@ func (t *transactions) marker(h *batch.Header, c controlKind) (empty bool, entry
 	case controlAbort:
 		a, ok := t.aborting[h.ProducerID]
 		delete(t.aborting, h.ProducerID)
+		delete(t.committed, h.ProducerID) // what the index did not know of
 		if !ok || !a.seen {
 			return true, entry, false
 		}

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -193,22 +194,27 @@ func (r *Reader) Next(p *Part) bool {
 	at := r.buf[r.pos-r.lo : r.n]
 	h, err := r.check(at, r.pos, r.next)
 	if err != nil {
-		r.damaged(p, err, batch.Header{}, false)
+		r.damaged(p, err, sizeAt(at), nil)
 		return true
 	}
-	if size := int64(h.Size()); size > avail {
+	size := int64(h.Size())
+	if size > avail {
 		if size > unquestioned && size > int64(len(r.buf)) && !r.batchAt(r.pos+size, h.NextOffset()) {
-			r.damaged(p, errors.New("no batch follows where this one should end"), h, false)
+			r.damaged(p, errors.New("no batch follows where this one should end"), 0, nil)
 			return true
 		}
 		r.want = size
 		return false
 	}
-	if err := batch.Batch(at[:h.Size()]).VerifyCRC(); err != nil {
-		r.damaged(p, err, h, true)
+	if err := batch.Batch(at[:size]).VerifyCRC(); err != nil {
+		r.damaged(p, err, size, &h)
 		return true
 	}
-	r.take(p, int64(h.Size()))
+	if r.runsAhead(&h) {
+		r.damaged(p, fmt.Errorf("batch of offsets [%d, %d] before one of less", h.BaseOffset, h.LastOffset()), size, nil)
+		return true
+	}
+	r.take(p, size)
 	p.Header, p.Damage, p.Size, p.Framed = h, nil, 0, false
 	r.next = h.NextOffset()
 	return true
@@ -220,14 +226,41 @@ func (r *Reader) take(p *Part, n int64) {
 	r.pos += n
 }
 
-// damaged hands out the bytes at pos as damaged, up to where a batch is again.
-// framed says that h may be the header of what is there.
-func (r *Reader) damaged(p *Part, cause error, h batch.Header, framed bool) {
+// runsAhead reports whether the batch behind the one at pos shows that this one's
+// base offset, which no checksum covers, is too large.
+func (r *Reader) runsAhead(h *batch.Header) bool {
+	pos := r.pos + int64(h.Size())
+	if at := pos - r.lo; at+8 <= int64(r.n) && int64(binary.BigEndian.Uint64(r.buf[at:])) >= h.NextOffset() {
+		return false // as usual
+	}
+	if pos == r.end {
+		return false
+	}
+	next, ok := r.headerAt(pos, r.next)
+	return ok && next.BaseOffset < h.NextOffset()
+}
+
+// sizeAt is the size of the batch that begins p as its length field has it, 0 if
+// it makes no sense.
+func sizeAt(p []byte) int64 {
+	if len(p) < batch.LogOverhead {
+		return 0
+	}
+	return max(int64(batch.Batch(p).Size()), 0)
+}
+
+// damaged hands out the bytes at pos as damaged, up to where a batch is again:
+// behind size bytes, as a header says that may be right, or where the index has
+// one. frame is the header if it makes sense otherwise.
+func (r *Reader) damaged(p *Part, cause error, size int64, frame *batch.Header) {
 	p.Header, p.Framed, p.Damage = batch.Header{}, false, r.s.corrupt(r.pos, cause.Error())
-	end := r.pos + int64(h.Size())
-	if framed && r.batchAt(end, h.NextOffset()) {
-		p.Header, p.Framed, r.skipTo, r.next = h, true, end, h.NextOffset()
-	} else {
+	end := r.pos + size
+	switch {
+	case frame != nil && r.batchAt(end, frame.NextOffset()):
+		p.Header, p.Framed, r.skipTo, r.next = *frame, true, end, frame.NextOffset()
+	case size >= batch.HeaderSize && r.batchAt(end, r.next):
+		r.skipTo = end
+	default:
 		r.skipTo = r.resume(r.pos)
 	}
 	p.Size = r.skipTo - r.pos
