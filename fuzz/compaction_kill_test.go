@@ -164,17 +164,23 @@ func (c *cleaning) unclean() error {
 // settle waits until everything below the active segments is clean, with nobody's help.
 func (c *cleaning) settle(when string) {
 	c.t.Helper()
+	var why error
+	c.await(when+": the cleaner to come to its end", func() bool {
+		why = c.unclean()
+		return why == nil
+	}, func() any { return why })
+}
+
+// await polls until something is so; why says what is not, in the end.
+func (c *cleaning) await(what string, so func() bool, why func() any) {
+	c.t.Helper()
 	deadline := time.After(stillCleaning)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		err := c.unclean()
-		if err == nil {
-			return
-		}
+	for !so() {
 		select {
 		case <-deadline:
-			c.t.Fatalf("%s: the cleaner does not finish: %v\n%s", when, err, tail(c.p.log()))
+			c.t.Fatalf("waited for %s: %v\n%s", what, why(), tail(c.p.log()))
 		case <-tick.C:
 		}
 	}

@@ -67,6 +67,7 @@ func (w *keyWriter) write(ctx context.Context, addr string) error {
 		return err
 	}
 	defer cl.Close()
+	defer context.AfterFunc(ctx, cl.Close)() // what is on its way waits for an answer, whatever ctx says
 	for n := 0; n < w.most && ctx.Err() == nil; n++ {
 		r := w.next()
 		w.k.sent(r)
@@ -87,6 +88,7 @@ func (w *keyWriter) transact(ctx context.Context, addr string) error {
 		return err
 	}
 	defer cl.Close()
+	defer context.AfterFunc(ctx, cl.Close)()
 	for n := 0; n < w.most && ctx.Err() == nil; {
 		if err := cl.BeginTransaction(); err != nil {
 			return err
