@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/index"
@@ -134,13 +135,14 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 	run := cleaning{l: l, r: r, cuts: l.cuts.Load(), pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
-	if err := l.persistBelow(r.limit); err != nil {
+	// What decides transactions with records below the limit lies below the stable offset.
+	if err := l.persistBelow(max(r.limit, l.StableOffset())); err != nil {
 		return run.report, err
 	}
 	run.hold()
 	defer run.release()
 	err := run.do(c)
-	if err != nil && run.stopped() {
+	if err != nil && (run.stopped() || run.sourcesGone()) {
 		err = compaction.ErrStopped // whatever it was: the log is another now
 	}
 	if err != nil && !errors.Is(err, compaction.ErrStopped) {
@@ -179,6 +181,7 @@ type cleaning struct {
 	pass     int
 
 	sources segmentList // held
+	swapped int         // of them
 	total   [2]int64    // bytes to be read in each phase
 	done    int64       // in the first one
 	p       *compaction.Pass
@@ -247,6 +250,7 @@ func (run *cleaning) do(c *compactor) error {
 		if err := l.swap(g, run.cuts); err != nil {
 			return err
 		}
+		run.swapped += len(g.Sources)
 		run.report.SegmentsAfter++
 		run.report.BytesAfter += g.Cleaned.Size()
 	}
@@ -271,6 +275,12 @@ func (l *Log) setCleaned(off, cuts int64) error {
 // stopped reports whether the pass is in vain.
 func (run *cleaning) stopped() bool {
 	return run.l.cuts.Load() != run.cuts || run.l.failure.Load() != nil
+}
+
+// sourcesGone reports whether retention has deleted what was still to be cleaned.
+func (run *cleaning) sourcesGone() bool {
+	list := *run.l.segs.Load()
+	return slices.ContainsFunc(run.sources[run.swapped:], func(seg *segment.Segment) bool { return !slices.Contains(list, seg) })
 }
 
 // step is called for each read and write.
@@ -350,7 +360,11 @@ func abortedIn(seg *segment.Segment, lo, hi int64) (entries []index.TxnEntry, co
 		return nil, false, errSegmentGone
 	}
 	defer seg.Release()
-	return seg.Aborted(lo, hi)
+	entries, complete, err = seg.Aborted(lo, hi)
+	if seg.Closed() { // its files may have been unlinked meanwhile
+		return nil, false, errSegmentGone
+	}
+	return entries, complete, err
 }
 
 // firstDirty is the first offset that no pass of the cleaner has seen, by the

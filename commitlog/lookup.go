@@ -31,18 +31,20 @@ func (l *Log) offsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 		if !seg.Acquire() {
 			return TimeOffset{}, false, errSegmentGone
 		}
-		maxTs, _ := seg.MaxTimestamp()
-		if maxTs < ts {
-			seg.Release()
-			continue
+		found, off, recTs, epoch, err := false, int64(-1), int64(-1), int32(-1), error(nil)
+		if maxTs, _ := seg.MaxTimestamp(); maxTs >= ts {
+			found, off, recTs, epoch, err = seg.OffsetForTime(ts, start)
 		}
-		found, off, recTs, epoch, err := seg.OffsetForTime(ts, start)
+		gone := seg.Closed() // its files may have been unlinked meanwhile
 		seg.Release()
+		if gone {
+			return TimeOffset{}, false, errSegmentGone
+		}
 		if err != nil {
 			return TimeOffset{}, false, fmt.Errorf("commitlog: offset for time in %s: %w", l.name, err)
 		}
 		if !found {
-			continue // its newest records are below the start
+			continue // it is older, or its newest records are below the start
 		}
 		if off >= upTo {
 			return TimeOffset{}, false, nil
@@ -77,7 +79,11 @@ func (l *Log) maxTimestamp() (TimeOffset, error) {
 		if ts, _ := list[i].MaxTimestamp(); ts > bestTs {
 			best, bestTs = i, ts
 		}
+		gone := list[i].Closed()
 		list[i].Release()
+		if gone {
+			return none, errSegmentGone
+		}
 	}
 	if best < 0 {
 		return none, nil
@@ -87,6 +93,9 @@ func (l *Log) maxTimestamp() (TimeOffset, error) {
 	}
 	defer list[best].Release()
 	ts, off, epoch, err := list[best].OffsetOfMaxTimestamp()
+	if err != nil && list[best].Closed() {
+		return none, errSegmentGone
+	}
 	if err != nil {
 		return none, fmt.Errorf("commitlog: max timestamp of %s: %w", l.name, err)
 	}

@@ -83,7 +83,11 @@ func (l *Log) read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, s
 		if v == nil && err == nil && !minOne && i+1 < len(list) {
 			full, err = l.holds(list, i, off, upTo)
 		}
+		gone := err != nil && seg.Closed() // and its files unlinked
 		seg.Release()
+		if gone {
+			return nil, nil, errSegmentGone
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("commitlog: read %s at offset %d: %w", l.name, off, err)
 		}

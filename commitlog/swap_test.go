@@ -280,10 +280,22 @@ func TestSwapCrash(t *testing.T) {
 			var points []*vfs.Mem
 			var at []string
 			mem := vfs.NewMem()
+			clones := 6
+			if raceEnabled {
+				clones = 1
+			}
+			var mu sync.Mutex
 			armed := false
+			arm := func(on bool) {
+				mu.Lock()
+				armed = on
+				mu.Unlock()
+			}
 			fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
-				if armed && op.Kind.Changes() {
-					for range 6 {
+				mu.Lock()
+				defer mu.Unlock()
+				if armed && op.Kind.Changes() && strings.HasPrefix(op.Name, filepath.Join(testDir, "t-0")) {
+					for range clones {
 						points, at = append(points, mem.CrashClone(rng)), append(at, op.String())
 					}
 					points, at = append(points, mem.KillClone()), append(at, op.String())
@@ -293,12 +305,12 @@ func TestSwapCrash(t *testing.T) {
 			s := mustOpen(t, compactedOptions(fs))
 			l := mustCreateCompacted(t, s, "t-0")
 			sc, g := newSwapScene(t, l, c)
-			armed = true
+			arm(true)
 			if err := l.swap(g, 0); err != nil {
 				t.Fatal(err)
 			}
-			armed = false
-			for range 20 {
+			arm(false)
+			for range 3 * clones {
 				points, at = append(points, mem.CrashClone(rng)), append(at, "the end")
 			}
 			s.Close(1)
@@ -325,7 +337,10 @@ func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at stri
 		history = append(history, fmt.Sprintf("# opening %d: %v", depth, logFiles(t, mem, "t-0")))
 		var again *vfs.Mem
 		left := rng.Intn(40)
+		var mu sync.Mutex
 		fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if op.Kind.Changes() && again == nil {
 				history = append(history, op.String())
 				if left--; left < 0 {
@@ -344,7 +359,10 @@ func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at stri
 			t.Fatalf("crash before %q, opening %d: %v\n%s", at, depth, err, strings.Join(history, "\n"))
 		}
 		sameProducers(t, l, sc.before)
-		if again == nil || depth == 2 {
+		mu.Lock()
+		more := again
+		mu.Unlock()
+		if more == nil || depth == 2 {
 			mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
 			if err := s.Close(1); err != nil {
 				t.Fatal(err)
@@ -352,7 +370,7 @@ func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at stri
 			return swapped
 		}
 		s.Close(1)
-		mem = again
+		mem = more
 	}
 	panic("not reached")
 }

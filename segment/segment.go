@@ -371,13 +371,18 @@ func (s *Segment) Close() error {
 // without indexes would be recovered.
 func (s *Segment) MarkDeleted() error { return s.rename(deleted) }
 
-// Unlink removes the files' names and closes the segment. Views that are live
-// read on; the kernel keeps the bytes until the last one is closed.
+// Unlink closes the segment and removes the files' names. Views that are live
+// read on; the kernel keeps the bytes until the last one is closed. Who has a
+// reference but no View may find a file missing, or no transaction index where
+// there was one: Closed says so.
 func (s *Segment) Unlink() error {
-	err := s.removeFiles()
 	s.Close()
-	return err
+	return s.removeFiles()
 }
+
+// Closed reports whether Close was called. What was found by a reference before
+// Closed was false is what the files said.
+func (s *Segment) Closed() bool { return s.life.Load()&1 != 0 }
 
 // Live returns how many Views of the segment are open, and their bytes.
 func (s *Segment) Live() (views int, bytes int64) {
