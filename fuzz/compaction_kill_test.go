@@ -271,26 +271,50 @@ func (k *cleanerKiller) round(round int) {
 			c.t.Errorf("round %d: %v", round, err)
 		}
 	})
-	<-time.After(time.Duration(100+c.rng.IntN(1900)) * time.Millisecond)
+	k.aim(round)
 	c.p.kill()
 	cancel()
 	wg.Wait()
 	k.count()
 }
 
+// aim waits for the moment of the kill: any, one while a cleaned segment is written, or one while such segments take
+// the place of others.
+func (k *cleanerKiller) aim(round int) {
+	suffix := []string{"", ".cleaned", ".swap"}[round%3]
+	late := time.After(time.Duration(100+k.rng.IntN(1900)) * time.Millisecond)
+	if suffix == "" {
+		<-late
+		return
+	}
+	late = time.After(4 * time.Second)
+	for !k.left(suffix) {
+		select {
+		case <-late:
+			return
+		default: // the moment is short: no pause
+		}
+	}
+	if suffix == ".cleaned" {
+		<-time.After(time.Duration(k.rng.IntN(200)) * time.Millisecond)
+	}
+}
+
+// left says whether there are files of that ending.
+func (k *cleanerKiller) left(suffix string) bool {
+	found, err := filepath.Glob(filepath.Join(k.dir, cleanedTopic+"-*", "*"+suffix))
+	if err != nil {
+		k.t.Error(err)
+	}
+	return len(found) > 0
+}
+
 // count notes what the kill has left half done.
 func (k *cleanerKiller) count() {
-	left := func(suffix string) bool {
-		found, err := filepath.Glob(filepath.Join(k.dir, "*", "*"+suffix))
-		if err != nil {
-			k.t.Error(err)
-		}
-		return len(found) > 0
-	}
-	if left(".cleaned") {
+	if k.left(".cleaned") {
 		k.cleaned++
 	}
-	if left(".swap") {
+	if k.left(".swap") {
 		k.swap++
 	}
 }
