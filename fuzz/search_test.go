@@ -57,7 +57,7 @@ func plantedTargets() []*Target {
 		planted("planted-memory", func() error { sink = append(sink[:0], make([]byte, 64<<20)); return nil }),
 		planted("planted-hang", func() error { <-forever; return nil }),
 		planted("planted-crash", func() error {
-			go func() { panic("planted in a goroutine") }()
+			go panic("planted in a goroutine")
 			<-forever
 			return nil
 		}),
@@ -71,7 +71,7 @@ func runPlanted(t *testing.T, target *Target, edit func(*Options)) (found []*Fin
 		t.Fatal(err)
 	}
 	t.Setenv(workerEnv, "1")
-	o := Options{Targets: []*Target{target}, Seed: 1, Inputs: 3000, Workers: 1, Deadline: time.Second, Dir: filepath.Join(t.TempDir(), "found"), Command: []string{self}}
+	o := Options{Targets: []*Target{target}, Seed: 1, Inputs: 3000, Workers: 1, Deadline: 20 * time.Second, Dir: filepath.Join(t.TempDir(), "found"), Command: []string{self}}
 	o.Found = func(f *Finding, file string) {
 		found = append(found, f)
 		if p, err := os.ReadFile(file); err != nil || !bytes.Equal(p, f.Input) {
@@ -94,9 +94,13 @@ func TestPlantedFailuresAreFound(t *testing.T) {
 		kind := strings.TrimPrefix(target.Name, "planted-")
 		inputs := int64(3000)
 		if kind == "hang" || kind == "crash" {
-			inputs = 400 // each ends a process
+			inputs = 60 // each ends a process
 		}
-		found, _ := runPlanted(t, target, func(o *Options) { o.Inputs = inputs })
+		found, _ := runPlanted(t, target, func(o *Options) {
+			if o.Inputs = inputs; kind == "hang" {
+				o.Deadline = 300 * time.Millisecond
+			}
+		})
 		if len(found) != 1 || found[0].Kind != kind {
 			t.Errorf("%s: %+v", target.Name, found)
 			continue

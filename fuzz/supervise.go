@@ -42,7 +42,8 @@ type Status struct {
 	Done     bool
 }
 
-// maxFindings of one target end its search: what comes then is most likely the same again.
+// maxFindings of one target end its search, and so do as many processes of a worker that inputs
+// ended: what comes then is most likely the same again.
 const maxFindings = 20
 
 // Run searches the targets one after another, each by some processes, and returns how many findings
@@ -111,7 +112,7 @@ func (s *search) run(ctx context.Context) error {
 // another with other inputs.
 func (s *search) worker(ctx context.Context, i int) error {
 	var before int64
-	for restart := 0; ctx.Err() == nil; restart++ {
+	for restart := 0; ctx.Err() == nil && restart < maxFindings; restart++ {
 		left := s.share - time.Since(s.began)
 		if s.share > 0 && left <= 0 {
 			return nil

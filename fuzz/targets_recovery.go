@@ -1,3 +1,424 @@
 package fuzz
 
-func recoveryTargets() []*Target { return nil }
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/quorum"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// recoveryAlloc is what opening a directory may allocate.
+const recoveryAlloc = 256 << 20
+
+// recoveryTargets open directories of which a file, or several, are not what was written.
+func recoveryTargets() []*Target {
+	all := []*Target{{
+		Name:  "recovery",
+		About: "a data directory of the engine, mangled by a script: opens without a panic, or names a file that is damaged; loses nothing before the first damage, serves nothing that nobody wrote, says what it cut, and opens again",
+		Seed:  func(rng *rand.Rand) []byte { return noise(rng, 3+rng.IntN(60)) },
+		Check: checkMangled, MaxAlloc: recoveryAlloc,
+	}}
+	const likewise = " of a data directory, whatever it holds; the same is held against what the engine makes of it"
+	for _, kind := range []struct{ name, about, suffix string }{
+		{"dir-log", "a segment", ".log"},
+		{"dir-offset-index", "an offset index", ".index"},
+		{"dir-time-index", "a time index", ".timeindex"},
+		{"dir-txn-index", "a transaction index", ".txnindex"},
+		{"dir-producer-snapshot", "a producer snapshot", ".snapshot"},
+		{"dir-leader-epochs", "leader-epoch-checkpoint", "leader-epoch-checkpoint"},
+		{"dir-partition-metadata", "partition.metadata", "partition.metadata"},
+		{"dir-checkpoints", "the recovery point, start offset or high watermark checkpoint", "-checkpoint"},
+		{"dir-clean-marker", ".kafka_cleanshutdown", ".kafka_cleanshutdown"},
+	} {
+		all = append(all, &Target{
+			Name: kind.name, About: kind.about + likewise,
+			Seed:  func(rng *rand.Rand) []byte { return seedFileOf(rng, kind.suffix) },
+			Fix:   func(p []byte) { fixFileOf(kind.suffix, p) },
+			Check: func(p []byte) (string, error) { return checkFileOf(kind.suffix, p) }, MaxAlloc: recoveryAlloc,
+		})
+	}
+	for _, kind := range []struct{ name, about, part string }{
+		{"metadata-log", "the metadata log", quorum.LogName + "/" + fmt.Sprintf("%020d.log", 0)},
+		{"metadata-snapshot", "a snapshot of the metadata", "-0000000002.checkpoint"},
+		{"metadata-bootstrap", "bootstrap.checkpoint", "bootstrap.checkpoint"},
+		{"metadata-quorum-state", "quorum-state", "quorum-state"},
+	} {
+		all = append(all, &Target{
+			Name: kind.name, About: kind.about + " of a formatted directory, whatever it holds: checked, opened and read, or refused by name, and a check writes nothing",
+			Seed: func(*rand.Rand) []byte {
+				t := metadataDirectory()
+				return bytes.Clone(t[fileNamed(t, kind.part)])
+			},
+			Fix: func(p []byte) {
+				if kind.name != "metadata-quorum-state" {
+					fixBatches(p)
+				}
+			},
+			Check: func(p []byte) (string, error) { return checkMetadataFile(kind.part, p) }, MaxAlloc: recoveryAlloc,
+		})
+	}
+	return all
+}
+
+// script is a source of random numbers that takes what it gives from an input, so that a changed
+// byte is a changed decision; what comes after its end follows from the whole.
+type script struct {
+	p    []byte
+	rest *rand.PCG
+}
+
+func newScript(p []byte) *script {
+	return &script{p, rand.NewPCG(uint64(crcOf(p)), uint64(len(p)))}
+}
+
+func (s *script) Uint64() uint64 {
+	if len(s.p) < 2 {
+		s.p = nil
+		return s.rest.Uint64()
+	}
+	v := uint64(s.p[0])<<56 | uint64(s.p[1])<<48
+	s.p = s.p[2:]
+	return v | s.rest.Uint64()>>16
+}
+
+func checkMangled(p []byte) (string, error) {
+	if len(p) == 0 {
+		return "no script", nil
+	}
+	d := engineDirectories()[int(p[0])%2]
+	s := newScript(p[1:])
+	m := newMangler(rand.New(s), d.truth, d.tree)
+	for range 1 + int(p[0]>>1)%3 {
+		m.mutate()
+	}
+	return opened{m, d}.check()
+}
+
+// filesOf are the files of a kind of both directories, with the directory's number in front.
+func filesOf(suffix string) (all []string) {
+	for i, d := range engineDirectories() {
+		for _, name := range d.tree.names() {
+			top := filepath.Dir(name) == "." // the checkpoints of the directory, not those of its logs
+			if strings.HasSuffix(name, suffix) && (suffix != "-checkpoint" || top) {
+				all = append(all, string(rune('0'+i))+name)
+			}
+		}
+	}
+	return all
+}
+
+// seedFileOf is which file it is, in a byte, and its content.
+func seedFileOf(rng *rand.Rand, suffix string) []byte {
+	all := filesOf(suffix)
+	i := rng.IntN(len(all))
+	return append([]byte{byte(i)}, engineDirectories()[all[i][0]-'0'].tree[all[i][1:]]...)
+}
+
+func fixFileOf(suffix string, p []byte) {
+	switch {
+	case len(p) == 0:
+	case suffix == ".log":
+		fixBatches(p[1:])
+	case suffix == ".snapshot":
+		fixSnapshot(p[1:])
+	}
+}
+
+func checkFileOf(suffix string, p []byte) (string, error) {
+	if len(p) == 0 {
+		return "nothing", nil
+	}
+	all := filesOf(suffix)
+	name := all[int(p[0])%len(all)]
+	d := engineDirectories()[name[0]-'0']
+	m := newMangler(rand.New(newScript(p)), d.truth, d.tree)
+	m.replace(name[1:], bytes.Clone(p[1:]))
+	if suffix == ".log" { // a batch with a right checksum is a batch that somebody may have written
+		m.know(p[1:])
+	}
+	return opened{m, d}.check()
+}
+
+// know adds the batches of a file to those that may come out.
+func (m *mangler) know(p []byte) {
+	tr := *m.truth
+	tr.known = map[string]bool{}
+	for k := range m.truth.known {
+		tr.known[k] = true
+	}
+	for i := 0; i+batch.HeaderSize <= len(p); i++ {
+		if b, _, err := batch.Next(p[i:]); err == nil && b.VerifyCRC() == nil {
+			tr.known[covered(b)] = true
+			i += len(b) - 1
+		}
+	}
+	m.truth = &tr
+}
+
+// opened is a mangled directory that the engine opens.
+type opened struct {
+	*mangler
+	d *directory
+}
+
+// events is what the engine said while it had the directory.
+type events struct {
+	mu    sync.Mutex
+	said  []string
+	cause map[string]bool // logs that were cut or taken offline
+}
+
+func (e *events) listener() *commitlog.EventListener {
+	note := func(name, what string, cut bool) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.said = append(e.said, name+": "+what)
+		e.cause[name] = e.cause[name] || cut
+	}
+	return &commitlog.EventListener{
+		LogOffline:   func(name string, err error) { note(name, err.Error(), true) },
+		Recovered:    func(r commitlog.RecoveryReport) { note(r.Log, fmt.Sprint(r.Cause), r.Cause != nil) },
+		JanitorError: func(name string, err error) { note(name, err.Error(), false) },
+	}
+}
+
+func (o opened) check() (outcome string, err error) {
+	fs, err := memDir(o.tree)
+	if err != nil {
+		return "", err
+	}
+	if err := o.verify(fs, false); err != nil {
+		return "", fmt.Errorf("%s (%s): %w", o.what(), o.d.about, err)
+	}
+	for _, time := range []string{"first", "second"} {
+		said, err := o.open(fs, time == "first")
+		if err != nil {
+			return "", fmt.Errorf("%s (%s), %s start: %w", o.what(), o.d.about, time, err)
+		}
+		outcome += said
+		if strings.HasPrefix(said, "refused") {
+			if time == "second" {
+				return "", fmt.Errorf("%s (%s): it was served, and is %s the second time", o.what(), o.d.about, said)
+			}
+			return outcome, nil
+		}
+	}
+	return outcome, nil
+}
+
+// verify looks at every log offline. It may find what it will; it changes nothing.
+func (o opened) verify(fs vfs.FS, clean bool) error {
+	for partition := range o.truth.logs {
+		r, err := commitlog.Verify(fs, filepath.Join(dataDir, partition), commitlog.VerifyOptions{Unclean: !clean})
+		if err != nil && !o.named(err.Error()) {
+			return fmt.Errorf("log verify names no damaged file: %w", err)
+		}
+		if _, touched := o.must(partition, nil); err == nil && r.Bad() && !touched {
+			return fmt.Errorf("log verify finds damage in %s, which was not touched: %v", partition, r.Findings)
+		}
+	}
+	return nil
+}
+
+// open has the engine open the directory once, compares, and closes it.
+func (o opened) open(fs vfs.FS, first bool) (outcome string, err error) {
+	e := &events{cause: map[string]bool{}}
+	store, err := commitlog.Open(dataDir, engineOptions(fs, e.listener()))
+	if err != nil {
+		if !o.named(err.Error()) || strings.Contains(err.Error(), "BUG:") {
+			return "", fmt.Errorf("the refusal names no damaged file: %w", err)
+		}
+		return "refused: " + err.Error(), nil
+	}
+	if epoch, clean := store.CleanShutdown(); clean {
+		outcome = fmt.Sprintf("clean, epoch known: %v ", epoch >= 0)
+	}
+	for _, partition := range slices.Sorted(maps.Keys(o.truth.logs)) {
+		said, err := o.compare(store.Log(partition), partition, o.truth.logs[partition], e, first)
+		if err != nil {
+			_ = store.Close(-1)
+			return "", errors.Join(err, fmt.Errorf("said: %q", e.said))
+		}
+		outcome += said
+	}
+	if err := store.Close(1); err != nil && !o.named(err.Error()) {
+		return "", fmt.Errorf("close: %w", err)
+	}
+	return outcome, nil
+}
+
+// compare holds one log against what it held before.
+func (o opened) compare(l *commitlog.Log, partition string, want []written, e *events, first bool) (outcome string, err error) {
+	must, touched := o.must(partition, want)
+	if l == nil || l.Err() != nil {
+		if !touched {
+			return "", fmt.Errorf("%s was not touched and is not served", partition)
+		}
+		return "gone ", nil
+	}
+	if o.moved(partition) { // a start offset or high watermark that reads well is what it is
+		must = nil
+	}
+	got, err := readLog(l)
+	if !first { // what the second start finds is what the first left, and something was appended to
+		if err := o.compareBatches(partition, got[:min(len(got), len(must))], must); err != nil {
+			return "", err
+		}
+		return "again ", nil
+	}
+	if err != nil && !touched {
+		return "", fmt.Errorf("%s, which was not touched: %w", partition, err)
+	}
+	if berr := o.compareBatches(partition, got, must); berr != nil {
+		return "", errors.Join(berr, err)
+	}
+	e.mu.Lock()
+	told := e.cause[partition]
+	e.mu.Unlock()
+	if err == nil && !told && len(got) < len(want) && !o.moved(partition) && !o.lostFile(partition) {
+		return "", fmt.Errorf("%s: %d of %d batches are served, and nobody said why", partition, len(got), len(want))
+	}
+	o.use(l)
+	switch {
+	case len(got) < len(want):
+		outcome = "less "
+	case len(got) > len(want):
+		outcome = "more "
+	}
+	if told {
+		outcome += "told "
+	}
+	return outcome + fmt.Sprint(err), nil
+}
+
+// moved: the start offset or a recovery point of the partition may be another, by a checkpoint that
+// can be read.
+func (o opened) moved(partition string) bool {
+	for _, f := range o.files {
+		if f == "log-start-offset-checkpoint" || f == "replication-offset-checkpoint" || f == "recovery-point-offset-checkpoint" {
+			return true
+		}
+		if strings.HasSuffix(f, ".swap") && filepath.Dir(f) == partition {
+			return true
+		}
+	}
+	return false
+}
+
+// lostFile: a whole segment is gone or was cut where a batch ends, after which nothing can tell that
+// there was more.
+func (o opened) lostFile(partition string) bool {
+	_, damaged := o.first[partition]
+	return damaged
+}
+
+// readLog reads all that a log serves, as a client that checks checksums.
+func readLog(l *commitlog.Log) (all []batch.Batch, err error) {
+	for off, end := l.StartOffset(), l.EndOffset(); off < end; {
+		v, err := l.Read(off, end, 1<<20, true)
+		if err != nil || v == nil {
+			return all, err
+		}
+		p := make([]byte, v.Len())
+		_, err = v.ReadAt(p, 0)
+		v.Close()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return all, err
+		}
+		from := off
+		for len(p) > 0 {
+			b, rest, err := batch.Next(p)
+			if err != nil {
+				return all, fmt.Errorf("at offset %d: %w", off, err)
+			}
+			if err := b.VerifyCRC(); err != nil {
+				return all, fmt.Errorf("at offset %d: %w", b.BaseOffset(), err)
+			}
+			all, p, off = append(all, b), rest, b.LastOffset()+1
+		}
+		if off <= from {
+			return all, fmt.Errorf("a read at offset %d leads back to %d", from, off)
+		}
+	}
+	return all, nil
+}
+
+// use asks a log of whatever it holds, and writes to it: it may refuse, and that is all.
+func (o opened) use(l *commitlog.Log) {
+	end := l.EndOffset()
+	off := o.rng.Int64N(end + 2)
+	_, _, _ = l.OffsetForTime(clockMs+off%50, end)
+	_, _ = l.MaxTimestamp()
+	_, _ = l.Aborted(0, end)
+	_, _ = l.EndOffsetForEpoch(int32(off % 7))
+	_ = l.ActiveProducers()
+	_ = l.Segments()
+	if v, err := l.Read(off, end, 500, false); err == nil && v != nil {
+		_ = v.Close()
+	}
+	b, origin := engineBatch(o.rng, "codecs-0", 1)
+	e := commitlog.Entry{Data: b, Origin: origin, ZstdAllowed: true}
+	l.Append(clockMs, 9, []*commitlog.Entry{&e})
+	_ = l.Sync()
+}
+
+// fileNamed finds a file by a part of its name.
+func fileNamed(t tree, part string) string {
+	for _, name := range t.names() {
+		if strings.Contains(name, part) {
+			return name
+		}
+	}
+	panic("BUG: no file " + part)
+}
+
+func checkMetadataFile(part string, p []byte) (outcome string, err error) {
+	whole := metadataDirectory()
+	name := fileNamed(whole, part)
+	changed := tree{}
+	for k, v := range whole {
+		changed[k] = v
+	}
+	changed[name] = bytes.Clone(p)
+	fs, err := memDir(changed)
+	if err != nil {
+		return "", err
+	}
+	checked := quorum.Check(fs, dataDir)
+	after, err := memTree(fs, dataDir)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range changed.names() {
+		if !bytes.Equal(after[f], changed[f]) || len(after) != len(changed) {
+			return "", fmt.Errorf("the check changed %s: %v", f, checked)
+		}
+	}
+	store, q, err := openQuorum(fs)
+	if err != nil {
+		if strings.Contains(err.Error(), "BUG:") {
+			return "", err
+		}
+		return "refused: " + err.Error(), nil
+	}
+	n := 0
+	count := func(quorum.Entry) error { n++; return nil }
+	err = q.Read(count, func(quorum.Snapshot) error { return nil }, count)
+	first, berr := q.Bootstrap()
+	outcome = fmt.Sprintf("%v %c; bootstrap %v %c", err, 'a'+min(n, 25), berr, 'a'+min(len(first), 25))
+	if err := errors.Join(q.Close(), store.Close(5)); err != nil {
+		return "", fmt.Errorf("close: %w", err)
+	}
+	return outcome, nil
+}
