@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	cleanSeeds = flag.Int("clean.seeds", 25, "how many random histories of a compacted log are run")
+	cleanSeeds = flag.Int("clean.seeds", 15, "how many random histories of a compacted log are run")
 	cleanSteps = flag.Int("clean.steps", 250, "how many steps each of them has")
 )
 
@@ -917,6 +917,9 @@ func (m *cleanModel) step() string {
 }
 
 func TestCleanModel(t *testing.T) {
+	if raceEnabled {
+		*cleanSeeds, *cleanSteps = min(*cleanSeeds, 3), min(*cleanSteps, 100)
+	}
 	for _, d := range []Durability{Sync, OS} {
 		for _, seed := range seeds(*cleanSeeds) {
 			t.Run(fmt.Sprintf("%v/%d", d, seed), func(t *testing.T) {

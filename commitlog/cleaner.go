@@ -193,23 +193,22 @@ func (c *cleaner) changed(l *Log) {
 	now := c.store.opts.NowMs()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lookLocked(st, c.restLocked(now), now)
+	rest := min(c.mu.restMs, now+c.mu.opts.BackoffMs) // the wall clock may have jumped back
+	c.lookLocked(st, max(now, rest), now)
 }
 
-// restLocked is when a change at now leads to a look.
-func (c *cleaner) restLocked(now int64) int64 {
-	return max(now, min(c.mu.restMs, now+c.mu.opts.BackoffMs)) // the wall clock may have jumped back
-}
-
-// stableMoved is changed for a log whose last stable offset has moved, if that is
-// what a segment has waited for. It costs next to nothing if not.
+// stableMoved leads to a look at once at a log whose last stable offset has moved, if
+// that is what a segment has waited for. It costs next to nothing if not.
 func (c *cleaner) stableMoved(l *Log) {
 	st := l.cleaning.Load()
 	if st == nil {
 		return
 	}
 	if w := st.waitStable.Load(); w >= 0 && l.StableOffset() >= w && st.waitStable.CompareAndSwap(w, -1) {
-		c.changed(l)
+		now := c.store.opts.NowMs()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lookLocked(st, now, now)
 	}
 }
 
@@ -411,7 +410,7 @@ func (c *cleaner) pass(st *logCleaning, opts CleanerOptions) {
 // It returns fn's result.
 func (c *cleaner) exclusive(ctx context.Context, l *Log, fn func(cp *compactor, pace func(n int) error) (CompactionReport, error)) (CompactionReport, error) {
 	st := c.state(l)
-	if st == nil {
+	if st == nil || !l.cfg.Load().Compact {
 		return CompactionReport{}, fmt.Errorf("%w: %s", ErrNotCompacted, l.name)
 	}
 	opts, err := c.take(ctx, st)
@@ -465,7 +464,7 @@ func (c *cleaner) passed(st *logCleaning, report CompactionReport, err error) {
 	l := st.log
 	stopped := errors.Is(err, compaction.ErrStopped) || errors.Is(err, context.Canceled) || l.failure.Load() != nil
 	now := c.store.opts.NowMs()
-	c.totals.add(&report.Stats)
+	c.totals.add(&report, err == nil)
 	c.mu.Lock()
 	lookMs := now
 	switch {

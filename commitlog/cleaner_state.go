@@ -80,11 +80,13 @@ func (s *Store) CleanerStats() CleanerStats {
 // cleanTotals sums up passes, also those that ended half way.
 type cleanTotals struct{ passes, failed, read, written, removedBytes, removedRecords atomic.Int64 }
 
-func (t *cleanTotals) add(s *compaction.Stats) {
-	t.read.Add(s.MapBytesRead + s.BytesRead)
-	t.written.Add(s.BytesKept)
-	t.removedBytes.Add(s.BytesRead - s.BytesKept)
-	t.removedRecords.Add(s.RecordsRead - s.RecordsKept)
+func (t *cleanTotals) add(r *CompactionReport, whole bool) {
+	t.read.Add(r.MapBytesRead + r.BytesRead)
+	t.written.Add(r.BytesKept)
+	t.removedBytes.Add(r.BytesBefore - r.BytesAfter) // of the segments that were swapped
+	if whole {
+		t.removedRecords.Add(r.RecordsRead - r.RecordsKept)
+	}
 }
 
 // dueHeap orders logs by when they are to be looked at.
