@@ -62,7 +62,7 @@ crash:
 # What takes minutes, and the last an hour: kills, hostile clients, mangled directories, a full disk, random histories of
 # the engine and of groups, transactions checked from the outside.
 soak: crash
-	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600
+	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600 -diskfull.rounds=100
 	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
 	$(GO) test ./groups -run TestRandom -timeout 60m -sim.seeds 300
 	$(GO) test ./fuzz -run 'TestTransactions$$|TestPlantedFaultsAreFound' -v -timeout 3h -txn.duration=1h -txn.kill=5s
