@@ -60,14 +60,15 @@ func (w *Walk) HasValue() bool { return w.f.valLen >= 0 }
 // Key returns the key, nil for null.
 func (w *Walk) Key() []byte { return w.f.key(w.p) }
 
-// AppendRestamped appends the well-formed record rec, as Walk.Span found it, with
-// another timestamp delta, in ms.
-func AppendRestamped(dst, rec []byte, timestampDelta int64) []byte {
+// AppendShifted appends the well-formed record rec, as Walk.Span found it, with
+// shift added to its timestamp delta, in ms.
+func AppendShifted(dst, rec []byte, shift int64) []byte {
 	_, head := varint(rec, 0)
-	_, rest := varlong(rec, head+1)
-	n := 1 + varlongSize(timestampDelta) + len(rec) - rest
+	delta, rest := varlong(rec, head+1)
+	delta += shift
+	n := 1 + varlongSize(delta) + len(rec) - rest
 	dst = append(appendVarint(dst, int32(n)), rec[head])
-	return append(appendVarlong(dst, timestampDelta), rec[rest:]...)
+	return append(appendVarlong(dst, delta), rec[rest:]...)
 }
 
 // PutHeader writes the fixed part of a batch whose payload is in place: all

@@ -60,19 +60,19 @@ func TestWalkSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAppendRestamped(t *testing.T) {
+func TestAppendShifted(t *testing.T) {
 	b, p := walkedBatch(t, None)
-	for _, delta := range []int64{0, -1, 63, -86_400_000, 1 << 60, -1 << 62} {
+	for _, shift := range []int64{0, -1, 63, -86_400_000, 1 << 60, -1 << 62} {
 		var w, again Walk
 		for w.Reset(b, p); w.Next(); {
 			from, to := w.Span()
-			rec := AppendRestamped([]byte("x"), p[from:to], delta)[1:]
+			rec := AppendShifted([]byte("x"), p[from:to], shift)[1:]
 			one := bytes.Clone(b)
 			Batch(one).PutHeader(&Header{Count: 1, Magic: Magic, Length: MinLength})
 			again.Reset(one, rec)
-			if !again.Next() || again.TimestampDelta() != delta || again.OffsetDelta() != w.OffsetDelta() ||
+			if !again.Next() || again.TimestampDelta() != w.TimestampDelta()+shift || again.OffsetDelta() != w.OffsetDelta() ||
 				!bytes.Equal(again.Key(), w.Key()) || again.HasValue() != w.HasValue() || again.f.headerCount != w.f.headerCount || again.Next() || again.Err() != nil {
-				t.Errorf("delta %d: % x: %v", delta, rec, again.Err())
+				t.Errorf("shift %d: % x: %v", shift, rec, again.Err())
 			}
 		}
 	}

@@ -43,21 +43,37 @@ type filter struct {
 	stats     *Stats
 
 	// of the batch at hand
-	plain   []byte // its decompressed payload
-	records []record
-	unpack  []byte // memory for plain
-	walk    batch.Walk
+	plain  []byte   // its decompressed payload
+	places []place  // of its records
+	block  []record // some of them
+	unpack []byte   // memory for plain
+	walk   batch.Walk
 }
 
-// record is one record of the batch at hand.
+// record is what a verdict on one record needs.
 type record struct {
-	hash           keyHash
-	timestampDelta int64
-	start, end     int32 // in plain
-	offsetDelta    int32
-	key, value     bool // are not null
-	keep           bool
+	hash       keyHash
+	timestamp  int64 // ms
+	off        int64
+	end        int32 // in plain
+	key, value bool  // are not null
 }
+
+// blockRecords is how many records are looked at together.
+const blockRecords = 256
+
+// place is where a record ends in the payload, and whether it stays. It begins where the one before ends.
+type place uint32
+
+func placeOf(end int32, keep bool) place {
+	if keep {
+		return place(end)<<1 | 1
+	}
+	return place(end) << 1
+}
+
+func (p place) end() int   { return int(p >> 1) }
+func (p place) keep() bool { return p&1 != 0 }
 
 var errControlKey = errors.New("control record without a type")
 
@@ -83,24 +99,26 @@ func (f *filter) judge(b batch.Batch, h *batch.Header) (v verdict, err error) {
 		f.stats.RecordsRead += int64(h.Count)
 		return v, nil
 	}
-	if err := f.read(b, !h.IsControl()); err != nil {
+	t, err := f.chooseAll(b, h)
+	if err != nil {
 		return v, err
 	}
-	tombstones := f.choose(h)
-	v.kept, v.maxTime = f.tally(h)
-	v.stamp = v.kept > 0 && (tombstones || emptyTxn) && !h.HasDeleteHorizon() && f.horizonMs >= 0
+	v.kept, v.maxTime = t.kept, t.maxTime
+	v.stamp = v.kept > 0 && (t.tombstones || emptyTxn) && !h.HasDeleteHorizon() && f.horizonMs >= 0
 	switch {
 	case v.kept == 0 && mustStay:
 		v.action = emptyBatch
 	case v.kept == 0:
 		v.action = dropBatch
-	case v.kept == len(f.records) && !v.stamp:
+	case v.kept == len(f.places) && !v.stamp:
 		v.action = keepBatch
 	default:
 		v.action = rebuildBatch
 	}
-	f.stats.RecordsRead += int64(len(f.records))
+	f.stats.RecordsRead += int64(len(f.places))
 	f.stats.RecordsKept += int64(v.kept)
+	f.stats.Invalid += t.invalid
+	f.stats.Tombstones += t.expired
 	return v, nil
 }
 
@@ -154,61 +172,69 @@ func (f *filter) control(b batch.Batch) (controlKind, error) {
 	return controlOther, nil
 }
 
-// read reads the records of b, with the hashes of their keys if it is data.
-func (f *filter) read(b batch.Batch, data bool) error {
+// tally is what is found out about a batch's records.
+type tally struct {
+	kept             int
+	tombstones       bool  // among those that stay
+	maxTime          int64 // of those that stay, ms
+	invalid, expired int64
+}
+
+// chooseAll finds out which records of b stay.
+func (f *filter) chooseAll(b batch.Batch, h *batch.Header) (t tally, err error) {
+	t.maxTime = batch.NoTimestamp
 	if err := f.payload(b); err != nil {
-		return err
+		return t, err
 	}
-	f.records = f.records[:0]
+	f.places = f.places[:0]
+	for f.walk.Reset(b, f.plain); f.readBlock(h, !h.IsControl()); {
+		f.choose(h, &t)
+	}
+	if h.TimestampType() == batch.LogAppendTime {
+		t.maxTime = h.MaxTimestamp
+	}
+	return t, f.walk.Err()
+}
+
+// readBlock reads the next records, and the hashes of their keys if they are data. It reports whether there were any.
+func (f *filter) readBlock(h *batch.Header, data bool) bool {
+	f.block = f.block[:0]
 	w := &f.walk
-	for w.Reset(b, f.plain); w.Next(); {
-		start, end := w.Span()
-		r := record{timestampDelta: w.TimestampDelta(), offsetDelta: w.OffsetDelta(), start: int32(start), end: int32(end),
-			key: w.HasKey(), value: w.HasValue(), keep: !data}
+	for len(f.block) < blockRecords && w.Next() {
+		_, end := w.Span()
+		r := record{timestamp: h.BaseTimestamp + w.TimestampDelta(), off: h.BaseOffset + int64(w.OffsetDelta()), end: int32(end), key: w.HasKey(), value: w.HasValue()}
 		if data && r.key {
 			r.hash = f.last.hash(w.Key())
 		}
-		f.records = append(f.records, r)
+		f.block = append(f.block, r)
 	}
-	return w.Err()
+	return len(f.block) > 0
 }
 
-// choose marks the records that stay and reports whether there are tombstones among them. It is a loop of its own: the
-// searches of several records overlap, and they wait for memory most of the time.
-func (f *filter) choose(h *batch.Header) (tombstones bool) {
-	if h.IsControl() {
-		return false
-	}
+// choose decides about the block's records. It is a loop of its own: the searches of several records overlap, and they
+// wait for memory most of the time.
+func (f *filter) choose(h *batch.Header, t *tally) {
+	control := h.IsControl()
 	expired := h.HasDeleteHorizon() && h.BaseTimestamp <= f.nowMs
-	for i := range f.records {
-		r := &f.records[i]
-		switch off := h.BaseOffset + int64(r.offsetDelta); {
-		case off >= f.end:
-			r.keep = true
+	for i := range f.block {
+		r := &f.block[i]
+		keep := false
+		switch {
+		case control || r.off >= f.end:
+			keep = true
 		case !r.key:
-			f.stats.Invalid++
-		case f.last.get(r.hash) > off:
+			t.invalid++
+		case f.last.get(r.hash) > r.off:
 		case !r.value && expired:
-			f.stats.Tombstones++
+			t.expired++
 		default:
-			r.keep = true
+			keep = true
 		}
-		tombstones = tombstones || r.keep && !r.value
-	}
-	return tombstones
-}
-
-// tally counts the records that stay and finds their largest timestamp.
-func (f *filter) tally(h *batch.Header) (kept int, maxTime int64) {
-	maxTime = batch.NoTimestamp
-	for i := range f.records {
-		if r := &f.records[i]; r.keep {
-			kept++
-			maxTime = max(maxTime, h.BaseTimestamp+r.timestampDelta)
+		if keep {
+			t.kept++
+			t.tombstones = t.tombstones || !r.value && !control
+			t.maxTime = max(t.maxTime, r.timestamp)
 		}
+		f.places = append(f.places, placeOf(r.end, keep))
 	}
-	if h.TimestampType() == batch.LogAppendTime {
-		maxTime = h.MaxTimestamp
-	}
-	return kept, maxTime
 }

@@ -78,10 +78,31 @@ func (p *Pass) mapBatch(b batch.Batch, h *batch.Header, txns *transactions) (ful
 		p.stats.MapRecords += int64(h.Count)
 	case h.LastOffset() < p.o.FirstDirty:
 	default:
-		if f.read(b, true) != nil {
-			break
+		if full, err := p.mapRecords(b, h); full || err != nil {
+			return full, err
 		}
-		for !p.putAll(h) {
+	}
+	if h.LastOffset() >= p.o.FirstDirty {
+		p.end = max(p.end, h.NextOffset())
+	}
+	return false, nil
+}
+
+// mapRecords puts the keys of a batch into the map and reports whether it had no room for them all.
+func (p *Pass) mapRecords(b batch.Batch, h *batch.Header) (full bool, err error) {
+	f := &p.filter
+	if f.payload(b) != nil {
+		return false, nil
+	}
+	// None is put before all have been read.
+	w := &f.walk
+	for w.Reset(b, f.plain); w.Next(); {
+	}
+	if w.Err() != nil {
+		return false, nil
+	}
+	for w.Reset(b, f.plain); f.readBlock(h, true); {
+		for !p.putBlock() {
 			if p.end > p.o.FirstDirty || h.LastOffset()-p.o.FirstDirty >= maxSpan {
 				return true, nil
 			}
@@ -90,20 +111,16 @@ func (p *Pass) mapBatch(b batch.Batch, h *batch.Header, txns *transactions) (ful
 				return false, err
 			}
 		}
-		p.stats.MapRecords += int64(len(f.records))
-	}
-	if h.LastOffset() >= p.o.FirstDirty {
-		p.end = max(p.end, h.NextOffset())
+		p.stats.MapRecords += int64(len(f.block))
 	}
 	return false, nil
 }
 
-// putAll puts the records of the batch at hand into the map, and reports whether all found room.
-func (p *Pass) putAll(h *batch.Header) bool {
-	for i := range p.filter.records {
-		r := &p.filter.records[i]
-		off := h.BaseOffset + int64(r.offsetDelta)
-		if r.key && off >= p.o.FirstDirty && !p.last.put(r.hash, off) {
+// putBlock puts the block's keys into the map and reports whether all found room.
+func (p *Pass) putBlock() bool {
+	for i := range p.filter.block {
+		r := &p.filter.block[i]
+		if r.key && r.off >= p.o.FirstDirty && !p.last.put(r.hash, r.off) {
 			return false
 		}
 	}

@@ -33,11 +33,11 @@ type rebuilder struct {
 	plain []byte // records before they are compressed
 }
 
-// append appends the batch of header h with those of recs that stay, whose bytes are in p, and max timestamp maxTime
-// (ms). Base offset, last offset and producer stay, so sequence numbers stay known, and so does the base timestamp:
-// records are copied as they are. Only to set a delete horizon (ms, negative for none), which takes the base
+// append appends the batch of header h with those of its records that stay, whose bytes are in p, and max timestamp
+// maxTime (ms). Base offset, last offset and producer stay, so sequence numbers stay known, and so does the base
+// timestamp: records are copied as they are. Only to set a delete horizon (ms, negative for none), which takes the base
 // timestamp's place (KIP-534), each gets another timestamp delta.
-func (rb *rebuilder) append(dst []byte, h batch.Header, p []byte, recs []record, maxTime, horizonMs int64) ([]byte, error) {
+func (rb *rebuilder) append(dst []byte, h batch.Header, p []byte, recs []place, maxTime, horizonMs int64) ([]byte, error) {
 	at := len(dst)
 	dst = append(dst, noHeader[:]...)
 	codec := h.Codec()
@@ -45,7 +45,12 @@ func (rb *rebuilder) append(dst []byte, h batch.Header, p []byte, recs []record,
 	if codec != batch.None {
 		plain = rb.plain[:0]
 	}
-	plain, count := appendKept(plain, &h, p, recs, horizonMs)
+	var count int32
+	if horizonMs < 0 {
+		plain, count = appendKept(plain, p, recs)
+	} else {
+		plain, count = appendStamped(plain, p, recs, h.BaseTimestamp-horizonMs)
+	}
 	if codec == batch.None {
 		dst = plain
 	} else {
@@ -68,25 +73,35 @@ func (rb *rebuilder) append(dst []byte, h batch.Header, p []byte, recs []record,
 	return dst, nil
 }
 
-// appendKept appends the records that stay and returns how many they are.
-func appendKept(dst []byte, h *batch.Header, p []byte, recs []record, horizonMs int64) ([]byte, int32) {
+// appendKept appends the records that stay, those that lie side by side at once, and returns how many they are.
+func appendKept(dst, p []byte, recs []place) ([]byte, int32) {
 	count := int32(0)
-	for i := 0; i < len(recs); i++ {
-		if !recs[i].keep {
+	start := 0
+	for i := 0; i < len(recs); {
+		if !recs[i].keep() {
+			start = recs[i].end()
+			i++
 			continue
 		}
-		if horizonMs < 0 { // with those behind it that stay too
-			start := recs[i].start
-			for ; i+1 < len(recs) && recs[i+1].keep; i++ {
-				count++
-			}
+		for ; i < len(recs) && recs[i].keep(); i++ {
 			count++
-			dst = append(dst, p[start:recs[i].end]...)
-			continue
 		}
-		ts := h.BaseTimestamp + recs[i].timestampDelta
-		dst = batch.AppendRestamped(dst, p[recs[i].start:recs[i].end], ts-horizonMs)
-		count++
+		dst = append(dst, p[start:recs[i-1].end()]...)
+		start = recs[i-1].end()
+	}
+	return dst, count
+}
+
+// appendStamped is appendKept with timestamp deltas that are shifted, in ms.
+func appendStamped(dst, p []byte, recs []place, shift int64) ([]byte, int32) {
+	count := int32(0)
+	start := 0
+	for _, r := range recs {
+		if r.keep() {
+			dst = batch.AppendShifted(dst, p[start:r.end()], shift)
+			count++
+		}
+		start = r.end()
 	}
 	return dst, count
 }

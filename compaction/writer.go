@@ -75,11 +75,11 @@ func (w *writer) addRebuilt(h *batch.Header, f *filter, v *verdict) error {
 	}
 	at := len(w.made)
 	var err error
-	w.made, err = w.rebuild.append(w.made, *h, f.plain, f.records, v.maxTime, horizonMs)
+	w.made, err = w.rebuild.append(w.made, *h, f.plain, f.places, v.maxTime, horizonMs)
 	if grown := int64(len(w.made) - at - h.Size()); err == nil && v.stamp && grown > 0 {
 		// A delete horizon makes deltas longer. Where that could make the segment too large it is set another time.
 		if grown > w.room {
-			w.made, err = w.rebuild.append(w.made[:at], *h, f.plain, f.records, v.maxTime, -1)
+			w.made, err = w.rebuild.append(w.made[:at], *h, f.plain, f.places, v.maxTime, -1)
 		} else {
 			w.room -= grown
 		}
