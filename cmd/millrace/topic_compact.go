@@ -135,13 +135,13 @@ func working(all []wire.CompactTopicPartition) string {
 		what := ""
 		switch p.Phase {
 		case wire.CompactionMapping:
-			what = "collects keys"
+			what = "collecting keys"
 		case wire.CompactionCopying:
-			what = "copies"
+			what = "copying"
 		default:
 			continue
 		}
-		parts = append(parts, fmt.Sprintf("%d %s, %.0f of %.0f MB", p.Index, what, float64(p.BytesDone)/1e6, float64(p.BytesTotal)/1e6))
+		parts = append(parts, fmt.Sprintf("partition %d: %s, %.0f of %.0f MB", p.Index, what, float64(p.BytesDone)/1e6, float64(p.BytesTotal)/1e6))
 	}
 	if len(parts) == 0 {
 		return ""
