@@ -136,12 +136,15 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
 	// What decides transactions with records below the limit lies below the stable offset.
-	if err := l.persistBelow(max(r.limit, l.StableOffset())); err != nil {
-		return run.report, err
+	err := l.persistBelow(max(r.limit, l.StableOffset()))
+	if err == nil {
+		err = l.nameIndexes()
 	}
-	run.hold()
-	defer run.release()
-	err := run.do(c)
+	if err == nil {
+		run.hold()
+		defer run.release()
+		err = run.do(c)
+	}
 	if err != nil && (run.stopped() || run.sourcesGone()) {
 		err = compaction.ErrStopped // whatever it was: the log is another now
 	}
@@ -162,7 +165,7 @@ func (l *Log) persistBelow(off int64) error {
 		return f.err
 	}
 	if at := l.recovery.Load(); at < off {
-		return fmt.Errorf("commitlog: clean %s: offsets below %d cannot be made durable, only those below %d", l.name, off, at)
+		return fmt.Errorf("offsets below %d cannot be made durable, only those below %d", off, at)
 	}
 	if l.keep && l.pointed.Load() < off {
 		return l.store.points.writeRecovery(l.store)

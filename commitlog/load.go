@@ -307,11 +307,21 @@ func (ld *loader) carryOut(plan compaction.Plan) error {
 			return err
 		}
 	}
-	for _, r := range plan.Rename {
-		if err := ld.fs.Rename(ld.path(r.From), ld.path(r.To)); err != nil {
+	// Logs first, and for good: beside a .swap log, indexes with final names would be
+	// taken for those that it replaces.
+	for _, logs := range []bool{true, false} {
+		for _, r := range plan.Rename {
+			if strings.HasSuffix(r.To, ".log") != logs {
+				continue
+			}
+			if err := ld.fs.Rename(ld.path(r.From), ld.path(r.To)); err != nil {
+				return err
+			}
+			ld.changed = true
+		}
+		if err := ld.fs.SyncDir(ld.l.dir); err != nil {
 			return err
 		}
-		ld.changed = true
 	}
 	return nil
 }

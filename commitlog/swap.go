@@ -22,7 +22,7 @@ import (
 //  1. the .cleaned files' names become durable;
 //  2. .cleaned → .swap, sync: from here on the next start rolls forward;
 //  3. the sources → .deleted, sync: their names are free;
-//  4. .swap → the final names, sync.
+//  4. .swap → the final names, the log's first: a sync, the others, a sync.
 //
 // Only then readers, who go on in the sources until then, see the new list, and the
 // sources are removed when file.delete.delay.ms has passed. Appends go on all the
@@ -77,19 +77,31 @@ func (l *Log) placeFiles(g *compaction.Group) error {
 	if err := l.syncNames(); err != nil {
 		return err
 	}
-	if err := g.Cleaned.Rename(""); err != nil {
-		// The names that the sources go back to must be free for good.
-		if back := g.Cleaned.Rename(compaction.SwapSuffix); back != nil {
-			err = fmt.Errorf("swap: %w", errors.Join(err, back))
-			l.failSoon(err)
-			return err
-		}
-		if err := l.syncNames(); err != nil {
-			return err
-		}
+	if err := g.Cleaned.RenameLog(""); err != nil {
 		return l.undoSwap(g, err)
 	}
+	if err := l.syncNames(); err != nil {
+		return err
+	}
+	if err := g.Cleaned.Rename(""); err != nil {
+		// It is done all the same: the indexes are found as .swap, by the next start
+		// too, until the next pass begins.
+		l.store.janitor.report(l.name, fmt.Errorf("commitlog: swap of %s: %w", g.Cleaned.Path(), err))
+	}
 	return l.syncNames()
+}
+
+// nameIndexes gives their final names to indexes to which a swap could not give
+// them. Beside the .cleaned files of a new pass they would be taken for its own.
+func (l *Log) nameIndexes() error {
+	l.shape.Lock()
+	defer l.shape.Unlock()
+	for _, seg := range *l.segs.Load() {
+		if err := seg.Rename(""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // undoSwap goes back to the sources after a rename that the disk refused, perhaps

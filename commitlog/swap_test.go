@@ -55,6 +55,13 @@ func fillSegments(t testing.TB, l *Log, n int) []batch.Batch {
 			seqs[sp.pid] += int32(sp.n)
 		}
 		mustAppend(t, l, sp.build())
+		if i%7 == 3 { // an aborted transaction
+			mustAppend(t, l, spec{n: 1, value: 50, ts: fixedClock(), epoch: -1, pid: 50, seq: seqs[50], txn: true}.build())
+			seqs[50]++
+			if _, err := appendAs(l, FromCoordinator, marker(50, 0, false)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	if err := l.Sync(); err != nil {
 		t.Fatal(err)
@@ -85,10 +92,32 @@ func cleanByHand(t testing.TB, l *Log, i, n int, keep func(b batch.Batch) bool) 
 			t.Fatal(err)
 		}
 	}
+	// As a pass does, it says of aborted transactions what it has a marker of.
+	for _, seg := range sources {
+		entries, _, err := seg.Aborted(0, maxOffset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.LastOffset >= seg.BaseOffset() && keepsMarker(cleaned, e.LastOffset) {
+				if err := cleaned.AppendAborted(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 	if err := errors.Join(cleaned.Seal(), cleaned.SyncAll()); err != nil {
 		t.Fatal(err)
 	}
 	return &compaction.Group{Sources: slices.Clone(sources), Cleaned: cleaned}
+}
+
+func keepsMarker(seg *segment.Segment, off int64) (found bool) {
+	_ = seg.Scan(func(h batch.Header, _ int64) error {
+		found = found || h.BaseOffset == off
+		return nil
+	})
+	return found
 }
 
 // swapCase is one swap: which segments, and what stays of them.
@@ -100,7 +129,7 @@ type swapCase struct {
 }
 
 func swapCases() []swapCase {
-	third := func(b batch.Batch) bool { return b.BaseOffset()%3 == 0 }
+	third := func(b batch.Batch) bool { return b.BaseOffset()%3 == 0 || b.IsControl() || b.IsTransactional() }
 	return []swapCase{
 		{"several", 1, 3, func(b batch.Batch) bool { return third(b) || b.LastOffset()%5 == 0 }, false},
 		{"from the start", 0, 4, third, false},
@@ -119,11 +148,13 @@ type swapScene struct {
 	hi       int64
 	end      int64
 	before   []ProducerInfo
+	aborted  []AbortedTxn
 }
 
 func newSwapScene(t *testing.T, l *Log, c swapCase) (*swapScene, *compaction.Group) {
 	t.Helper()
 	sc := &swapScene{c: c, all: fillSegments(t, l, 6), end: l.EndOffset(), before: l.ActiveProducers()}
+	sc.aborted = abortedBy(t, l)
 	if err := l.persistBelow(l.EndOffset()); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +189,9 @@ func (sc *swapScene) state(t testing.TB, l *Log) (swapped bool, err error) {
 	if sameBatchBytes(got, sc.all) {
 		return false, sc.lookups(l, got)
 	}
+	if txns := abortedBy(t, l); !sc.c.tailGone && (len(txns) == 0 || !slices.Equal(txns, sc.aborted)) {
+		return false, fmt.Errorf("aborted transactions %v, were %v", txns, sc.aborted)
+	}
 	if sc.c.tailGone {
 		got = slices.DeleteFunc(got, func(b batch.Batch) bool { return b.BaseOffset() >= sc.next && b.BaseOffset() < sc.hi })
 	}
@@ -165,6 +199,15 @@ func (sc *swapScene) state(t testing.TB, l *Log) (swapped bool, err error) {
 		return true, sc.lookups(l, got)
 	}
 	return false, fmt.Errorf("%d batches: neither the %d from before nor the %d from after", len(got), len(sc.all), len(sc.kept))
+}
+
+func abortedBy(t testing.TB, l *Log) []AbortedTxn {
+	t.Helper()
+	txns, err := l.Aborted(0, l.EndOffset())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return txns
 }
 
 // lookups reads from every offset, in gaps too.
@@ -429,8 +472,15 @@ func TestSwapFaults(t *testing.T) {
 						if swapped, serr := sc.state(t, l); serr != nil || swapped != (err == nil) {
 							t.Fatalf("%s failed: swap says %v, swapped %v, %v", failed, err, swapped, serr)
 						}
-						if err == nil {
-							s.Close(1) // it was the removal of a snapshot
+						if err == nil { // a snapshot was not removed, or an index has no final name yet
+							sc.survive(t, rng, mem.CrashClone(rng), failed)
+							if err := l.nameIndexes(); err != nil {
+								t.Fatal(err)
+							}
+							if swapped, err := sc.state(t, l); err != nil || !swapped {
+								t.Fatal(swapped, err)
+							}
+							s.Close(1)
 							continue
 						}
 						if err := l.swap(cleanByHand(t, l, c.first, c.n, c.keep), 0); err != nil {

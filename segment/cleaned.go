@@ -55,14 +55,15 @@ func CreateCleaned(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, err
 }
 
 // Rename gives the segment's files another suffix: from ".cleaned" to ".swap",
-// from ".swap" to none, or back. Reads go on. After an error it may be called
-// again and does the rest. The caller syncs the directory.
-//
-// The log is renamed first. On the way to the final names that is the cheaper
-// order after a kill: the next start renames indexes that are alone in being
-// ".swap", but would remove, and make again, those that a ".swap" log has
-// left behind.
-func (s *Segment) Rename(to string) error { return s.rename(suffixOf(to)) }
+// from ".swap" to none, or back; the log first. Reads go on. After an error it may
+// be called again and does the rest. The caller syncs the directory.
+func (s *Segment) Rename(to string) error { return s.rename(suffixOf(to), len(s.mu.suffix)) }
+
+// RenameLog is Rename of the log alone. On the way to the final names its own is to
+// be durable before the indexes get theirs: the next start renames indexes that
+// alone are ".swap", but removes, as those of the segments that are replaced, the
+// ones that a ".swap" log has left behind.
+func (s *Segment) RenameLog(to string) error { return s.rename(suffixOf(to), 1) }
 
 // Suffix returns what follows the log file's name: "" where it has its final one.
 func (s *Segment) Suffix() string {
@@ -79,14 +80,20 @@ func (s *Segment) SetModTimeMs(ms int64) error {
 	return s.fs.Chtimes(s.Path(), time.UnixMilli(ms))
 }
 
-func (s *Segment) rename(to suffix) error {
+// rename renames the first n of FileNames.
+func (s *Segment) rename(to suffix, n int) error {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	s.mu.Lock()
-	from := s.filePathsLocked()
 	is := s.mu.suffix
+	if is == [4]suffix{to, to, to, to} {
+		s.mu.Unlock()
+		return nil
+	}
+	from := s.filePathsLocked()
 	s.mu.Unlock()
-	for i, name := range FileNames(s.base) {
+	names := FileNames(s.base)
+	for i, name := range names[:n] {
 		if is[i] == to {
 			continue
 		}

@@ -369,7 +369,7 @@ func (s *Segment) Close() error {
 //
 // The log goes first: indexes without a log are removed by the next start, a log
 // without indexes would be recovered.
-func (s *Segment) MarkDeleted() error { return s.rename(deleted) }
+func (s *Segment) MarkDeleted() error { return s.rename(deleted, len(s.mu.suffix)) }
 
 // Unlink closes the segment and removes the files' names. Views that are live
 // read on; the kernel keeps the bytes until the last one is closed. Who has a
