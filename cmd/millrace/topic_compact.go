@@ -317,10 +317,13 @@ func (l *leader) partitions() []int32 { return l.only }
 // ask speaks the request that no client library has.
 func (l *leader) ask(ctx context.Context, req *wire.CompactTopicRequest) (*wire.CompactTopicResponse, error) {
 	resp, err := l.roundTrip(ctx, req)
-	if l.asked == 1 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	switch {
+	case hungUp && l.asked == 1:
 		return nil, fmt.Errorf("broker %s hung up on the request to compact: it does not know it. Apache Kafka has none, its cleaner goes by min.cleanable.dirty.ratio and max.compaction.lag.ms alone; of Millrace it takes this version or a later one", l.addr)
-	}
-	if err != nil {
+	case hungUp:
+		return nil, fmt.Errorf("broker %s hung up meanwhile (%w): what it has cleaned stays so, and the rest waits for its settings, or to be asked for again", l.addr, err)
+	case err != nil:
 		return nil, fmt.Errorf("broker %s: %w", l.addr, err)
 	}
 	return resp, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -146,29 +147,33 @@ func offline(t *testing.T, dir, want string, args ...string) string {
 	return out.String()
 }
 
-// A broker that hangs up on the request, as Apache Kafka does, is named for what it is.
-func TestTopicCompactWhereItIsUnknown(t *testing.T) {
+// A broker that hangs up on the request, as Apache Kafka does, is named for what it is; one that is gone while it works is not.
+func TestTopicCompactWhereTheBrokerHangsUp(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	n := startNode(t, millrace.Set("advertised.listeners", "PLAINTEXT://"+l.Addr().String()))
+	n := startNode(t, millrace.Set("advertised.listeners", "PLAINTEXT://"+l.Addr().String()), millrace.Set("log.cleaner.io.max.bytes.per.second", "10000"))
+	var answered atomic.Int32 // before it hangs up
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return // closed
 			}
-			go ignorant(c, n.addr)
+			go forgetful(c, n.addr, int(answered.Load()))
 		}
 	}()
 	n.run("topic", "create", "keys", "-c", "cleanup.policy=compact")
+	n.writeKeys("keys", 1)
 	n.refuses("does not know it", "topic", "compact", "keys")
+	answered.Store(2)
+	n.refuses("hung up meanwhile", "topic", "compact", "keys")
 }
 
-// ignorant passes requests on to a broker, but hangs up on the key of CompactTopic.
-func ignorant(c net.Conn, to string) {
+// forgetful passes requests on to a broker, but answers CompactTopic only so many times.
+func forgetful(c net.Conn, to string, answers int) {
 	defer c.Close()
 	b, err := net.Dial("tcp", to)
 	if err != nil {
@@ -178,8 +183,13 @@ func ignorant(c net.Conn, to string) {
 	go func() { _, _ = io.Copy(c, b) }() // until one side closes
 	for {
 		var head [6]byte
-		if _, err := io.ReadFull(c, head[:]); err != nil || int16(binary.BigEndian.Uint16(head[4:])) == wire.KeyCompactTopic {
+		if _, err := io.ReadFull(c, head[:]); err != nil {
 			return
+		}
+		if int16(binary.BigEndian.Uint16(head[4:])) == wire.KeyCompactTopic {
+			if answers--; answers < 0 {
+				return
+			}
 		}
 		if _, err := b.Write(head[:]); err != nil {
 			return
