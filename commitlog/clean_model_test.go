@@ -751,7 +751,7 @@ func (m *cleanModel) readCommitted(from int64, present map[int64]bool) {
 	l, stable := m.log, m.log.StableOffset()
 	seen := map[int64]bool{}
 	for off := from; off < stable; {
-		v, err := l.Read(off, stable, 1+m.rng.Intn(1500), true)
+		v, aborted, err := l.ReadCommitted(off, stable, 1+m.rng.Intn(1500), true)
 		if err != nil {
 			m.fatalf("read %d to %d: %v", off, stable, err)
 		}
@@ -763,7 +763,7 @@ func (m *cleanModel) readCommitted(from int64, present map[int64]bool) {
 			m.fatalf("read %d: %v", off, err)
 		}
 		v.Close()
-		next, err := m.filter(p, off, seen)
+		next, err := committedOf(p, off, aborted, func(rec *batch.Record) { seen[rec.Offset] = true })
 		if err != nil {
 			m.fatalf("read %d: %v", off, err)
 		}
@@ -777,9 +777,9 @@ func (m *cleanModel) readCommitted(from int64, present map[int64]bool) {
 	}
 }
 
-// filter is what a consumer makes of one fetch: it leaves out what aborted
+// committedOf is what a consumer makes of one fetch: it leaves out what aborted
 // transactions hold, by the list that comes with the fetch.
-func (m *cleanModel) filter(p []byte, from int64, seen map[int64]bool) (next int64, err error) {
+func committedOf(p []byte, from int64, aborted []AbortedTxn, seen func(rec *batch.Record)) (next int64, err error) {
 	var list []batch.Batch
 	for len(p) > 0 {
 		b, rest, err := batch.Next(p)
@@ -792,10 +792,6 @@ func (m *cleanModel) filter(p []byte, from int64, seen map[int64]bool) (next int
 		list, p = append(list, b), rest
 	}
 	next = list[len(list)-1].LastOffset() + 1
-	aborted, err := m.log.Aborted(from, next)
-	if err != nil {
-		return 0, err
-	}
 	slices.SortFunc(aborted, func(a, b AbortedTxn) int { return int(a.FirstOffset - b.FirstOffset) })
 	skip := map[int64]bool{}
 	for _, b := range list {
@@ -818,7 +814,7 @@ func (m *cleanModel) filter(p []byte, from int64, seen map[int64]bool) (next int
 		}
 		err := b.Each(0, func(rec *batch.Record) error {
 			if rec.Offset >= from {
-				seen[rec.Offset] = true
+				seen(rec)
 			}
 			return nil
 		})
