@@ -579,3 +579,209 @@ func (b *beside) final() {
 		}
 	}
 }
+
+// cleanerCheckpoint is what cleaner-offset-checkpoint says, -1 where it says nothing of the log.
+func cleanerCheckpoint(t testing.TB, fs vfs.FS, topic string) int64 {
+	t.Helper()
+	entries, err := ReadOffsetCheckpoint(fs, filepath.Join(testDir, cleanedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Topic == topic {
+			return e.Offset
+		}
+	}
+	return -1
+}
+
+// cleanedLog is a log that was cleaned up to its end, which it returns.
+func cleanedLog(t testing.TB, s *Store, name string) (l *Log, end int64) {
+	t.Helper()
+	l = mustCreateCompacted(t, s, name)
+	for i := range 100 {
+		mustAppend(t, l, keyed(t, batch.BuilderOptions{}, fixedClock(), strings.Repeat("v", 100), fmt.Sprintf("key-%d", i%10)))
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := l.Compact(context.Background(), nil); err != nil || r.End != 100 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	return l, 100
+}
+
+func TestCleanerCheckpoint(t *testing.T) {
+	mem := vfs.NewMem()
+	var cutAt, said []int64 // what the file says whenever a log of t-0 is cut
+	fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpTruncate && strings.HasSuffix(op.Name, ".log") || op.Kind == vfs.OpRename && strings.HasSuffix(op.To, ".log.deleted") {
+			cutAt, said = append(cutAt, op.Pos), append(said, cleanerCheckpoint(t, mem, "t"))
+		}
+		return nil
+	})
+	s := mustOpen(t, compactedOptions(fs))
+	l, end := cleanedLog(t, s, "t-0")
+	cleanedLog(t, s, "other-0")
+	if got := cleanerCheckpoint(t, mem, "t"); got != end || l.firstDirty() != end {
+		t.Fatalf("file says %d, the log %d, want %d", got, l.firstDirty(), end)
+	}
+	cutAt, said = nil, nil
+	if err := l.TruncateTo(95); err != nil {
+		t.Fatal(err)
+	}
+	if len(said) == 0 || slices.Max(said) > 95 {
+		t.Fatalf("cuts at %v while the file said %v", cutAt, said)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, compactedOptions(fs))
+	if l = s.Log("t-0"); l.firstDirty() != 95 || s.Log("other-0").firstDirty() != end {
+		t.Fatalf("after a restart %d and %d", l.firstDirty(), s.Log("other-0").firstDirty())
+	}
+	if err := l.TruncateAll(7); err != nil {
+		t.Fatal(err)
+	}
+	if got := cleanerCheckpoint(t, mem, "t"); got != -1 || l.firstDirty() != -1 {
+		t.Fatalf("after all was truncated the file says %d, the log %d", got, l.firstDirty())
+	}
+	if err := s.Delete("other-0"); err != nil {
+		t.Fatal(err)
+	}
+	if l = mustCreateCompacted(t, s, "other-0"); l.firstDirty() != -1 || cleanerCheckpoint(t, mem, "other") != -1 {
+		t.Fatal("a new log inherits a checkpoint")
+	}
+	s.Close(1)
+}
+
+// TestBadCleanerCheckpoint: it costs work, no data, and the listener is told.
+func TestBadCleanerCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		name, content string
+		dirty         int64
+		told          string
+	}{
+		{"torn", "0\n1\nt 0", -1, cleanedFile + " at byte 4"},
+		{"another version", "1\n0\n", -1, "version"},
+		{"beyond the end", "0\n1\nt 0 101\n", -1, ""},
+		{"negative", "0\n1\nt 0 -5\n", -1, ""},
+		{"of a log that is gone", "0\n2\ngone 3 5\nt 0 40\n", 40, ""},
+		{"empty", "", -1, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			s := mustOpen(t, compactedOptions(mem))
+			cleanedLog(t, s, "t-0")
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			rewrite(t, mem, filepath.Join(testDir, cleanedFile), []byte(c.content))
+			told := ""
+			o := compactedOptions(mem)
+			o.Listener.JanitorError = func(name string, err error) { told += name + err.Error() }
+			s = mustOpen(t, o)
+			l := s.Log("t-0")
+			if l.firstDirty() != c.dirty || c.told == "" && told != "" || !strings.Contains(told, c.told) {
+				t.Fatalf("first dirty %d, told %q", l.firstDirty(), told)
+			}
+			if r, err := l.Compact(context.Background(), nil); err != nil || r.End != 100 || r.FirstDirty != max(c.dirty, 0) {
+				t.Fatalf("%+v %v", r, err)
+			}
+			if got := cleanerCheckpoint(t, mem, "t"); got != 100 {
+				t.Fatalf("the file says %d", got)
+			}
+			s.Close(1)
+		})
+	}
+}
+
+// TestCheckpointBeyondALostTail: what the log grows to after it has lost its end is
+// not clean because the file has said so of what was there before.
+func TestCheckpointBeyondALostTail(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, compactedOptions(mem))
+	l, _ := cleanedLog(t, s, "t-0")
+	last := (*l.segs.Load())[len(*l.segs.Load())-2]
+	path, size := last.Path(), last.Size()
+	s.Close(1)
+	for _, name := range logFiles(t, mem, "t-0") {
+		if base, ok := segmentBase(name, ".log"); ok && base == 100 {
+			for _, file := range []string{".log", ".index", ".timeindex"} {
+				mem.Remove(filepath.Join(testDir, "t-0", fmt.Sprintf("%020d", base)+file))
+			}
+		}
+	}
+	p, err := vfs.ReadFile(mem, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, mem, path, p[:size-10])
+	mem.Remove(filepath.Join(testDir, cleanShutdownFile))
+	mem.Remove(filepath.Join(testDir, recoveryPointFile))
+	for range 2 {
+		s = mustOpen(t, compactedOptions(mem))
+		l = s.Log("t-0")
+		if l.EndOffset() >= 100 || l.firstDirty() != -1 || cleanerCheckpoint(t, mem, "t") != -1 {
+			t.Fatalf("end %d, first dirty %d, file %d", l.EndOffset(), l.firstDirty(), cleanerCheckpoint(t, mem, "t"))
+		}
+		s.Close(1)
+	}
+}
+
+// TestTruncateIntoAGap: compaction has removed what lies right below the offset. The
+// log ends there all the same, also after a restart, so that no offset is given twice.
+func TestTruncateIntoAGap(t *testing.T) {
+	for _, off := range []int64{75, 90, 91, 99} {
+		t.Run(fmt.Sprint(off), func(t *testing.T) {
+			mem := vfs.NewMem()
+			s := mustOpen(t, compactedOptions(mem))
+			l := mustCreateCompacted(t, s, "t-0")
+			for i := range 100 { // the last of each key are at 20, 50 and 90 to 92
+				key := map[int]string{20: "a", 50: "b", 90: "c", 91: "d", 92: "e"}[i]
+				if key == "" {
+					key = []string{"a", "b", "c", "d", "e"}[min(i/20, 4)]
+					if i > 20 && key == "a" || i > 50 && key == "b" {
+						key = "c"
+					}
+					if i > 92 {
+						key = "f"
+					}
+				}
+				mustAppend(t, l, keyed(t, batch.BuilderOptions{}, fixedClock(), strings.Repeat("v", 100), key))
+			}
+			if err := l.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Compact(context.Background(), nil); err != nil {
+				t.Fatal(err)
+			}
+			var want []batch.Batch
+			for _, b := range readAll(t, l, 0, 100) {
+				if b.LastOffset() < off {
+					want = append(want, b)
+				}
+			}
+			if err := l.TruncateTo(off); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if l.EndOffset() != off || l.StartOffset() != 0 {
+					t.Fatalf("log is [%d, %d)", l.StartOffset(), l.EndOffset())
+				}
+				if got := readAll(t, l, 0, off); !sameBatchBytes(got, want) {
+					t.Fatalf("%d batches, want %d", len(got), len(want))
+				}
+				if err := s.Close(1); err != nil {
+					t.Fatal(err)
+				}
+				s = mustOpen(t, compactedOptions(mem))
+				l = s.Log("t-0")
+			}
+			if r := mustAppend(t, l, keyed(t, batch.BuilderOptions{}, fixedClock(), "v", "a")); r.BaseOffset != off {
+				t.Fatalf("the next record is at %d", r.BaseOffset)
+			}
+			s.Close(1)
+		})
+	}
+}

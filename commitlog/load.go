@@ -263,7 +263,7 @@ func (ld *loader) clearLeftovers() error {
 	if err != nil {
 		return err
 	}
-	plan, err := compaction.PlanRecovery(names, ld.swapEnd)
+	plan, err := compaction.PlanRecovery(names, func(name string) (int64, error) { return swapEnd(ld.fs, ld.l.dir, name) })
 	if err != nil {
 		return err
 	}
@@ -328,8 +328,8 @@ func (ld *loader) carryOut(plan compaction.Plan) error {
 
 // swapEnd returns one past the last offset of a swapped segment's log, by its
 // batch headers.
-func (ld *loader) swapEnd(name string) (next int64, err error) {
-	f, err := ld.fs.OpenFile(ld.path(name), os.O_RDONLY, 0)
+func swapEnd(fs vfs.FS, dir, name string) (next int64, err error) {
+	f, err := fs.OpenFile(filepath.Join(dir, name), os.O_RDONLY, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -346,7 +346,7 @@ func (ld *loader) swapEnd(name string) (next int64, err error) {
 		}
 		h, err := batch.ParseHeader(p[:n])
 		if err != nil || h.LastOffset() < max(next, h.BaseOffset) || int64(h.Size()) > size-pos {
-			if pos, err = ld.behindDamage(name, pos, size); err != nil || pos < 0 {
+			if pos, err = behindDamage(fs, dir, name, pos, size); err != nil || pos < 0 {
 				return next, err
 			}
 			continue
@@ -360,12 +360,13 @@ func (ld *loader) swapEnd(name string) (next int64, err error) {
 // behindDamage returns the position of the first batch behind pos that the offset
 // index of a swapped segment has, -1 if there is none: bytes that the cleaner could
 // not read were kept, and what follows them stands in the index.
-func (ld *loader) behindDamage(name string, pos, size int64) (int64, error) {
+func behindDamage(fs vfs.FS, dir, name string, pos, size int64) (int64, error) {
 	base, ok := segmentBase(name, ".log"+compaction.SwapSuffix)
 	if !ok {
 		return -1, nil
 	}
-	idx := index.OpenOffset(ld.fs, ld.l.store.handles, ld.path(segment.FileNames(base)[1]+compaction.SwapSuffix), base, 0, false)
+	file := filepath.Join(dir, segment.FileNames(base)[1]+compaction.SwapSuffix)
+	idx := index.OpenOffset(fs, vfs.NewHandles(0, 1), file, base, 0, false)
 	defer idx.Close()
 	at := int64(-1)
 	err := idx.Each(func(e index.OffsetEntry) bool {
@@ -376,7 +377,7 @@ func (ld *loader) behindDamage(name string, pos, size int64) (int64, error) {
 	})
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) {
-		return -1, nil // the index was not renamed, or is damaged too
+		return -1, nil // it is damaged too
 	}
 	return at, err
 }

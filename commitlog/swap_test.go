@@ -378,6 +378,9 @@ func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at stri
 	var history []string
 	for depth := range 3 {
 		history = append(history, fmt.Sprintf("# opening %d: %v", depth, logFiles(t, mem, "t-0")))
+		if r, err := Verify(mem, filepath.Join(testDir, "t-0"), VerifyOptions{Unclean: true}); err != nil || r.Bad() || r.End != sc.end {
+			t.Fatalf("crash before %q, opening %d: verify: %+v %v", at, depth, r, err)
+		}
 		var again *vfs.Mem
 		left := rng.Intn(40)
 		var mu sync.Mutex
@@ -409,6 +412,9 @@ func (sc *swapScene) survive(t *testing.T, rng *rand.Rand, mem *vfs.Mem, at stri
 			mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
 			if err := s.Close(1); err != nil {
 				t.Fatal(err)
+			}
+			if r, err := Verify(mem, filepath.Join(testDir, "t-0"), VerifyOptions{}); err != nil || r.Bad() || r.End != sc.end+1 {
+				t.Fatalf("crash before %q, closed: verify: %+v %v", at, r, err)
 			}
 			return swapped
 		}

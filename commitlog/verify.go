@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,11 +13,12 @@ import (
 	"strings"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/vfs"
 )
 
-// Finding is one thing that an offline check has to say about a file: damage, or (Torn) a tail that
-// the next start cuts because nobody was told of it.
+// Finding is one thing that an offline check has to say about a file: damage, or (Torn) what the next
+// start mends: a tail that nobody was told of, or what a pass of the log cleaner has left half done.
 type Finding struct {
 	File   string
 	Pos    int64 // of the first bad byte
@@ -41,6 +43,7 @@ type VerifyReport struct {
 	Bytes    int64
 	Start    int64 // base offset of the first segment
 	End      int64 // offset after the last whole batch
+	Cleaned  int64 // first offset that the log cleaner has not seen, by its checkpoint; -1 if it says nothing of the log
 	Findings []Finding
 }
 
@@ -62,13 +65,18 @@ type VerifyOptions struct {
 
 // Verify reads every file of a partition's directory without opening it as a log and without writing
 // anything: batches against their checksums and each other, records, indexes against the batches,
-// snapshots and checkpoints against their form. An error means that the directory could not be read.
+// snapshots and checkpoints against their form. Offsets may be missing, as compaction leaves it. Where a
+// swap of the log cleaner was interrupted, the files are read that the next start makes the log's. An
+// error means that the directory could not be read.
 func Verify(fs vfs.FS, dir string, o VerifyOptions) (*VerifyReport, error) {
 	names, err := dirNames(fs, dir)
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{fs: fs, dir: dir, o: o, r: &VerifyReport{Dir: dir}}
+	v := &verifier{fs: fs, dir: dir, o: o, r: &VerifyReport{Dir: dir, Cleaned: -1}, actual: map[string]string{}}
+	if names, err = v.endSwaps(names); err != nil {
+		return nil, err
+	}
 	bases := []int64{}
 	for _, name := range names {
 		if base, ok := segmentBase(name, ".log"); ok {
@@ -81,6 +89,10 @@ func Verify(fs vfs.FS, dir string, o VerifyOptions) (*VerifyReport, error) {
 		if i == 0 {
 			v.r.Start, v.r.End = base, base
 		}
+		if base < v.r.End {
+			v.bad(fmt.Sprintf("%020d.log", base), 0, "a segment that begins at %d, and the one before ends at %d", base, v.r.End)
+		}
+		v.r.End = max(v.r.End, base)
 		if err := v.segment(base, i == len(bases)-1); err != nil {
 			return nil, err
 		}
@@ -90,7 +102,73 @@ func Verify(fs vfs.FS, dir string, o VerifyOptions) (*VerifyReport, error) {
 			return nil, err
 		}
 	}
-	return v.r, nil
+	return v.r, v.cleanerCheckpoint()
+}
+
+// endSwaps returns the names that the directory will have when the next start has ended interrupted
+// swaps of the cleaner, and says what that will do.
+func (v *verifier) endSwaps(names []string) ([]string, error) {
+	plan, err := compaction.PlanRecovery(names, func(name string) (int64, error) { return swapEnd(v.fs, v.dir, name) })
+	if err != nil {
+		return nil, fmt.Errorf("commitlog: verify: %w", err)
+	}
+	gone := map[string]bool{}
+	for _, name := range plan.Delete {
+		gone[name] = true
+		switch {
+		case strings.HasSuffix(name, compaction.DeletedSuffix):
+		case strings.HasSuffix(name, compaction.CleanedSuffix), strings.HasSuffix(name, compaction.SwapSuffix):
+			v.torn(name, "left by a pass of the log cleaner that did not get to the end: the next start removes it")
+		default:
+			v.torn(name, "the log cleaner has put another in its place: the next start removes it")
+		}
+	}
+	for _, r := range plan.Rename {
+		gone[r.From] = true
+		v.actual[r.To] = r.From
+		v.torn(r.From, "a swap of the log cleaner did not get to the end: the next start makes it "+r.To)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return gone[name] })
+	return append(names, slices.Sorted(maps.Keys(v.actual))...), nil
+}
+
+func (v *verifier) torn(file, reason string) {
+	v.r.Findings = append(v.r.Findings, Finding{File: filepath.Join(v.dir, file), Reason: reason, Torn: true})
+}
+
+// path is where the file is that will have that name.
+func (v *verifier) path(name string) string {
+	if actual, ok := v.actual[name]; ok {
+		name = actual
+	}
+	return filepath.Join(v.dir, name)
+}
+
+// cleanerCheckpoint reads what the data directory says about the cleaning of this log. Whatever is wrong
+// with it costs the cleaner work and nothing else.
+func (v *verifier) cleanerCheckpoint() error {
+	topic, partition, err := parseLogName(filepath.Base(v.dir))
+	if err != nil {
+		return nil // it does not lie where logs lie
+	}
+	file := filepath.Join(filepath.Dir(v.dir), cleanedFile)
+	entries, err := ReadOffsetCheckpoint(v.fs, file)
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		v.r.Findings = append(v.r.Findings, Finding{File: file, Pos: corrupt.Pos, Torn: true,
+			Reason: corrupt.Reason + ": the log cleaner begins at the start of every log"})
+		return nil
+	}
+	for _, e := range entries {
+		if e.Topic != topic || e.Partition != partition {
+			continue
+		}
+		if v.r.Cleaned = e.Offset; e.Offset < 0 || e.Offset > v.r.End {
+			v.r.Findings = append(v.r.Findings, Finding{File: file, Torn: true,
+				Reason: fmt.Sprintf("offset %d of %s, which ends at %d: the log cleaner begins at its start", e.Offset, filepath.Base(v.dir), v.r.End)})
+		}
+	}
+	return err
 }
 
 func dirNames(fs vfs.FS, dir string) ([]string, error) {
@@ -138,10 +216,12 @@ type verifier struct {
 	dir string
 	o   VerifyOptions
 	r   *VerifyReport
+
+	actual map[string]string // name after the next start → name now, where they differ
 }
 
 func (v *verifier) bad(file string, pos int64, format string, args ...any) {
-	v.r.Findings = append(v.r.Findings, Finding{File: filepath.Join(v.dir, file), Pos: pos, Reason: fmt.Sprintf(format, args...)})
+	v.r.Findings = append(v.r.Findings, Finding{File: v.path(file), Pos: pos, Reason: fmt.Sprintf(format, args...)})
 }
 
 // walked is what the indexes of a segment are held against.
@@ -155,7 +235,7 @@ type walked struct {
 
 func (v *verifier) segment(base int64, last bool) error {
 	name := fmt.Sprintf("%020d.log", base)
-	f, err := v.fs.OpenFile(filepath.Join(v.dir, name), os.O_RDONLY, 0)
+	f, err := v.fs.OpenFile(v.path(name), os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("commitlog: verify: %w", err)
 	}
@@ -172,7 +252,7 @@ func (v *verifier) segment(base int64, last bool) error {
 		".index": v.offsetIndex, ".timeindex": v.timeIndex, ".txnindex": v.txnIndex,
 	} {
 		name := fmt.Sprintf("%020d%s", base, suffix)
-		p, err := vfs.ReadFile(v.fs, filepath.Join(v.dir, name))
+		p, err := vfs.ReadFile(v.fs, v.path(name))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -355,13 +435,14 @@ func (v *verifier) plainFile(name string) error {
 	default:
 		return nil
 	}
-	p, err := vfs.ReadFile(v.fs, filepath.Join(v.dir, name))
+	p, err := vfs.ReadFile(v.fs, v.path(name))
 	if err != nil {
 		return fmt.Errorf("commitlog: verify: %w", err)
 	}
 	if err := check(p); err != nil {
 		v.bad(name, 0, "%v", err)
-		v.r.Findings[len(v.r.Findings)-1].Torn = v.o.Unclean && len(p) == 0
+		// An empty snapshot is one that a crash has kept from being written; others are read instead.
+		v.r.Findings[len(v.r.Findings)-1].Torn = len(p) == 0 && (v.o.Unclean || strings.HasSuffix(name, ".snapshot"))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -143,5 +144,87 @@ func TestVerifyTellsATornTailFromDamage(t *testing.T) {
 		if want := fmt.Sprintf("at byte %d", len(p)); !strings.Contains(r.Findings[0].String(), want) {
 			t.Fatalf("%s does not say %q", r.Findings[0], want)
 		}
+	}
+}
+
+// cleanedDir is the directory of a log that was cleaned and closed.
+func cleanedDir(t *testing.T) (fs *vfs.Mem, dir string) {
+	t.Helper()
+	fs = vfs.NewMem()
+	s := mustOpen(t, compactedOptions(fs))
+	l := mustCreateCompacted(t, s, "t-0")
+	fillHistory(t, l, newRand(t, 5), 120)
+	if _, err := l.Compact(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	return fs, filepath.Join(testDir, "t-0")
+}
+
+func TestVerifyKnowsCompactedLogs(t *testing.T) {
+	fs, dir := cleanedDir(t)
+	r, err := Verify(fs, dir, VerifyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Findings) != 0 || r.Cleaned <= 0 || r.Cleaned > r.End || r.Records >= r.End-r.Start {
+		t.Fatalf("%+v", r)
+	}
+	names, _ := dirNames(fs, dir)
+	var logs []string
+	for _, name := range names {
+		if strings.HasSuffix(name, ".log") {
+			logs = append(logs, name)
+		}
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	copyFile := func(fs vfs.FS, from, to string) {
+		p, err := vfs.ReadFile(fs, path(from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := fs.OpenFile(path(to), os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		do      func(fs *vfs.Mem)
+		bad     bool
+		finding string
+	}{
+		{"a pass was interrupted", func(fs *vfs.Mem) { copyFile(fs, logs[0], logs[0]+".cleaned") }, false, "removes it"},
+		{"a swap was interrupted", func(fs *vfs.Mem) { fs.Rename(path(logs[0]), path(logs[0]+".swap")) }, false, "makes it " + logs[0]},
+		{"what was swapped is damaged", func(fs *vfs.Mem) {
+			fs.Rename(path(logs[0]), path(logs[0]+".swap"))
+			f, _ := fs.OpenFile(path(logs[0]+".swap"), os.O_RDWR, 0)
+			f.WriteAt([]byte{0x5a}, 30)
+			f.Close()
+		}, true, logs[0] + ".swap at byte 0"},
+		{"segments overlap", func(fs *vfs.Mem) { copyFile(fs, logs[0], "00000000000000000001.log") }, true, "the one before ends at"},
+		{"the checkpoint is damaged", func(fs *vfs.Mem) { rewrite(t, fs, filepath.Join(testDir, cleanedFile), []byte("x")) }, false, "start of every log"},
+		{"the checkpoint is beyond the end", func(fs *vfs.Mem) {
+			rewrite(t, fs, filepath.Join(testDir, cleanedFile), []byte("0\n1\nt 0 100000\n"))
+		}, false, "offset 100000"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := fs.KillClone()
+			c.do(fs)
+			r, err := Verify(fs, dir, VerifyOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := fmt.Sprint(r.Findings)
+			if r.Bad() != c.bad || !strings.Contains(said, c.finding) {
+				t.Fatalf("bad %t: %s", r.Bad(), said)
+			}
+		})
 	}
 }
