@@ -2,11 +2,12 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 2000x
+FUZZ        ?= --inputs 200
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
 
-.PHONY: all build check format lint cross test race fuzz-smoke fuzz interop interop-groups interop-java twin bench bench-vs-kafka footprint soak crash clean
+.PHONY: all build check format lint cross test race fuzz-smoke fuzz mutants interop interop-groups interop-java twin bench bench-vs-kafka footprint soak crash clean
 
 all: build
 
@@ -41,7 +42,8 @@ else
 	@echo "race: SKIPPED: the race detector needs a C compiler and there is none here"
 endif
 
-# Each fuzz target for FUZZTIME inputs; `make fuzz FUZZTIME=5m` is the long form. At a time limit Go's fuzzer
+# Each native fuzz target for FUZZTIME inputs, then millrace fuzz with the flags in FUZZ; `make fuzz FUZZTIME=5m
+# FUZZ="--duration 2h"` is the long form. At a time limit Go's fuzzer
 # now and then ends with "context deadline exceeded" and no failing input: that is no finding.
 fuzz-smoke:
 	@set -e; out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
@@ -51,18 +53,24 @@ fuzz-smoke:
 			CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./$$(dirname $$f) >"$$out" 2>&1 \
 				|| { grep -q 'context deadline exceeded' "$$out" && ! grep -q 'Failing input' "$$out"; } \
 				|| { cat "$$out"; exit 1; }; \
-		done; done
+		done; done; \
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/millrace ./cmd/millrace; \
+	bin/millrace fuzz --seed 1 $(FUZZ)
 
 fuzz: fuzz-smoke
 
+# Planted bugs, one at a time in a copy of the tree; a test has to notice each.
+mutants:
+	$(GO) run ./fuzz/mutants $(MUTANTS)
+
 # kill -9 under load, then every file checked offline.
 crash:
-	$(GO) test ./fuzz -run TestKill -v -timeout 60m -kill.rounds=120 -kill.group.rounds=60
+	$(GO) test ./fuzz -run TestKill -v -timeout 60m -kill.rounds=120 -kill.group.rounds=60 -compaction.rounds=120
 
 # What takes minutes, and the last an hour: kills, hostile clients, mangled directories, a full disk, random histories of
 # the engine and of groups, transactions checked from the outside.
 soak: crash
-	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600 -diskfull.rounds=100
+	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull|TestCleaner' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600 -diskfull.rounds=100
 	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
 	$(GO) test ./groups -run TestRandom -timeout 60m -sim.seeds 300
 	$(GO) test ./fuzz -run 'TestTransactions$$|TestPlantedFaultsAreFound' -v -timeout 3h -txn.duration=1h -txn.kill=5s
