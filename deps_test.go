@@ -55,6 +55,7 @@ var floors = []struct {
 	{8, "bench", "batch wire"},
 	{8, "fuzz", "*"},
 	{8, "fuzz/history", ""},
+	{8, "fuzz/mutants", ""},
 	{8, "cmd/millrace", "*"},
 }
 

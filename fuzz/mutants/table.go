@@ -1,0 +1,83 @@
+package main
+
+// mutant is a bug to plant: old becomes new in file, and go test of pkg with -run has to fail.
+type mutant struct {
+	name, file, old, new, pkg, run string
+}
+
+// The traces of system calls (TestTrace) would notice most of these too, and are left out: here what
+// a user would notice must be noticed.
+var mutants = []mutant{
+	// Durability: what is acknowledged is on disk.
+	{"skipped sync of the log", "segment/sync.go", "\terr = f.Sync()\n\ts.cfg.Handles.Release(&s.file)", "\t_ = f\n\ts.cfg.Handles.Release(&s.file)", "./commitlog", "^TestCrash$"},
+	{"acknowledged before the sync", "commitlog/syncer.go", "\tif synced := l.synced.Load(); synced < end {", "\tsynced := l.synced.Load()\n\tl.publishSynced(end)\n\tif synced < end {", "./commitlog", "TestCrash$|TestFailedSync|TestHighWatermark|TestWhatArrives"},
+	{"end read after the sync", "commitlog/syncer.go", "\tl.publishSynced(end)\n\treturn nil\n", "\tl.publishSynced(l.end.Load())\n\treturn nil\n", "./commitlog", "TestWhatArrives|TestCrash$|TestConcurrent"},
+	{"only the active segment synced", "commitlog/syncer.go", "for i := list.floor(synced); i < len(list); i++ {", "for i := len(list) - 1; i < len(list); i++ {", "./commitlog", "^TestCrash$"},
+	{"directory not synced after a roll", "commitlog/roll.go", "\tl.mu.dirNew = true\n", "", "./commitlog", "^TestCrash$"},
+	{"log stays online after a failed sync", "commitlog/syncer.go", "\tif err != nil {\n\t\tl.fail(err)\n\t\treturn\n\t}\n\tl.advanced()", "\tif err != nil {\n\t\treturn\n\t}\n\tl.advanced()", "./commitlog", "TestFailedSync"},
+	{"failed sync is tried again", "segment/sync.go", "\tif err != nil {\n\t\treturn s.fail(err)\n\t}", "\tif err != nil {\n\t\treturn err\n\t}", "./segment", "TestFailedSync"},
+	{"failed write is not cut back", "segment/append.go", "\terr := f.Truncate(pos)\n\tif err == nil {", "\tvar err error\n\tif err == nil {", "./segment", "TestFailedAppend"},
+	{"file replaced without a sync", "vfs/vfs.go", "\tif _, err = f.WriteAt(data, 0); err == nil {\n\t\terr = f.Sync()\n\t}\n", "\t_, err = f.WriteAt(data, 0)\n", "./commitlog", "^TestCrash$"},
+	{"file replaced, directory not synced", "vfs/vfs.go", "\treturn fs.SyncDir(dirOf(name))", "\treturn nil", "./commitlog", "^TestCrash$"},
+	{"recovery point before the sync", "commitlog/upkeep.go", "\t// The segment that ends at the recovery point may have been sealed since.\n", "\tl.recovery.Store(max(end, l.recovery.Load()))\n", "./commitlog", "TestCrash$|TestTwin"},
+	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs|TestClean"},
+	{"start offset told before it is on disk", "commitlog/retention.go", "\tif l.keep {\n\t\tif err := l.store.points.writeStarts(l.store); err != nil {\n\t\t\treturn fmt.Errorf(\"%w: %w\", ErrStorage, err)\n\t\t}\n\t}\n", "", "./commitlog", "TestCrash$|TestTwin"},
+	{"clean marker stays while the store is open", "commitlog/store.go", "\t\tif err := s.fs.Remove(name); err != nil {\n\t\t\treturn fmt.Errorf(\"commitlog: %w\", err)\n\t\t}\n", "", "./commitlog", "TestCrash$|TestFullDisk|TestFailedSync"},
+	{"clean marker after a failure", "commitlog/store.go", "if err == nil && (loaded || s.clean) && !s.unclean.Load() {", "if loaded || s.clean {", "./commitlog", "TestFailedSync"},
+	{"reads go past the bound", "commitlog/read.go", "\treturn seg.PositionOf(upTo)\n", "\treturn seg.Size(), nil\n", "./commitlog", "TestTwin"},
+
+	// Recovery.
+	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch last", "\tswitch last", "./segment", "TestCrash|FuzzRecover"},
+	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos, 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
+	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestCrash|FuzzRecover|TestTwin"},
+	{"hole between segments overlooked", "commitlog/recover.go", "if next < 0 || next == base ||", "if next < 0 || next <= base ||", "./commitlog", "TestCrash$|TestClean"},
+	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestCrash$|TestTransactions"},
+	{"epochs of a lost end stay", "commitlog/load.go", "\tif l.epoch.cache.truncateFromEnd(end) {", "\tif l.epoch.cache.truncateFromEnd(maxOffset) {", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
+
+	// Truncation.
+	{"truncation cuts a batch too few", "segment/truncate.go", "b, ok, err := s.locate(f, off, size)", "b, ok, err := s.locate(f, off+1, size)", "./segment", "TestTwin"},
+	{"truncation leaves index entries", "segment/truncate.go", "errors.Join(s.index().offsets.TruncateTo(off), ", "errors.Join(", "./segment", "TestTwin"},
+	{"truncation leaves the positions in memory", "segment/truncate.go", "\ts.mu.recent.cut(pos)\n", "", "./segment", "TestTwin"},
+	{"truncation leaves remembered positions of ends", "commitlog/truncate.go", "\tl.marks.Store(nil)\n\tl.mu.writeBackSeg = nil\n", "\tl.mu.writeBackSeg = nil\n", "./commitlog", "TestTwin"},
+	{"truncation leaves leader epochs", "commitlog/truncate.go", "\tl.cutEpochs(off)\n\tif next < off {", "\tif next < off {", "./commitlog", "TestTwin|TestEpochs|TestTruncate"},
+	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\tif err := l.lowerRecovery(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestCrash$"},
+	{"truncation leaves the producers", "commitlog/truncate.go", "\tif err := l.reloadProducersLocked(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestTwin"},
+	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(off+1, maxOffset)\n\tif err := l.removeSnapshots(gone); err != nil {\n\t\treturn err\n\t}\n\tl.endAtLocked(off)", "\tl.endAtLocked(off)", "./commitlog", "TestTwin|TestCrash$"},
+	{"truncation is not synced", "commitlog/truncate.go", "\tif err := active.SyncAll(); err != nil {\n\t\treturn err\n\t}\n\treturn l.finishCutLocked()", "\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
+	{"high watermark above the end", "commitlog/truncate.go", "{&l.start, &l.starting, &l.hw, &l.recovery,", "{&l.start, &l.starting, &l.recovery,", "./commitlog", "TestTwin"},
+
+	// Batches and indexes.
+	{"produced batch with a wrong checksum", "batch/validate.go", "\tif err := b.VerifyCRC(); err != nil {", "\tif err := b.VerifyCRC(); err != nil && b == nil {", "./batch", "TestRefused|TestValidate|TestHeaders"},
+	{"replicated batch with a wrong checksum", "commitlog/append.go", "\t\tif err == nil {\n\t\t\terr = b.VerifyCRC()\n\t\t}\n", "", "./commitlog", "TestReplica|TestTwin"},
+	{"index entry for the batch after", "segment/append.go", "\t_ = s.index().offsets.Append(lastOff, pos)\n", "\t_ = s.index().offsets.Append(lastOff-1, pos)\n", "./segment", "TestTwin|TestKafka"},
+	{"index entry that passes over records", "segment/scan.go", "h.BaseOffset > e.Offset", "h.BaseOffset > e.Offset+1<<40", "./segment", "TestIndex"},
+	{"time index forgets the largest timestamp", "segment/sync.go", "\t\tif err := s.index().times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {\n\t\t\treturn err\n\t\t}\n", "", "./segment", "TestTwin|TestKafka"},
+	{"retention passes the high watermark", "commitlog/retention.go", "if l.nextOf(list, n) > hw || ", "if ", "./commitlog", "TestRetention"},
+
+	// Producers and transactions.
+	{"duplicates are written again", "commitlog/producer_stage.go", "if m := e.duplicateOf(h); m != nil {", "if m := e.duplicateOf(h); m != nil && m.lastOffset < 0 {", "./commitlog", "TestTwin|TestProducers"},
+	{"only the first of five batches is remembered", "commitlog/producers.go", "\tfor i := range e.n {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "\tfor i := range min(e.n, 1) {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "./commitlog", "TestTwin|TestProducers"},
+	{"sequence numbers do not wrap", "commitlog/producer_stage.go", " || h.BaseSequence == 0 && last == math.MaxInt32 {", " {", "./commitlog", "TestProducers|TestStage"},
+	{"gap in the sequence is taken", "commitlog/producer_stage.go", "int64(h.BaseSequence) == int64(last)+1 ||", "int64(h.BaseSequence) > int64(last) ||", "./commitlog", "TestProducers|TestTwin"},
+	{"older producer epoch is taken", "commitlog/producer_stage.go", "\tif h.ProducerEpoch < e.epoch {\n\t\treturn staleEpoch(e, h)\n\t}\n\tif origin == FromClient && h.IsTransactional()", "\tif origin == FromClient && h.IsTransactional()", "./commitlog", "TestProducers|TestTwin"},
+	{"duplicate of a failed write succeeds", "commitlog/append.go", "if dup.lastOffset >= l.end.Load() {", "if dup.lastOffset < 0 {", "./commitlog", "TestDuplicate"},
+	{"stable offset too high", "commitlog/producers.go", "if len(p.ended) > 0 && (off < 0 || p.ended[0].firstOffset < off) {", "if len(p.ended) > 0 && off >= 0 && p.ended[0].firstOffset < off {", "./commitlog", "TestHighWatermark|TestTwin"},
+	{"list of aborted transactions too short", "index/txn.go", "if e.FirstOffset < hi {", "if e.FirstOffset < hi-1 {", "./index", "TestTwin"},
+	{"list of aborted transactions ends too early", "index/txn.go", "complete = e.LastStableOffset >= hi", "complete = e.LastStableOffset >= lo", "./commitlog", "TestTwin|TestHighWatermark"},
+	{"committed transactions counted as aborted", "commitlog/append.go", "\t\tif !txn.aborted {\n", "\t\tif txn.aborted {\n", "./commitlog", "TestTwin|TestHighWatermark"},
+
+	// The cleaner.
+	{"sources go before the swap is durable", "commitlog/swap.go", "\tif err := l.syncNames(); err != nil {\n\t\treturn err\n\t}\n\tfor _, seg := range g.Sources {", "\tfor _, seg := range g.Sources {", "./commitlog", "TestSwapCrash"},
+	{"swap into a log that was cut", "commitlog/swap.go", "l.failure.Load() != nil || l.cuts.Load() != cuts {", "l.failure.Load() != nil {", "./commitlog", "TestSwapOfACutLog"},
+	{"cleaner keeps the older value", "compaction/filter.go", "case f.last.get(r.hash) > r.off:", "case f.last.get(r.hash) >= 0 && f.last.get(r.hash) < r.off:", "./compaction", "TestTwin|TestLatest"},
+	{"tombstones go at once", "compaction/filter.go", "case !r.value && expired:", "case !r.value:", "./compaction", "TestTombstones"},
+	{"last batch of a producer goes", "compaction/filter.go", "mustStay := f.isLastOfProducer(h) || ", "mustStay := ", "./compaction", "TestTwin|TestAborted|TestMarkers"},
+
+	// Above the engine.
+	{"produce answered before all replicas have it", "replication/wait.go", "\t\tq, bound = &p.mu.all, p.log.HighWatermark()\n", "\t\tq, bound = &p.mu.all, p.log.EndOffset()\n", "./replication", "."},
+	{"producer told before fetches wake", "replication/partition.go", "\tfor _, w := range s.woken {\n\t\tw.waiter.Woken(w.slot)\n\t}\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\tfor _, w := range s.woken {\n\t\tw.waiter.Woken(w.slot)\n\t}\n", "./replication", "."},
+	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
+	{"coordinator answers before the commit", "coordinator/runtime.go", "if c := min(r.log.Committed(), r.end); c > r.committed {", "if c := r.end; c > r.committed {", "./coordinator", "TestAnswers|TestRandomCommits"},
+	{"leader epoch used before it is on disk", "quorum/quorum.go", "\tif err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {\n\t\treturn err\n\t}\n", "", "./quorum", "."},
+	{"length in a request is believed", "wire/reader.go", "if n < 0 || n > len(r.p)-r.pos {", "if n < 0 || n > len(r.p) {", "./wire", "."},
+}
