@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/millrace-project/millrace/batch"
 )
@@ -235,7 +236,11 @@ func (r *runner) besideRound(ctx context.Context, p pair, s *side, when string, 
 			dirty = append(dirty, d)
 		}
 	}
-	if err := r.txnTopic(ctx, s, prefix, 1); err != nil { // with the side's own configuration
+	err := r.txnTopic(ctx, s, prefix, 1) // with the side's own configuration
+	if err == nil {
+		err = admin(s.Addr, func(c *kadm.Client) error { return awaitLeader(ctx, c, prefix) })
+	}
+	if err != nil {
 		return err
 	}
 	touchMemory(r.options.touchBytes)

@@ -34,7 +34,13 @@ type beside struct {
 	err   error
 }
 
-const besideNice = -10
+// raise gives the calling thread a higher priority than the broker's; without the right to, it competes as it is.
+func raise() {
+	const higher, least = 10, -20
+	if was, err := syscall.Getpriority(syscall.PRIO_PROCESS, syscall.Gettid()); err == nil {
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), max(20-was-higher, least)) // the kernel says 20 less the nice value
+	}
+}
 
 // startBeside begins to produce to partition 0 of a topic that exists. The caller calls stop.
 func startBeside(ctx context.Context, addr, topic string, rate float64) (*beside, error) {
@@ -64,8 +70,8 @@ func startBeside(ctx context.Context, addr, topic string, rate float64) (*beside
 	l.began = time.Now()
 	for _, half := range []func(fd int) error{l.send, l.receive} {
 		go func() {
-			runtime.LockOSThread()                                                      // the thread, whose priority is another, ends with the goroutine
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), besideNice) // without the right to, it competes as it is
+			runtime.LockOSThread() // the thread, whose priority is another, ends with the goroutine
+			raise()
 			err := half(fd)
 			if err != nil {
 				_ = syscall.Shutdown(fd, syscall.SHUT_RDWR) // for the other half

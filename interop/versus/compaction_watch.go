@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sys/unix"
 
 	"github.com/millrace-project/millrace/bench"
@@ -91,8 +92,10 @@ func (r *runner) loadDirty(ctx context.Context, s *side, topic string, in cleanI
 		configs[k] = &v
 	}
 	err := admin(s.Addr, func(c *kadm.Client) error {
-		_, err := c.CreateTopic(ctx, 1, 1, configs, topic)
-		return err
+		if _, err := c.CreateTopic(ctx, 1, 1, configs, topic); err != nil {
+			return err
+		}
+		return awaitLeader(ctx, c, topic)
 	})
 	if err != nil {
 		return d, err
@@ -106,6 +109,22 @@ func (r *runner) loadDirty(ctx context.Context, s *side, topic string, in cleanI
 	}
 	d.want = stream.survivors(d.before.active)
 	return d, nil
+}
+
+// awaitLeader waits until the broker leads the topic's partitions, which may be a little after it was created.
+func awaitLeader(ctx context.Context, c *kadm.Client, topic string) error {
+	for {
+		offs, err := c.ListEndOffsets(ctx, topic)
+		if err == nil {
+			err = offs.Error()
+		}
+		if err == nil || ctx.Err() != nil || !kerr.IsRetriable(err) {
+			return err
+		}
+		if err := wait(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // clean lets the cleaner at the topics and waits until it has been through all of them.
