@@ -60,7 +60,7 @@ func TestKafkasDirectoriesAreServedAsKafkaServedThem(t *testing.T) {
 			unpack(t, archive, data)
 			expected := expectations(t, filepath.Join(dir, name+".expected.jsonl"))
 			for start := range 2 {
-				n := startNode(t, data)
+				n := startNode(t, data, "log.cleaner.enable", "false") // which would remove what Kafka served
 				for _, e := range expected {
 					if e.Group != "" {
 						n.checkCommitted(e, int64(start))
