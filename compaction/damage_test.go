@@ -181,6 +181,31 @@ func TestDamagedMarker(t *testing.T) {
 	}
 }
 
+// Data that cannot be read is data all the same: the marker of its transaction stays as it is, in the index too. What its
+// header says of time is not believed.
+func TestDamagedDataOfATransaction(t *testing.T) {
+	l := newLog(t)
+	data := plain(0, 999, "a=1", "b=1")
+	data.txn, data.pid, data.epoch, data.seq = true, 7, 0, 0
+	marker := bat{base: 2, last: 2, control: true, txn: true, pid: 7, seq: -1, maxTime: 1, horizon: -1, recs: []rec{{off: 2, ts: 1, key: batch.ControlKey(batch.Abort), value: make([]byte, 6)}}}
+	s := seg{batches: []bat{data, marker, plain(3, 1, "x=1")}, aborted: []index.TxnEntry{{ProducerID: 7, FirstOffset: 0, LastOffset: 2, LastStableOffset: 3}}}
+	l.overwrite(l.add(&s, 0), 65, []byte{99})
+	o := l.options()
+	o.Limit = 4
+	o.Aborted = func(lo, hi int64) ([]index.TxnEntry, error) { return s.aborted, nil }
+	l.run(o)
+	got := l.parts(l.segs[0], 4)
+	if len(got) != 3 || got[0].pid != damaged || got[1].horizon != -1 || len(got[1].recs) != 1 {
+		t.Errorf("%v", got)
+	}
+	if left, _, err := l.segs[0].Aborted(0, 100); err != nil || !slices.Equal(left, s.aborted) {
+		t.Errorf("aborted: %v, %v", left, err)
+	}
+	if ts, _, err := l.segs[0].LargestTimestamp(); ts != 1 || err != nil {
+		t.Errorf("largest timestamp %d, %v", ts, err)
+	}
+}
+
 // TestRandomDamage flips bytes of logs: no pass fails, what is damaged stays byte for byte and in its place, and what is
 // not is cleaned as the twin does it.
 func TestRandomDamage(t *testing.T) {

@@ -232,7 +232,7 @@ func (f *filter) choose(h *batch.Header, t *tally) {
 		}
 		if keep {
 			t.kept++
-			t.tombstones = t.tombstones || !r.value && !control
+			t.tombstones = t.tombstones || !r.value
 			t.maxTime = max(t.maxTime, r.timestamp)
 		}
 		f.places = append(f.places, placeOf(r.end, keep))

@@ -1,9 +1,3 @@
-// Package compaction is the log cleaner's work. So far it holds the pure part of
-// the segment swap protocol: what an interrupted swap left in a partition's
-// directory and how to end it.
-//
-// It decides by file names alone; whoever opens the log carries the plan out. It
-// touches no file.
 package compaction
 
 import (
@@ -23,8 +17,10 @@ const (
 	SwapSuffix    = ".swap"
 )
 
-// Plan says how to end interrupted swaps. The steps are to be done in order: the
-// first SyncAt names of Delete, a sync of the directory if SyncAt is not 0, the
+// Plan says how to end interrupted swaps. The steps are to be done in order: if
+// there is something in Rename or SyncAt is not 0, a sync of the directory first (a
+// killed process leaves names that a power cut may still take back); the first
+// SyncAt names of Delete, a sync of the directory if SyncAt is not 0, the
 // other names of Delete, a sync of the directory if there is something in both
 // lists, Rename. Then a crash at any point leaves names from which PlanRecovery
 // plans the rest: without the syncs an unfinished swap could look finished, or a
