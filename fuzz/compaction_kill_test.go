@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,12 +58,28 @@ func newCleaning(t *testing.T, partitions int32) *cleaning {
 // cleanerOff keeps the cleaner from working.
 const cleanerOff = "log.cleaner.enable=false"
 
+// cleaningSettings let the cleaner work as soon as there is something, and old segments go at once.
+var cleaningSettings = []string{"log.segment.bytes=1048576", "log.cleaner.backoff.ms=100", "log.segment.delete.delay.ms=0"}
+
 func (c *cleaning) start(settings ...string) {
 	c.t.Helper()
-	c.p = startProcess(c.t, c.bin, c.dir, c.logPath, append([]string{
-		"log.segment.bytes=1048576", "log.cleaner.backoff.ms=100", "log.initial.task.delay.ms=0",
-		"file.delete.delay.ms=0", "log.segment.delete.delay.ms=0", "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
-	}, settings...)...)
+	c.p = startProcess(c.t, c.bin, c.dir, c.logPath, append(slices.Clone(cleaningSettings), settings...)...)
+}
+
+// startAndKill kills the broker while it starts.
+func (c *cleaning) startAndKill(after time.Duration) {
+	c.t.Helper()
+	args := []string{"serve", "--data-dir", c.dir, "--listen", "127.0.0.1:0"}
+	for _, s := range cleaningSettings {
+		args = append(args, "--set", s)
+	}
+	cmd := exec.Command(c.bin, args...)
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	<-time.After(after)
+	_ = cmd.Process.Kill() // it may have ended by itself, which the next start shows
+	_ = cmd.Wait()
 }
 
 func (c *cleaning) admin() *kadm.Client {
@@ -230,6 +248,9 @@ func TestKillCleaner(t *testing.T) {
 	c.start()
 	k.release()
 	c.settle("after the last kill")
+	for p := range c.reader.partitions {
+		c.awaitSaid("what was cleaned", fmt.Sprintf(`cleaned a compacted log" log=%s-%d `, cleanedTopic, p))
+	}
 	c.onceEach("after the last kill", c.check("after the last kill", keyedCheck{}))
 	c.finish()
 	t.Logf("%d kills, %d of them with cleaned segments half written and %d with a swap half done; %d writes were acknowledged", *compactionRounds, k.cleaned, k.swap, len(c.k.mu.places))
@@ -276,6 +297,9 @@ func (k *cleanerKiller) round(round int) {
 	cancel()
 	wg.Wait()
 	k.count()
+	if c.rng.IntN(2) == 0 {
+		c.startAndKill(time.Duration(c.rng.IntN(150)) * time.Millisecond)
+	}
 }
 
 // aim waits for the moment of the kill: any, one while a cleaned segment is written, or one while such segments take
