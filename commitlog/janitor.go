@@ -20,6 +20,7 @@ const (
 	unlinkRetryMs     = 60_000
 	checkpointWidth   = 4 // logs whose checkpoint is made at once
 	checkpointRetryMs = 5_000
+	syncRetryMs       = 100
 )
 
 // taskKind is one kind of upkeep.
@@ -199,6 +200,7 @@ func (j *janitor) do(t *task, now int64) {
 		j.expire(now)
 	case taskFlush:
 		t.log.flushing.Store(false)
+		t.log.resyncing.Store(false)
 		s.syncer.request(t.log)
 	case taskUnlink:
 		if err := t.seg.Unlink(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -250,6 +252,13 @@ func (j *janitor) appended(l *Log) {
 func (j *janitor) used() {
 	if !j.idle.Load() && j.idle.CompareAndSwap(false, true) {
 		j.add(task{atMs: j.store.opts.NowMs() + idleHandlesMs, kind: taskIdle})
+	}
+}
+
+// syncLater asks for a sync of l in a while: there was no descriptor for one.
+func (j *janitor) syncLater(l *Log) {
+	if l.resyncing.CompareAndSwap(false, true) {
+		j.add(task{atMs: j.store.opts.NowMs() + syncRetryMs, kind: taskFlush, log: l})
 	}
 }
 

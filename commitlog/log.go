@@ -64,9 +64,10 @@ type Log struct {
 	work  workState
 
 	// The log's place in the janitor's work.
-	dirty    atomic.Bool                 // stands in the list of logs to checkpoint
-	flushing atomic.Bool                 // taskFlush is in the heap
-	cleaning atomic.Pointer[logCleaning] // nil unless the log is compacted
+	dirty     atomic.Bool                 // stands in the list of logs to checkpoint
+	flushing  atomic.Bool                 // taskFlush is in the heap
+	resyncing atomic.Bool                 // taskFlush is in the heap because a sync had no descriptor
+	cleaning  atomic.Pointer[logCleaning] // nil unless the log is compacted
 }
 
 // failure is why a log takes no more work.

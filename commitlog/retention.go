@@ -144,17 +144,17 @@ func (l *Log) retainBy(reason string, now int64, gone func(list segmentList, i i
 }
 
 // rollForRetention rolls the active segment if nothing lies beyond hw.
-func (l *Log) rollForRetention(now, hw int64) (bool, error) {
+func (l *Log) rollForRetention(now, hw int64) (rolled bool, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
-		return false, err
-	}
 	end := l.end.Load()
-	if end > hw {
-		return false, nil
+	if err = l.usableLocked(); err == nil && end <= hw {
+		rolled, err = true, l.rollLocked(end, now)
 	}
-	return true, l.rollLocked(end, now)
+	l.mu.Unlock()
+	if errors.Is(err, segment.ErrBroken) {
+		l.failSoon(err)
+	}
+	return rolled, err
 }
 
 // deleteOldest removes the first n segments, of which at least one is left. The

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -62,6 +63,10 @@ func (l *Log) rollForLocked(w *appendScratch, in *incoming) error {
 		return w.err
 	}
 	if err := l.rollLocked(max(in.first, l.end.Load()), w.rules.NowMs); err != nil {
+		if errors.Is(err, segment.ErrBroken) {
+			w.fail(err)
+			w.broken = err
+		}
 		return err
 	}
 	w.wrote.rolled = true
@@ -82,7 +87,9 @@ func (l *Log) rollLocked(base, nowMs int64) error {
 		return fmt.Errorf("%w: roll %s: %w", ErrStorage, l.name, err)
 	}
 	if err := old.Seal(); err != nil {
-		seg.Unlink()
+		if rerr := seg.Unlink(); rerr != nil { // it must not stay: see segment.Create
+			err = fmt.Errorf("%w: %w", segment.ErrBroken, errors.Join(err, rerr))
+		}
 		return fmt.Errorf("%w: roll %s: %w", ErrStorage, l.name, err)
 	}
 	l.mu.dirNew = true

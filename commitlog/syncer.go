@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 // syncer is the group commit: it runs the store's fdatasyncs, at most max at a
@@ -131,19 +132,24 @@ func (s *syncer) close() { s.workers.Wait() }
 // it also serves as write-back. A failure takes the log offline.
 func (l *Log) syncData() {
 	l.syncing.Lock()
-	err := l.syncDataLocked()
+	offline, err := l.syncDataLocked()
 	l.syncing.Unlock()
-	if err != nil {
+	switch {
+	case err == nil:
+		l.advanced()
+	case offline:
 		l.fail(err)
-		return
+	default:
+		l.store.janitor.report(l.name, err)
+		l.store.janitor.syncLater(l)
 	}
-	l.advanced()
 }
 
-// syncDataLocked is syncData under l.syncing, without telling the observer.
-func (l *Log) syncDataLocked() error {
+// syncDataLocked is syncData under l.syncing, without telling the observer. offline
+// says that err leaves it unknown what is on disk.
+func (l *Log) syncDataLocked() (offline bool, err error) {
 	if l.failure.Load() != nil {
-		return nil
+		return false, nil
 	}
 	l.mu.Lock()
 	end, dirNew := l.end.Load(), l.mu.dirNew
@@ -160,17 +166,25 @@ func (l *Log) syncDataLocked() error {
 			err := seg.Sync()
 			seg.Release()
 			if err != nil {
-				return err
+				return true, err
 			}
 		}
 	}
 	if dirNew {
 		if err := l.store.fs.SyncDir(l.dir); err != nil {
-			return err
+			l.nameLater(true)
+			return !vfs.IsExhausted(err), err
 		}
 	}
 	l.publishSynced(end)
-	return nil
+	return false, nil
+}
+
+// nameLater notes that names in the directory are not durable, if they are not.
+func (l *Log) nameLater(dirNew bool) {
+	l.mu.Lock()
+	l.mu.dirNew = l.mu.dirNew || dirNew
+	l.mu.Unlock()
 }
 
 // publishSynced raises the synced offset and releases the callers of Sync.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/millrace-project/millrace/index"
+	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -60,7 +62,8 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 		err := seg.SyncAll()
 		seg.Release()
 		if err != nil {
-			return true, err
+			l.nameLater(dirNew)
+			return unknownOnDisk(err), err
 		}
 	}
 	wrote, err := l.writeSnapshots()
@@ -69,14 +72,13 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 		named, err = l.writeEpochs()
 	}
 	if err != nil {
-		l.mu.Lock()
-		l.mu.dirNew = l.mu.dirNew || dirNew || wrote
-		l.mu.Unlock()
+		l.nameLater(dirNew || wrote)
 		return false, fmt.Errorf("commitlog: checkpoint of %s: %w", l.name, err)
 	}
 	if (dirNew || wrote) && !named {
 		if err := l.store.fs.SyncDir(l.dir); err != nil {
-			return true, err
+			l.nameLater(true)
+			return !vfs.IsExhausted(err), err
 		}
 	}
 	if err := l.trimSnapshots(); err != nil {
@@ -88,6 +90,12 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 		l.trim(end)
 	}
 	return false, nil
+}
+
+// unknownOnDisk reports whether an error of making a segment durable is a failed
+// sync, and none of what comes before: a disk without room, or no descriptor.
+func unknownOnDisk(err error) bool {
+	return errors.Is(err, segment.ErrBroken) || errors.Is(err, index.ErrBroken) || !vfs.IsFull(err) && !vfs.IsExhausted(err)
 }
 
 // trim gives back the memory of a log to which nothing was appended since end.

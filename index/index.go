@@ -25,6 +25,10 @@ import (
 // ErrFull is returned by Append when the index has no room for another entry.
 var ErrFull = errors.New("index: full")
 
+// ErrBroken is what Sync returns once a sync has failed: what is on disk is not
+// known any more. It wraps the cause.
+var ErrBroken = errors.New("index: state on disk unknown")
+
 // CorruptError names the place where a file of the log is not what it should be.
 type CorruptError struct {
 	File   string // path of the file

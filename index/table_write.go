@@ -114,7 +114,7 @@ func (t *table) Sync() error {
 	unpin := false
 	switch {
 	case err != nil:
-		t.mu.failed = fmt.Errorf("index: sync: %w", err)
+		t.mu.failed = fmt.Errorf("%w: %w", ErrBroken, err)
 		err = t.mu.failed
 	case t.mu.gen == gen && t.mu.pinned:
 		t.mu.pinned, unpin = false, true

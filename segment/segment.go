@@ -136,41 +136,52 @@ func FileNames(base int64) [4]string {
 // directory before it relies on the files.
 func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
 	s := newSegment(fs, dir, base, cfg, false)
-	fresh, err := s.createFiles()
-	if err == nil && !fresh {
+	made, err := s.createFiles()
+	if err == nil && len(made) < 3 {
 		err = errors.Join(s.index().offsets.Reset(), s.index().times.Reset(), s.index().txns.reset())
 	}
 	if err != nil {
 		s.Close()
-		return nil, err
+		return nil, s.unmake(made, err)
 	}
 	s.mu.next = base
 	s.mu.times.reset(base)
 	return s, nil
 }
 
-// createFiles makes the three files that every segment has and reports whether
-// none of them was there. It leaves none open: an empty log at rest costs nothing.
-func (s *Segment) createFiles() (fresh bool, err error) {
-	fresh = true
+// unmake removes the files that a failed Create has made, and returns the cause. A
+// log that stayed would be the log's end for the next start, whatever the segment
+// before has got since: then it is not known any more what is on disk.
+func (s *Segment) unmake(made []string, cause error) error {
+	for _, path := range made {
+		if err := s.fs.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrBroken, errors.Join(cause, err))
+		}
+	}
+	return cause
+}
+
+// createFiles makes the three files that every segment has and returns which of
+// them were not there. It leaves none open: an empty log at rest costs nothing.
+func (s *Segment) createFiles() (made []string, err error) {
 	paths := s.filePaths()
 	for i, path := range paths[:3] {
 		f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 		switch {
 		case err == nil:
+			made = append(made, path)
 			err = f.Close()
 		case errors.Is(err, os.ErrExist):
-			fresh = false
 			var info os.FileInfo
 			if info, err = s.fs.Stat(path); i == 0 && err == nil && info.Size() > 0 {
 				err = fmt.Errorf("segment: %s: %w", path, os.ErrExist)
 			}
 		}
 		if err != nil {
-			return false, err
+			return made, err
 		}
 	}
-	return fresh, nil
+	return made, nil
 }
 
 // Open returns a segment whose files exist. size is the length of its log if

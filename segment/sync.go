@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 
+	"github.com/millrace-project/millrace/index"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -48,7 +49,8 @@ func (s *Segment) FlushIndexes() error {
 }
 
 // SyncAll makes the log and then its indexes durable, each after it is
-// flushed, and the transaction index's name. A failed sync is final, as in Sync.
+// flushed, and the transaction index's name. A failed sync is final, as in Sync:
+// the error is ErrBroken, or index.ErrBroken. After another one it may be repeated.
 func (s *Segment) SyncAll() error {
 	if err := s.Sync(); err != nil {
 		return err
@@ -67,7 +69,17 @@ func (s *Segment) SyncAll() error {
 	if !made {
 		return nil
 	}
-	return s.fs.SyncDir(s.dir)
+	err := s.fs.SyncDir(s.dir)
+	switch {
+	case err == nil:
+		return nil
+	case !vfs.IsExhausted(err):
+		return s.fail(err)
+	}
+	s.mu.Lock()
+	s.mu.txnFile = true
+	s.mu.Unlock()
+	return err
 }
 
 // Seal ends appending: the largest timestamp is forced into the time index, as
@@ -91,7 +103,13 @@ func (s *Segment) Seal() error {
 			return err
 		}
 	}
-	if err := errors.Join(s.index().offsets.Seal(), s.index().times.Seal(), s.index().txns.seal()); err != nil {
+	// First all that may fail: an index that is sealed takes no more entries, and
+	// the segment goes on being appended to if this fails.
+	x := s.index()
+	if err := errors.Join(x.offsets.Check(), x.times.Check(), x.txns.do(loadTxns), s.FlushIndexes()); err != nil {
+		return err
+	}
+	if err := errors.Join(x.offsets.Seal(), x.times.Seal(), x.txns.seal()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -99,6 +117,11 @@ func (s *Segment) Seal() error {
 	s.mu.sealed = true
 	s.mu.recent.drop()
 	return nil
+}
+
+func loadTxns(x *index.Txn) error {
+	_, err := x.Entries()
+	return err
 }
 
 // Trim gives back the memory of a segment that is not appended to for a while.

@@ -84,6 +84,9 @@ func (h *Handles) acquire(s *Slot, writer bool) (io.Closer, error) {
 		victim.Close() // nothing unsynced: a writer's handle is never idle
 	}
 	val, err := s.Open()
+	if IsExhausted(err) && h.evictSome() { // the system's bound is below ours
+		val, err = s.Open()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
@@ -191,6 +194,21 @@ func (h *Handles) evictLocked() io.Closer {
 	}
 	h.unlinkLocked(s)
 	return h.takeLocked(s)
+}
+
+// evictSome closes the idle handles that were used the longest time ago, a quarter
+// of all, and reports whether there were any.
+func (h *Handles) evictSome() bool {
+	h.mu.Lock()
+	var victims []io.Closer
+	for range (h.mu.idle + 3) / 4 {
+		victims = append(victims, h.evictLocked())
+	}
+	h.mu.Unlock()
+	for _, v := range victims {
+		v.Close()
+	}
+	return len(victims) > 0
 }
 
 func (h *Handles) takeLocked(s *Slot) io.Closer {

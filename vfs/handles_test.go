@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -151,5 +152,34 @@ func TestHandlesTogether(t *testing.T) {
 	}
 	if open, _ := h.Open(); int(held) != open {
 		t.Fatalf("%d handles are open, %d are counted", held, open)
+	}
+}
+
+// TestHandlesMakeRoom: where the system lets fewer files be open than Handles does, idle ones make room.
+func TestHandlesMakeRoom(t *testing.T) {
+	h := NewHandles(10, 20)
+	a, b, c := newThing(), newThing(), newThing()
+	use(t, h, a, b)
+	openC := c.slot.Open
+	c.slot.Open = func() (io.Closer, error) {
+		if a.open.Load()+b.open.Load() == 2 {
+			return nil, &os.PathError{Op: "open", Path: "c", Err: syscall.EMFILE}
+		}
+		return openC()
+	}
+	use(t, h, c)
+	if a.open.Load() != 0 || b.open.Load() != 1 || c.open.Load() != 1 {
+		t.Error("the least recently used one is not the one that went")
+	}
+	if open, idle := h.Open(); open != 2 || idle != 2 {
+		t.Errorf("%d open, %d idle", open, idle)
+	}
+	d := newThing()
+	d.slot.Open = func() (io.Closer, error) { return nil, syscall.EMFILE }
+	if _, err := h.Acquire(&d.slot); !errors.Is(err, syscall.EMFILE) {
+		t.Error(err)
+	}
+	if open, idle := h.Open(); open != idle {
+		t.Errorf("%d open, %d idle", open, idle)
 	}
 }

@@ -18,6 +18,13 @@ func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// IsExhausted reports whether an error says that there are too many open files, in
+// the process or on the machine. What failed with it did nothing, and may succeed
+// when it is tried again.
+func IsExhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, ErrTooManyOpen)
+}
+
 // fillChunk is how much fillWith writes at once.
 const fillChunk = 256 << 10
 

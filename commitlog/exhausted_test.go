@@ -1,0 +1,191 @@
+package commitlog
+
+import (
+	"errors"
+	"math/rand"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// opens says whether an operation takes a descriptor.
+func opens(op vfs.Op) bool {
+	return op.Kind == vfs.OpOpen || op.Kind == vfs.OpCreate || op.Kind == vfs.OpSyncDir || op.Kind == vfs.OpReadDir
+}
+
+// TestExhausted: without file descriptors, without room on the disk, or with a disk that fails some
+// reads or writes, at any moment, a log refuses what it cannot do and loses nothing; when there are some again it goes on,
+// and it is never offline. What was acknowledged is there after a clean stop and after a kill.
+func TestExhausted(t *testing.T) {
+	causes := map[string]struct {
+		err  error
+		want func(op vfs.Op) bool
+	}{
+		"no descriptors":         {syscall.EMFILE, opens},
+		"no room":                {syscall.ENOSPC, func(op vfs.Op) bool { return op.Kind == vfs.OpWrite || op.Kind == vfs.OpCreate }},
+		"no room for a name":     {syscall.ENOSPC, func(op vfs.Op) bool { return op.Kind == vfs.OpCreate || op.Kind == vfs.OpRename }},
+		"no room for half of it": {&vfs.ShortWrite{N: 7, Err: syscall.ENOSPC}, func(op vfs.Op) bool { return op.Kind == vfs.OpWrite }},
+		"writes that fail":       {syscall.EIO, func(op vfs.Op) bool { return op.Kind == vfs.OpWrite }},
+		"reads that fail":        {syscall.EIO, func(op vfs.Op) bool { return op.Kind == vfs.OpRead || op.Kind == vfs.OpMap }},
+	}
+	for name, cause := range causes {
+		for seed := range int64(25) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &exhausting{t: t, rng: rand.New(rand.NewSource(seed)), mem: vfs.NewMem(), err: cause.err, want: cause.want}
+				e.mem.NowMs = wallClockMs
+				e.durability = Durability(seed % 2)
+				e.run()
+				if t.Failed() {
+					t.Fatalf("%s, seed %d", name, seed)
+				}
+			})
+		}
+	}
+}
+
+type exhausting struct {
+	t    *testing.T
+	rng  *rand.Rand
+	mem  *vfs.Mem
+	err  error
+	want func(op vfs.Op) bool
+	odds atomic.Int32 // of 100 operations so many fail
+
+	durability Durability
+	store      *Store
+	ends       map[string]int64 // of what was acknowledged
+}
+
+func (e *exhausting) hook(op vfs.Op) error {
+	n := e.odds.Load()
+	if n == 0 || !e.want(op) || rand.Int31n(100) >= n {
+		return nil
+	}
+	if op.Kind == vfs.OpCreate && !errors.Is(e.err, syscall.EMFILE) {
+		if _, err := e.mem.Stat(op.Name); err == nil {
+			return nil // it takes no room
+		}
+	}
+	return e.err
+}
+
+func (e *exhausting) open() {
+	e.store = mustOpen(e.t, &Options{
+		FS: vfs.NewFaulty(e.mem, e.hook), Durability: e.durability, Configure: func(string) *Config { return testConfig() },
+		Listener: EventListener{
+			Recovered: func(r RecoveryReport) {
+				if r.BytesCut > 0 {
+					e.t.Errorf("recovery: %+v", r)
+				}
+			},
+			LogOffline: func(name string, err error) { e.t.Errorf("%s is offline: %v", name, err) }},
+	})
+	e.store.handles = vfs.NewHandles(2, maxOpenHandles) // that files are opened often
+}
+
+func (e *exhausting) run() {
+	e.open()
+	e.ends = map[string]int64{}
+	for _, name := range []string{"a-0", "b-0"} {
+		if _, err := e.store.Create(name, TopicID{1}, testConfig()); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for range 6 {
+		e.odds.Store([]int32{5, 30, 100}[e.rng.Intn(3)])
+		for range 30 {
+			e.step()
+		}
+		e.odds.Store(0)
+		e.settle()
+		if e.t.Failed() {
+			return
+		}
+		switch e.rng.Intn(3) {
+		case 0:
+			killed := e.mem.KillClone()
+			e.store.Close(1)
+			e.mem = killed
+			e.open()
+		case 1:
+			if err := e.store.Close(1); err != nil {
+				e.t.Fatal(err)
+			}
+			e.open()
+		}
+		e.check()
+	}
+	if err := e.store.Close(1); err != nil {
+		e.t.Error(err)
+	}
+}
+
+func (e *exhausting) step() {
+	l := e.store.Log([]string{"a-0", "b-0"}[e.rng.Intn(2)])
+	switch e.rng.Intn(12) {
+	case 0:
+		time.Sleep(time.Duration(e.rng.Intn(70)) * time.Second)
+	case 1:
+		if err := l.DeleteBefore(l.StartOffset() + e.rng.Int63n(3)); err != nil && !errors.Is(err, ErrOffsetOutOfRange) && !errors.Is(err, ErrStorage) {
+			e.t.Errorf("DeleteBefore: %v", err)
+		}
+	case 2:
+		if v, err := l.Read(l.StartOffset(), l.HighWatermark(), 1000, true); err == nil && v != nil {
+			v.Close()
+		} else if err != nil && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.EIO) {
+			e.t.Errorf("Read: %v", err)
+		}
+	default:
+		batch := spec{n: 1 + e.rng.Intn(3), value: e.rng.Intn(1200), ts: wallClockMs(), epoch: -1, pid: 5 * int64(e.rng.Intn(2)), pepoch: int16(l.EndOffset() % 30000)}
+		entry := Entry{Data: batch.build()}
+		l.Append(wallClockMs(), int32(e.rng.Intn(2)), []*Entry{&entry})
+		if entry.Err != nil && !errors.Is(entry.Err, ErrStorage) && !errors.Is(entry.Err, ErrInvalidProducerEpoch) {
+			e.t.Errorf("Append: %v", entry.Err)
+		}
+	}
+	synctest.Wait()
+	e.ends[l.name] = max(e.ends[l.name], l.AcknowledgedOffset())
+}
+
+// settle waits until everything that was appended is acknowledged and has its recovery point.
+func (e *exhausting) settle() {
+	time.Sleep(3 * time.Minute)
+	synctest.Wait()
+	for _, l := range e.store.Logs() {
+		if l.AcknowledgedOffset() != l.EndOffset() || l.recovery.Load() != l.EndOffset() {
+			e.t.Errorf("%s ends at %d: acknowledged %d, recovery point %d", l.name, l.EndOffset(), l.AcknowledgedOffset(), l.recovery.Load())
+		}
+		e.ends[l.name] = l.EndOffset()
+	}
+}
+
+func (e *exhausting) check() {
+	for name, end := range e.ends {
+		l := e.store.Log(name)
+		if l.EndOffset() != end || l.Err() != nil {
+			e.t.Errorf("%s ends at %d (%v), want %d", name, l.EndOffset(), l.Err(), end)
+			continue
+		}
+		next := l.StartOffset()
+		for _, b := range readAll(e.t, l, next, end) {
+			if b.BaseOffset() > next {
+				e.t.Errorf("%s: nothing from %d to %d", name, next, b.BaseOffset())
+			}
+			next = b.LastOffset() + 1
+		}
+		if next != end {
+			e.t.Errorf("%s: nothing at %d, it ends at %d", name, next, end)
+		}
+		files := names(e.t, e.mem, "data/"+name)
+		for _, f := range files {
+			if strings.HasSuffix(f, ".log") && f > "00000000000000000000.log" && len(l.Segments()) == 1 && l.Segments()[0].BaseOffset == 0 {
+				e.t.Errorf("%s: files of a roll that failed are there: %v", name, files)
+			}
+		}
+	}
+}
