@@ -136,7 +136,7 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
 	// What decides transactions with records below the limit lies below the stable offset.
-	err := l.persistBelow(max(r.limit, l.StableOffset()))
+	err := l.persistBelow(r.limit, max(r.limit, l.StableOffset()))
 	if err == nil {
 		err = l.nameIndexes()
 	}
@@ -154,10 +154,11 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 	return run.report, err
 }
 
-// persistBelow makes sure that everything below off is on disk, and that the next
-// start knows. A record must not go because of a later one that a power cut may take,
-// and above the recovery point a gap between segments would be taken for a loss.
-func (l *Log) persistBelow(off int64) error {
+// persistBelow makes sure that everything below off is on disk: a record must not go
+// because of a later one, or of a marker, that a power cut may take. The next start
+// knows of what lies below limit, since it would take a gap between segments above
+// the recovery point for a loss.
+func (l *Log) persistBelow(limit, off int64) error {
 	if l.recovery.Load() < off {
 		l.checkpoint()
 	}
@@ -167,7 +168,7 @@ func (l *Log) persistBelow(off int64) error {
 	if at := l.recovery.Load(); at < off {
 		return fmt.Errorf("offsets below %d cannot be made durable, only those below %d", off, at)
 	}
-	if l.keep && l.pointed.Load() < off {
+	if l.keep && l.pointed.Load() < limit {
 		return l.store.points.writeRecovery(l.store)
 	}
 	return nil

@@ -155,7 +155,7 @@ func newSwapScene(t *testing.T, l *Log, c swapCase) (*swapScene, *compaction.Gro
 	t.Helper()
 	sc := &swapScene{c: c, all: fillSegments(t, l, 6), end: l.EndOffset(), before: l.ActiveProducers()}
 	sc.aborted = abortedBy(t, l)
-	if err := l.persistBelow(l.EndOffset()); err != nil {
+	if err := l.persistBelow(l.EndOffset(), l.EndOffset()); err != nil {
 		t.Fatal(err)
 	}
 	infos := l.Segments()
