@@ -284,6 +284,9 @@ func TestBatchLargerThanTheBuffer(t *testing.T) {
 
 // On its way a batch costs no allocation, whatever becomes of it.
 func TestBatchesDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with the race detector they do")
+	}
 	l := newLog(t)
 	l.cfg = segment.Config{IndexIntervalBytes: 1 << 30, IndexMaxBytes: 1 << 20}
 	l.fs = vfs.OS()
