@@ -78,7 +78,6 @@ type directory struct {
 	about string
 	tree  tree
 	truth *truth
-	clean bool
 }
 
 // engineDirectories are what the engine leaves after a clean stop and after a kill: a log of every
@@ -110,8 +109,8 @@ var engineDirectories = sync.OnceValue(func() []*directory {
 	stopped, err := memTree(fs, dataDir)
 	must(err)
 	return []*directory{
-		{"stopped", stopped, mustReadTruth(stopped), true},
-		{"killed", killed, mustReadTruth(killed), false},
+		{"stopped", stopped, mustReadTruth(stopped)},
+		{"killed", killed, mustReadTruth(killed)},
 	}
 })
 

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"path"
 	"regexp"
-	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -144,7 +143,7 @@ func panicKey(what, stack string) string {
 	key := Words(what)
 	n := 0
 	for _, m := range stackLines.FindAllStringSubmatch(stack, -1) {
-		if strings.Contains(m[1], runtime.GOROOT()+"/src/runtime") || strings.Contains(m[1], "/runtime/") {
+		if strings.Contains(m[1], "/runtime/") {
 			continue
 		}
 		key += " " + path.Base(m[1])
