@@ -73,6 +73,7 @@ soak: crash
 	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull|TestCleaner' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600 -diskfull.rounds=100
 	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
 	$(GO) test ./groups -run TestRandom -timeout 60m -sim.seeds 300
+	$(GO) test ./commitlog -run TestCleanModel -timeout 60m -clean.seeds 1000
 	$(GO) test ./fuzz -run 'TestTransactions$$|TestPlantedFaultsAreFound' -v -timeout 3h -txn.duration=1h -txn.kill=5s
 
 interop: build
