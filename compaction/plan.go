@@ -17,14 +17,18 @@ const (
 	SwapSuffix    = ".swap"
 )
 
-// Plan says how to end interrupted swaps. The steps are to be done in order: if
-// there is something in Rename or SyncAt is not 0, a sync of the directory first (a
-// killed process leaves names that a power cut may still take back); the first
-// SyncAt names of Delete, a sync of the directory if SyncAt is not 0, the
-// other names of Delete, a sync of the directory if there is something in both
-// lists, Rename. Then a crash at any point leaves names from which PlanRecovery
-// plans the rest: without the syncs an unfinished swap could look finished, or a
-// replaced segment survive beside the one that replaced it.
+// Plan says how to end interrupted swaps. The steps are to be done in order:
+//
+//  1. a sync of the directory, if SyncAt is not 0 or Rename not empty: a killed
+//     process leaves names that a power cut may still take back;
+//  2. the first SyncAt names of Delete, and a sync of the directory if there are any:
+//     without it an unfinished swap could look finished;
+//  3. the other names of Delete, and a sync if something was deleted and Rename is
+//     not empty: or a replaced segment survives beside the one that replaced it;
+//  4. of Rename the logs, a sync, the others: beside a .swap log, indexes with final
+//     names would be taken for those that it replaces.
+//
+// Then a crash at any point leaves names from which PlanRecovery plans the rest.
 type Plan struct {
 	Delete []string
 	SyncAt int
