@@ -2,9 +2,11 @@ package commitlog
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -534,5 +536,99 @@ func TestSwapOfACutLogIsRefused(t *testing.T) {
 	}
 	if swapFilesLeft(t, mem) {
 		t.Fatalf("%v are left", logFiles(t, mem, "t-0"))
+	}
+}
+
+// TestSwapOfDamage cuts the power in swaps of segments with bytes that are no batch,
+// which a pass keeps: the next start still finds out how far the new segment reaches,
+// and what lies behind the damage is read.
+func TestSwapOfDamage(t *testing.T) {
+	rng := newRand(t, rand.Int63())
+	mem := vfs.NewMem()
+	var mu sync.Mutex
+	var points []*vfs.Mem
+	armed := false
+	fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if armed && op.Kind.Changes() && op.Kind != vfs.OpWrite && strings.HasPrefix(op.Name, filepath.Join(testDir, "t-0")) {
+			points = append(points, mem.CrashClone(rng), mem.KillClone())
+		}
+		return nil
+	})
+	var quarantined []compaction.Quarantine
+	o := compactedOptions(fs)
+	o.Listener.Quarantined = func(_ string, q compaction.Quarantine) { quarantined = append(quarantined, q) }
+	s := mustOpen(t, o)
+	l := mustCreateCompacted(t, s, "t-0")
+	all := fillSegments(t, l, 6)
+	end := l.EndOffset()
+	list := *l.segs.Load()
+	for i, seg := range list[:3] { // in the middle, at the start, in the middle
+		pos := seg.Size() / 2
+		if i == 1 {
+			pos = 0
+		}
+		if pos > 0 {
+			err := seg.Scan(func(h batch.Header, at int64) error {
+				if at+int64(h.Size()) > pos {
+					pos = at
+					return errStopScan
+				}
+				return nil
+			})
+			if err != errStopScan {
+				t.Fatal(err)
+			}
+		}
+		f, err := mem.OpenFile(seg.Path(), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(bytes.Repeat([]byte{0xee}, 40), pos); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Sync(), f.DropCache(0, 0), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mu.Lock()
+	armed = true
+	mu.Unlock()
+	report, err := l.Compact(context.Background(), nil)
+	if err != nil || len(quarantined) == 0 || report.Quarantined < 3 {
+		t.Fatalf("%+v %v, %v", report, err, quarantined)
+	}
+	mu.Lock()
+	armed = false
+	mu.Unlock()
+	points = append(points, mem.CrashClone(rng))
+	s.Close(1)
+	var behind []batch.Batch // what is certain to stay: the last batches of segments 3 to 5
+	for _, seg := range list[4:7] {
+		i := slices.IndexFunc(all, func(b batch.Batch) bool { return b.LastOffset() >= seg.BaseOffset() }) - 1
+		behind = append(behind, all[i])
+	}
+	for i, p := range points {
+		s := mustOpen(t, compactedOptions(p))
+		l := s.Log("t-0")
+		if l.Err() != nil || l.EndOffset() != end || l.StartOffset() != 0 {
+			t.Fatalf("crash %d of %d: %v, log is [%d, %d), was [0, %d)", i, len(points), l.Err(), l.StartOffset(), l.EndOffset(), end)
+		}
+		last := int64(-1)
+		for _, info := range l.Segments() {
+			if info.BaseOffset <= last {
+				t.Fatalf("crash %d of %d: segments %+v", i, len(points), l.Segments())
+			}
+			last = info.BaseOffset
+		}
+		for _, b := range behind {
+			v, err := l.Read(b.LastOffset(), end, 1<<20, true)
+			if err != nil || v == nil || v.BaseOffset() < b.BaseOffset() {
+				t.Fatalf("crash %d of %d: read %d: %v", i, len(points), b.LastOffset(), err)
+			}
+			v.Close()
+		}
+		s.Close(1)
 	}
 }
