@@ -2,11 +2,13 @@ package broker
 
 import (
 	"errors"
+	"io/fs"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/session"
+	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -105,6 +107,10 @@ func codeOf(err error) wire.Code {
 		return kinds[v.Kind]
 	}
 	if _, ok := errors.AsType[*commitlog.CorruptError](err); ok {
+		return wire.KafkaStorageError
+	}
+	// The file system said no, for want of a descriptor perhaps: clients may try again.
+	if _, ok := errors.AsType[*fs.PathError](err); ok || vfs.IsExhausted(err) {
 		return wire.KafkaStorageError
 	}
 	return wire.UnknownServerError

@@ -189,3 +189,38 @@ func (e *exhausting) check() {
 		}
 	}
 }
+
+// TestDropThatIsRefused: a log whose directory cannot be renamed is gone for its users, and its directory
+// is gone a while later; then there may be another of its name.
+func TestDropThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpRename && op.Name == "data/t-0" }}
+		s := mustOpen(t, &Options{FS: vfs.NewFaulty(mem, f.hook)})
+		mustCreate(t, s, "t-0")
+		f.set(syscall.ENOSPC)
+		if err := s.Delete("t-0"); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if _, err := s.Create("t-0", TopicID{9}, testConfig()); !errors.Is(err, ErrExists) {
+			t.Errorf("another beside the directory of the first: %v", err)
+		}
+		time.Sleep(time.Minute)
+		f.set(nil)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		for _, name := range names(t, mem, "data") {
+			if strings.HasPrefix(name, "t-0") {
+				t.Errorf("%s is there", name)
+			}
+		}
+		l, err := s.Create("t-0", TopicID{9}, testConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, l, 1)
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -21,6 +21,7 @@ const (
 	checkpointWidth   = 4 // logs whose checkpoint is made at once
 	checkpointRetryMs = 5_000
 	syncRetryMs       = 100
+	dropRetryMs       = 5_000
 )
 
 // taskKind is one kind of upkeep.
@@ -34,6 +35,8 @@ const (
 	taskFlush                      // flush.ms of one log
 	taskUnlink                     // remove a segment's files
 	taskRemoveDir                  // remove a deleted log's directory
+	taskDrop                       // rename a dropped log's directory, and remove it
+	taskStray                      // the same, but it stays
 	taskIdle                       // close handles that nobody uses
 	taskClean                      // look at compacted logs
 	taskReserve                    // fill the reserve
@@ -211,6 +214,8 @@ func (j *janitor) do(t *task, now int64) {
 			j.report("", err)
 			j.add(task{atMs: now + unlinkRetryMs, kind: taskRemoveDir, path: t.path})
 		}
+	case taskDrop, taskStray:
+		j.drop(t)
 	case taskIdle:
 		j.closeIdle()
 	case taskReserve:
@@ -389,6 +394,26 @@ func (j *janitor) fillReserve(now int64) {
 	default:
 		j.report("", err)
 		j.reserveAt(now + reserveBrokenMs)
+	}
+}
+
+// dropLater asks for the directory of a retired log to be renamed in a while.
+func (j *janitor) dropLater(l *Log, target string, remove bool) {
+	kind := taskStray
+	if remove {
+		kind = taskDrop
+	}
+	j.add(task{atMs: j.store.opts.NowMs() + dropRetryMs, kind: kind, log: l, path: target})
+}
+
+func (j *janitor) drop(t *task) {
+	l := t.log
+	l.shape.Lock()
+	defer l.shape.Unlock()
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if err := j.store.takeAway(l, t.path, t.kind == taskDrop); err != nil {
+		j.report(l.name, err)
 	}
 }
 

@@ -324,22 +324,29 @@ func (s *Store) drop(name string, rename func(name string) string, remove bool) 
 	if !l.retire() {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	target := s.path(rename(name))
+	return s.takeAway(l, s.path(rename(name)), remove)
+}
+
+// takeAway gives the directory of a retired log another name, and lets go of the
+// log. A file system that refuses it is asked again: until then nobody can make a
+// log of that name. l.shape and l.syncing are held.
+func (s *Store) takeAway(l *Log, target string, remove bool) error {
 	if err := s.fs.Rename(l.dir, target); err != nil {
-		return fmt.Errorf("commitlog: drop %s: %w", name, err)
+		s.janitor.dropLater(l, target, remove)
+		return fmt.Errorf("commitlog: drop %s: %w", l.name, err)
 	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
-		return fmt.Errorf("commitlog: drop %s: %w", name, err)
-	}
-	s.points.dropped(name)
+	s.points.dropped(l.name)
 	s.mu.Lock()
-	delete(s.mu.logs, name)
+	delete(s.mu.logs, l.name)
 	s.mu.Unlock()
 	for _, seg := range *l.segs.Load() {
 		seg.Close()
 	}
 	if remove {
 		s.janitor.removeDir(target, l.cfg.Load().FileDeleteDelayMs)
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("commitlog: drop %s: %w", l.name, err)
 	}
 	return nil
 }
