@@ -20,7 +20,7 @@ var mutants = []mutant{
 	{"file replaced without a sync", "vfs/vfs.go", "\tif _, err = f.WriteAt(data, 0); err == nil {\n\t\terr = f.Sync()\n\t}\n", "\t_, err = f.WriteAt(data, 0)\n", "./commitlog", "^TestCrash$"},
 	{"file replaced, directory not synced", "vfs/vfs.go", "\treturn fs.SyncDir(dirOf(name))", "\treturn nil", "./commitlog", "^TestCrash$"},
 	{"recovery point before the sync", "commitlog/upkeep.go", "\t// The segment that ends at the recovery point may have been sealed since.\n", "\tl.recovery.Store(max(end, l.recovery.Load()))\n", "./commitlog", "TestCrash$|TestTwin"},
-	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs|TestClean"},
+	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
 	{"start offset told before it is on disk", "commitlog/retention.go", "\tif l.keep {\n\t\tif err := l.store.points.writeStarts(l.store); err != nil {\n\t\t\treturn fmt.Errorf(\"%w: %w\", ErrStorage, err)\n\t\t}\n\t}\n", "", "./commitlog", "TestCrash$|TestTwin"},
 	{"clean marker stays while the store is open", "commitlog/store.go", "\t\tif err := s.fs.Remove(name); err != nil {\n\t\t\treturn fmt.Errorf(\"commitlog: %w\", err)\n\t\t}\n", "", "./commitlog", "TestCrash$|TestFullDisk|TestFailedSync"},
 	{"clean marker after a failure", "commitlog/store.go", "if err == nil && (loaded || s.clean) && !s.unclean.Load() {", "if loaded || s.clean {", "./commitlog", "TestFailedSync"},
@@ -29,8 +29,8 @@ var mutants = []mutant{
 	// Recovery.
 	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch last", "\tswitch last", "./segment", "TestCrash|FuzzRecover"},
 	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos, 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
-	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestCrash|FuzzRecover|TestTwin"},
-	{"hole between segments overlooked", "commitlog/recover.go", "if next < 0 || next == base ||", "if next < 0 || next <= base ||", "./commitlog", "TestCrash$|TestClean"},
+	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestRecoveryCuts"},
+	{"hole between segments overlooked", "commitlog/recover.go", "if next < 0 || next == base ||", "if next < 0 || next <= base ||", "./commitlog", "TestCrash$|TestCleanModel"},
 	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestCrash$|TestTransactions"},
 	{"epochs of a lost end stay", "commitlog/load.go", "\tif l.epoch.cache.truncateFromEnd(end) {", "\tif l.epoch.cache.truncateFromEnd(maxOffset) {", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
 
@@ -48,7 +48,7 @@ var mutants = []mutant{
 
 	// Batches and indexes.
 	{"produced batch with a wrong checksum", "batch/validate.go", "\tif err := b.VerifyCRC(); err != nil {", "\tif err := b.VerifyCRC(); err != nil && b == nil {", "./batch", "TestRefused|TestValidate|TestHeaders"},
-	{"replicated batch with a wrong checksum", "commitlog/append.go", "\t\tif err == nil {\n\t\t\terr = b.VerifyCRC()\n\t\t}\n", "", "./commitlog", "TestReplica|TestTwin"},
+	{"replicated batch with a wrong checksum", "commitlog/append.go", "\t\tif err == nil {\n\t\t\terr = b.VerifyCRC()\n\t\t}\n", "", "./commitlog", "TestReplica"},
 	{"index entry for the batch after", "segment/append.go", "\t_ = s.index().offsets.Append(lastOff, pos)\n", "\t_ = s.index().offsets.Append(lastOff-1, pos)\n", "./segment", "TestTwin|TestKafka"},
 	{"index entry that passes over records", "segment/scan.go", "h.BaseOffset > e.Offset", "h.BaseOffset > e.Offset+1<<40", "./segment", "TestIndex"},
 	{"time index forgets the largest timestamp", "segment/sync.go", "\t\tif err := s.index().times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {\n\t\t\treturn err\n\t\t}\n", "", "./segment", "TestTwin|TestKafka"},
