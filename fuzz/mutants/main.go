@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	only := flag.String("run", "", "only mutants whose name matches this expression")
+	only := flag.String("run", "", "only mutants whose name, file or package matches this expression")
 	list := flag.Bool("list", false, "list the mutants")
 	timeout := flag.Duration("timeout", 3*time.Minute, "for each test command; one that takes longer has noticed a hang")
 	flag.Parse()
@@ -30,7 +30,7 @@ func main() {
 	}
 	var chosen []mutant
 	for _, m := range mutants {
-		if pattern.MatchString(m.name) {
+		if pattern.MatchString(m.name) || pattern.MatchString(m.file) || pattern.MatchString(m.pkg) {
 			chosen = append(chosen, m)
 		}
 	}
