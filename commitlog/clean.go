@@ -159,7 +159,9 @@ func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (Compact
 // knows of what lies below limit, since it would take a gap between segments above
 // the recovery point for a loss.
 func (l *Log) persistBelow(limit, off int64) error {
-	if l.recovery.Load() < off {
+	// Nor may the newest snapshot of the producers lie below: a producer's last batch,
+	// for which the one before goes, may not be on disk.
+	if l.recovery.Load() < off || l.newestSnapshot() < off {
 		l.checkpoint()
 	}
 	if f := l.failure.Load(); f != nil {

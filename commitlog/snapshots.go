@@ -44,6 +44,23 @@ func (l *Log) takeSnapshotLocked(off int64) {
 	set.last = off
 }
 
+// newestSnapshot is the offset of the newest snapshot that is written; maxOffset if
+// there are no producers.
+func (l *Log) newestSnapshot() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.producers.count() == 0 {
+		return maxOffset
+	}
+	set := &l.mu.snapshots
+	for i := len(set.offs) - 1; i >= 0; i-- {
+		if !isPending(set.pending, set.offs[i]) {
+			return set.offs[i]
+		}
+	}
+	return -1
+}
+
 // writeSnapshots writes the pending snapshots, synced, and reports whether the
 // directory needs a sync. l.syncing is held, l.mu is not.
 func (l *Log) writeSnapshots() (wrote bool, err error) {
