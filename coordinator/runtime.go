@@ -3,6 +3,7 @@ package coordinator
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +38,9 @@ type Runtime[R any] struct {
 	committed int64    // what the machine was told last
 	alarm     *time.Timer
 	alarmMs   int64 // when the alarm rings, maxInt64 = it does not
+	aheadMs   int64 // of the clock, before the steady one
+
+	rang atomic.Bool // the alarm has, since it was set
 }
 
 // waiter is an answer that waits for end to be committed.
@@ -73,6 +77,9 @@ func NewTimed[R any](log Log[R], machine Machine[R], timers *Timers[R], end int6
 		end: end, committed: min(log.Committed(), end), alarmMs: math.MaxInt64,
 	}
 	r.gathered.reset()
+	if r.opts.SteadyMs != nil {
+		r.aheadMs = r.opts.NowMs() - r.opts.SteadyMs()
+	}
 	log.OnCommitted(r.kick)
 	r.kick()
 	return r
@@ -127,6 +134,7 @@ func (r *Runtime[R]) loop() {
 		ops, closed := r.mu.inbox, r.mu.closed
 		r.mu.inbox, r.mu.again = nil, false
 		r.mu.Unlock()
+		r.followClock()
 		for _, op := range ops {
 			r.run(op)
 		}
@@ -142,6 +150,32 @@ func (r *Runtime[R]) loop() {
 		if r.rest() {
 			return
 		}
+	}
+}
+
+// setBy is from how many ms on a difference between the clocks is one that was set, and no drift.
+const setBy = 1000
+
+// followClock moves the deadlines when the clock was set: an hour ahead is no reason to expire every session, nor an hour
+// back to wait so much longer for one that ended.
+func (r *Runtime[R]) followClock() {
+	if r.opts.SteadyMs == nil {
+		return
+	}
+	ahead := r.opts.NowMs() - r.opts.SteadyMs()
+	by := ahead - r.aheadMs
+	if -setBy < by && by < setBy {
+		return
+	}
+	r.aheadMs = ahead
+	r.timers.shift(by)
+	for i := range r.waiting {
+		if r.waiting[i].dueMs < math.MaxInt64 {
+			r.waiting[i].dueMs += by
+		}
+	}
+	if r.alarmMs < math.MaxInt64 {
+		r.alarmMs += by
 	}
 }
 
@@ -184,13 +218,17 @@ func (r *Runtime[R]) setAlarm(atMs int64) {
 		return
 	}
 	nowMs := r.opts.NowMs()
-	if r.alarmMs <= atMs && r.alarmMs > nowMs {
+	if r.alarmMs <= atMs && r.alarmMs > nowMs && !r.rang.Load() { // it rings early when the clock goes back a little
 		return
 	}
 	wait := time.Duration(max(atMs-nowMs, 1)) * time.Millisecond
 	r.alarmMs = atMs
+	r.rang.Store(false)
 	if r.alarm == nil {
-		r.alarm = time.AfterFunc(wait, r.kick)
+		r.alarm = time.AfterFunc(wait, func() {
+			r.rang.Store(true)
+			r.kick()
+		})
 	} else {
 		r.alarm.Reset(wait)
 	}

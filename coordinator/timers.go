@@ -54,6 +54,13 @@ func (t *Timers[R]) Next() (atMs int64, ok bool) {
 	return t.queue[0].atMs, true
 }
 
+// shift moves all deadlines: the clock that they were taken from was set.
+func (t *Timers[R]) shift(byMs int64) {
+	for _, x := range t.queue {
+		x.atMs += byMs
+	}
+}
+
 // Due takes out the earliest timer that is due at nowMs.
 func (t *Timers[R]) Due(nowMs int64) (fire func() Op[R], ok bool) {
 	x, ok := t.due(nowMs)

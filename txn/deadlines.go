@@ -33,7 +33,11 @@ func (m *Machine) arm(id string) {
 // timedOut aborts a transaction whose producer has not ended it, and fences the producer.
 func (m *Machine) timedOut(id string, p Identity) decision {
 	t := m.txns[id]
-	if t == nil || !t.is(p) || t.state != ongoing || t.startMs+int64(t.timeoutMs) >= m.nowMs() {
+	if t == nil || !t.is(p) || t.state != ongoing {
+		return decision{}
+	}
+	if t.startMs+int64(t.timeoutMs) >= m.nowMs() { // the clock was set back: a transaction's age goes by it, as in Kafka
+		m.arm(id)
 		return decision{}
 	}
 	return m.prepare(t.prepared(false, true, m.version(), -1, m.nowMs()), func(Identity, wire.Code) {})

@@ -108,7 +108,8 @@ type rig struct {
 	version atomic.Int32 // transaction.version
 	nextID  int64
 	epoch   int32
-	hold    atomic.Bool // markers stay unwritten
+	hold    atomic.Bool  // markers stay unwritten
+	setBy   atomic.Int64 // ms, of the clock
 	mu      sync.Mutex
 	markers []Marker
 	alive   int // of the coordinator: markers of an earlier one do not come back
@@ -127,7 +128,8 @@ func newRig(t *testing.T) *rig {
 func (r *rig) start() {
 	r.epoch++
 	r.c = New(Options{
-		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() }, Version: func() int16 { return int16(r.version.Load()) }, Markers: r,
+		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() + r.setBy.Load() }, SteadyMs: func() int64 { return time.Now().UnixMilli() },
+		Version: func() int16 { return int16(r.version.Load()) }, Markers: r,
 		ProducerID: func(done func(int64, error)) { r.nextID++; done(r.nextID, nil) },
 	})
 	r.c.SetPartitions(1)

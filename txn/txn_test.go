@@ -223,3 +223,21 @@ func TestNextTransactionWaits(t *testing.T) {
 		r.expect("state", r.state("x"), "CompleteAbort 101/3")
 	})
 }
+
+// A clock that is set back makes a transaction live for as much longer, since its age is the time since it began; it is not
+// forgotten. One that is set ahead ends it when its timeout is over all the same.
+func TestTimeoutWhenTheClockIsSet(t *testing.T) {
+	for by, late := range map[time.Duration]time.Duration{-10 * time.Minute: 10 * time.Minute, 10 * time.Minute: 0} {
+		inBubble(t, func(r *rig) {
+			a := r.init("x", nil)
+			r.add("x", a.Identity, p0)
+			time.Sleep(30 * time.Second)
+			r.setBy.Store(by.Milliseconds())
+			r.init("y", nil) // somebody comes by
+			time.Sleep(29*time.Second + late)
+			r.expect("before the timeout", r.state("x"), "Ongoing 101/0")
+			time.Sleep(2 * time.Second)
+			r.expect("after the timeout", r.state("x"), "CompleteAbort 101/1")
+		})
+	}
+}
