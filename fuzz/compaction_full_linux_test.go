@@ -26,7 +26,7 @@ func TestCleanerOnAFullDisk(t *testing.T) {
 	c := newCleaning(t, 1)
 	c.dir = filepath.Join(mount, "data")
 	ballast := filepath.Join(mount, "ballast")
-	slow := "log.cleaner.io.max.bytes.per.second=3000000"
+	slow := "log.cleaner.io.max.bytes.per.second=8000000"
 	c.start(slow)
 	c.create(map[string]string{"min.cleanable.dirty.ratio": "1", "delete.retention.ms": "3600000"}) // a ratio is never above 1
 	c.load("first", 4000, 10<<20)
