@@ -31,7 +31,7 @@ var mutants = []mutant{
 	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos, 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
 	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestRecoveryCuts"},
 	{"hole between segments overlooked", "commitlog/recover.go", "if next < 0 || next == base ||", "if next < 0 || next <= base ||", "./commitlog", "TestCrash$|TestCleanModel"},
-	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestCrash$|TestTransactions"},
+	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestSnapshotsOfALostEnd"},
 	{"epochs of a lost end stay", "commitlog/load.go", "\tif l.epoch.cache.truncateFromEnd(end) {", "\tif l.epoch.cache.truncateFromEnd(maxOffset) {", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
 
 	// Truncation.
