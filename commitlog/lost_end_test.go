@@ -64,3 +64,70 @@ func TestSnapshotsOfALostEndGo(t *testing.T) {
 	}
 	s.Close(1)
 }
+
+// Leader epochs that began in what damage cut are unknown again: a follower that asked for them would
+// be told of an end that is not theirs.
+func TestEpochsOfALostEndGo(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	l := mustCreate(t, s, "t-0")
+	size := 0
+	for i := range 6 {
+		b := spec{n: 2, ts: 7, epoch: -1}.build()
+		size = len(b)
+		e := Entry{Data: b}
+		l.Append(fixedClock(), int32(i/2), []*Entry{&e})
+		if e.Err != nil {
+			t.Fatal(e.Err)
+		}
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	f, err := mem.OpenFile("data/t-0/00000000000000000000.log", os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(int64(4*size)), f.Sync(), f.Close(), mem.Remove("data/"+cleanShutdownFile), mem.Remove("data/"+recoveryPointFile)); err != nil {
+		t.Fatal(err)
+	}
+	for _, time := range []string{"first", "second"} {
+		s = mustOpen(t, testOptions(mem))
+		l = s.Log("t-0")
+		if e, ok := l.LatestEpoch(); l.EndOffset() != 8 || !ok || e != 1 {
+			t.Errorf("%s start: the log ends at %d, its latest epoch is %d", time, l.EndOffset(), e)
+		}
+		if e, end := l.EndOffsetForEpoch(2); e != -1 || end != -1 {
+			t.Errorf("%s start: epoch 2 ends at %d of %d", time, end, e)
+		}
+		s.Close(1)
+	}
+}
+
+// Nothing is committed beyond the end: a cut lowers the high watermark, with an observer and without.
+func TestTruncationLowersTheHighWatermark(t *testing.T) {
+	for _, observed := range []bool{false, true} {
+		s := mustOpen(t, testOptions(vfs.NewMem()))
+		l := mustCreate(t, s, "t-0")
+		if observed {
+			l.OnAdvance(func() {})
+		}
+		for range 3 {
+			mustAppend(t, l, spec{n: 2, ts: 7, epoch: -1}.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		l.SetHighWatermark(6)
+		if hw := l.HighWatermark(); hw != 6 {
+			t.Fatalf("observed %v: high watermark %d of 6", observed, hw)
+		}
+		if err := l.TruncateTo(2); err != nil {
+			t.Fatal(err)
+		}
+		if hw, lso := l.HighWatermark(), l.StableOffset(); hw != 2 || lso != 2 {
+			t.Errorf("observed %v: cut to 2: high watermark %d, last stable offset %d", observed, hw, lso)
+		}
+		s.Close(1)
+	}
+}
