@@ -224,3 +224,43 @@ func TestDropThatIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestIndexWithoutRoomInACheckpoint: entries that come while a checkpoint syncs the log, and for which there is no room, are no
+// failed sync: the recovery point waits.
+func TestIndexWithoutRoomInACheckpoint(t *testing.T) {
+	mem := vfs.NewMem()
+	var l *Log
+	var armed, full atomic.Bool
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && strings.HasSuffix(op.Name, ".log") && armed.CompareAndSwap(true, false) {
+			for range 3 {
+				e := Entry{Data: spec{n: 1, value: 400, ts: fixedClock(), epoch: -1}.build()}
+				if l.Append(fixedClock(), 0, []*Entry{&e}); e.Err != nil {
+					t.Error(e.Err)
+				}
+			}
+			full.Store(true)
+		}
+		if op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".index") && full.Load() {
+			return syscall.ENOSPC
+		}
+		return nil
+	})))
+	l = mustCreate(t, s, "t-0")
+	mustAppend(t, l, spec{n: 1, value: 400, ts: fixedClock(), epoch: -1}.build())
+	l.syncing.Lock()
+	armed.Store(true)
+	offline, err := l.persistLocked(false)
+	l.syncing.Unlock()
+	if offline || !errors.Is(err, syscall.ENOSPC) || l.recovery.Load() != 0 {
+		t.Errorf("offline %v, %v; recovery point %d", offline, err, l.recovery.Load())
+	}
+	full.Store(false)
+	l.checkpoint()
+	if l.Err() != nil || l.recovery.Load() != 4 {
+		t.Errorf("recovery point %d: %v", l.recovery.Load(), l.Err())
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -383,3 +383,41 @@ func TestClockSetBack(t *testing.T) {
 		})
 	}
 }
+
+// TestReserveLeavesAStep: it is filled only where a step more is free, so that it is not taken from again at once.
+func TestReserveLeavesAStep(t *testing.T) {
+	mem := vfs.NewMem()
+	mem.Limit = 32 * mib
+	if err := mem.MkdirAll("data", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := &reserve{wake: func() {}}
+	if err := errors.Join(r.open(mem, "data", mib), r.fill()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := mem.OpenFile("data/ballast", os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Allocate(0, mem.Limit-r.want); err != nil {
+		t.Fatal(err)
+	}
+	if !r.give(0, 1, syscall.ENOSPC) {
+		t.Fatal("nothing was given up")
+	}
+	for _, step := range []struct {
+		free  int64
+		whole bool
+	}{{r.step, false}, {2*r.step - 1, false}, {2 * r.step, true}} {
+		if err := f.Truncate(mem.Limit - r.want + r.step - step.free); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.fill(); vfs.IsFull(err) == step.whole || r.state().Short == step.whole {
+			t.Errorf("%d bytes are free, a step is %d: %v, %+v", step.free, r.step, err, r.state())
+		}
+	}
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -222,3 +222,42 @@ func TestScrubRate(t *testing.T) {
 		t.Error(setTo)
 	}
 }
+
+// TestScrubLetsGo: a segment that leaves its log while it is looked at is not held until its end.
+func TestScrubLetsGo(t *testing.T) {
+	onScrubbed(t, 1<<20, func(c *scrubbed) {
+		big := *testConfig()
+		big.SegmentBytes, big.MaxMessageBytes = 20<<20, 2<<20
+		l, err := c.store.Create("d-0", TopicID{1}, &big)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			e := Entry{Data: spec{n: 1, value: 1 << 20, ts: wallClockMs(), epoch: -1}.build()}
+			if l.Append(wallClockMs(), 0, []*Entry{&e}); e.Err != nil {
+				t.Fatal(e.Err)
+			}
+		}
+		time.Sleep(10*time.Minute + 3500*time.Millisecond)
+		synctest.Wait()
+		if seg := c.store.janitor.scrub.seg; seg == nil || seg.Of() != (*l.segs.Load())[0] {
+			t.Fatal("it is somewhere else")
+		}
+		l.shape.Lock()
+		l.syncing.Lock()
+		err = l.deleteOldest(1)
+		l.syncing.Unlock()
+		l.shape.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
+		if seg := c.store.janitor.scrub.seg; seg != nil {
+			t.Errorf("%s is held", seg.Of().Path())
+		}
+		if n := len(c.reports); n != 1 {
+			t.Errorf("%d passes ended", n)
+		}
+	})
+}
