@@ -237,6 +237,9 @@ func TestReserveKeepsOut(t *testing.T) {
 	if _, err := s.Create("t-0", TopicID{1}, testConfig()); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
+	if _, err := s.FS().OpenFile("data/some.snapshot", os.O_RDWR|os.O_CREATE, 0o644); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 	if got := s.Reserve(); got != whole || got.Left != got.Bytes {
 		t.Errorf("taken for want of inodes: %+v", got)
 	}
