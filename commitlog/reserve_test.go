@@ -151,6 +151,7 @@ func TestReserve(t *testing.T) {
 			t.Errorf("DeleteBefore on a full disk: %v", err)
 		}
 		d.check()
+		synctest.Wait() // the listener hears of it
 
 		for range 3 {
 			if err := d.store.Close(1); err != nil {
