@@ -190,7 +190,7 @@ func test(dir string, m mutant, timeout time.Duration) verdict {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout+time.Minute) // and what it takes to compile
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-short", "-count=1", "-failfast", "-timeout", timeout.String(), "-run", m.run, m.pkg)
-	cmd.Dir = dir
+	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second // a test's child may hold its output open
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	began := time.Now()
 	p, err := cmd.CombinedOutput()
