@@ -66,7 +66,7 @@ func (o CleanerOptions) withDefaults() CleanerOptions {
 // compactor returns what one worker works with.
 func (o CleanerOptions) compactor() *compactor {
 	n := o.Workers
-	return &compactor{mapBytes: o.MapBytes / int64(n), bufferBytes: o.BufferBytes / n, loadFactor: o.LoadFactor}
+	return &compactor{mapBytes: o.MapBytes / int64(n), bufferBytes: min(o.BufferBytes/n, restBytes), loadFactor: o.LoadFactor}
 }
 
 // cleaner chooses which logs are cleaned, and when. A log is looked at when

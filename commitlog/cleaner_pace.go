@@ -13,9 +13,10 @@ const (
 	paceStep  = 50 * time.Millisecond // how often a pass that waits looks whether it is to end
 	maxWaitMs = 3_600_000
 	// While something is appended to the store a worker rests for restTime after each
-	// restBytes, some half a millisecond of work: on a machine of two cores requests
-	// then find one free. At rest it goes as fast as it can.
-	restBytes = 512 << 10
+	// restBytes, some eighth of a millisecond of work: on a machine of two cores
+	// requests then find one free. It reads and writes some 100 MB a second so; at rest
+	// it goes as fast as it can. More is not read at once.
+	restBytes = 128 << 10
 	restTime  = time.Millisecond
 )
 

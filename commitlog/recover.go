@@ -185,7 +185,9 @@ func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segmen
 	return nil
 }
 
-// replay gives the batches in [from, end) to the producers' state.
+// replay gives the batches in [from, end) to the producers' state. Below the recovery
+// point there may be batches that cannot be read, which readers are told of and the
+// cleaner keeps: what stands behind them counts.
 func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64) error {
 	list := *l.segs.Load()
 	for i := list.floor(from); i < len(list) && from < end; i++ {
@@ -194,7 +196,7 @@ func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64) error {
 		if !ok {
 			indexFrom = maxOffset
 		}
-		err := seg.ScanFrom(max(from, seg.BaseOffset()), func(h batch.Header, pos int64) error {
+		err := scanReadable(seg, max(from, seg.BaseOffset()), func(h batch.Header, pos int64) error {
 			if h.BaseOffset >= end {
 				return errStopScan
 			}
@@ -208,6 +210,24 @@ func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64) error {
 		}
 	}
 	return nil
+}
+
+// scanReadable is seg.ScanFrom, but goes on where the offset index next has an entry
+// when the log cannot be read.
+func scanReadable(seg *segment.Segment, off int64, fn func(h batch.Header, pos int64) error) error {
+	for pos := int64(-1); ; {
+		err := seg.ScanFrom(off, fn)
+		var corrupt *CorruptError
+		if !errors.As(err, &corrupt) || corrupt.File != seg.Path() || corrupt.Pos <= pos {
+			return err
+		}
+		pos = corrupt.Pos
+		next, ok, indexErr := seg.UpperBound(pos + 1)
+		if indexErr != nil || !ok {
+			return indexErr // behind the last entry nothing can be found
+		}
+		off = next
+	}
 }
 
 // replayBatch gives one batch of seg to the producers' state.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -23,6 +24,22 @@ type scrubbed struct {
 	failing atomic.Pointer[string]
 	damaged []string
 	reports []ScrubReport
+	mu      sync.Mutex
+}
+
+// meet orders what the test and the janitor do to the fields that both use: every operation on a file meets
+// every rest.
+func (c *scrubbed) meet() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+}
+
+// rest lets the janitor work.
+func (c *scrubbed) rest(long time.Duration) {
+	c.meet()
+	time.Sleep(long)
+	synctest.Wait()
+	c.meet()
 }
 
 // onScrubbed runs a test on three logs of 40 batches, of which 4 go into a segment, beside one that is empty.
@@ -31,6 +48,7 @@ func onScrubbed(t *testing.T, rate int64, test func(c *scrubbed)) {
 		c := &scrubbed{t: t, mem: vfs.NewMem()}
 		c.mem.NowMs = wallClockMs
 		fs := vfs.NewFaulty(c.mem, func(op vfs.Op) error {
+			c.meet()
 			if op.Kind != vfs.OpRead || !strings.HasSuffix(op.Name, ".log") {
 				return nil
 			}
@@ -99,13 +117,11 @@ func TestScrubPasses(t *testing.T) {
 	const rate = 4096 // a slice is a pass here, and the next is due when the rate allows it
 	onScrubbed(t, rate, func(c *scrubbed) {
 		want := c.sealedBytes()
-		time.Sleep(9*time.Minute + 59*time.Second)
-		synctest.Wait()
+		c.rest(9*time.Minute + 59*time.Second)
 		if n := c.reading.Load(); n != 0 {
 			t.Fatalf("%d bytes were read before the scrub is due", n)
 		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		c.rest(2 * time.Second)
 		if len(c.reports) != 1 || len(c.damaged) != 0 {
 			t.Fatalf("%+v, %v", c.reports, c.damaged)
 		}
@@ -114,13 +130,11 @@ func TestScrubPasses(t *testing.T) {
 			t.Errorf("%+v, want 27 segments of %d bytes", r, want)
 		}
 		name := c.flip("b-0", 8)
-		time.Sleep(119 * time.Minute)
-		synctest.Wait()
+		c.rest(119 * time.Minute)
 		if len(c.reports) != 1 {
 			t.Fatalf("a pass too early: %+v", c.reports)
 		}
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
+		c.rest(2 * time.Minute)
 		if len(c.reports) != 2 || c.reports[1].Damaged != 1 || c.reports[1].Batches != 107 {
 			t.Errorf("%+v", c.reports)
 		}
@@ -158,8 +172,7 @@ func TestScrubInSlices(t *testing.T) {
 		}
 		name := "data/b-0/" + segment.LogName(4)
 		c.failing.Store(&name)
-		time.Sleep(10*time.Minute + 500*time.Millisecond)
-		synctest.Wait()
+		c.rest(10*time.Minute + 500*time.Millisecond)
 		if st := c.store.Scrub(); !st.Running || st.Bytes == 0 {
 			t.Fatalf("half a second after its begin: %+v", st)
 		}
@@ -169,16 +182,14 @@ func TestScrubInSlices(t *testing.T) {
 		if err := c.store.Log("c-0").TruncateTo(1); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.rest(time.Minute)
 		if len(c.reports) != 1 || c.store.Scrub().Running {
 			t.Fatalf("%+v", c.store.Scrub())
 		}
 		if len(c.damaged) != 1 || !strings.Contains(c.damaged[0], "b-0: ") || !strings.Contains(c.damaged[0], syscall.EIO.Error()) {
 			t.Errorf("%q", c.damaged)
 		}
-		time.Sleep(3 * time.Minute)
-		synctest.Wait()
+		c.rest(3 * time.Minute)
 		if open, _ := c.store.handles.Open(); c.store.janitor.scrub.seg != nil || open > 0 {
 			t.Errorf("%d files are open after a pass", open)
 		}
@@ -205,11 +216,10 @@ func TestScrubRate(t *testing.T) {
 				t.Fatal(e.Err)
 			}
 		}
-		time.Sleep(10 * time.Minute)
+		c.rest(10 * time.Minute)
 		began := wallClockMs()
 		for len(c.reports) == 0 {
-			time.Sleep(100 * time.Millisecond)
-			synctest.Wait()
+			c.rest(100 * time.Millisecond)
 			if n, most := c.store.Scrub().Bytes, (wallClockMs()-began+1_000)*(1<<20)/1_000+2<<20; n > most {
 				t.Fatalf("%d bytes after %d ms", n, wallClockMs()-began)
 			}
@@ -238,8 +248,7 @@ func TestScrubLetsGo(t *testing.T) {
 				t.Fatal(e.Err)
 			}
 		}
-		time.Sleep(10*time.Minute + 3500*time.Millisecond)
-		synctest.Wait()
+		c.rest(10*time.Minute + 3500*time.Millisecond)
 		if seg := c.store.janitor.scrub.seg; seg == nil || seg.Of() != (*l.segs.Load())[0] {
 			t.Fatal("it is somewhere else")
 		}
@@ -251,8 +260,7 @@ func TestScrubLetsGo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2500 * time.Millisecond)
-		synctest.Wait()
+		c.rest(2500 * time.Millisecond)
 		if seg := c.store.janitor.scrub.seg; seg != nil {
 			t.Errorf("%s is held", seg.Of().Path())
 		}

@@ -598,8 +598,11 @@ func TestSwapOfDamage(t *testing.T) {
 	mu.Lock()
 	armed = true
 	mu.Unlock()
+	cfg := compactedConfig()
+	cfg.SegmentBytes = 1 << 20 // one group
+	l.Configure(cfg)
 	report, err := l.Compact(context.Background(), nil)
-	if err != nil || len(quarantined) == 0 || report.Quarantined < 3 {
+	if err != nil || report.SegmentsAfter != 1 || len(quarantined) == 0 || report.Quarantined < 3 {
 		t.Fatalf("%+v %v, %v", report, err, quarantined)
 	}
 	mu.Lock()
