@@ -96,12 +96,14 @@ func TestDescribedKinds(t *testing.T) {
 		doc                 bool
 	}{
 		{2, "t", "retention.ms", config.Long, false, false, true},
-		{2, "t", "delete.retention.ms", config.Long, false, false, false},
+		{2, "t", "delete.retention.ms", config.Long, false, false, true},
+		{2, "t", "local.retention.ms", config.Long, false, false, false},
 		{4, "1", "log.retention.ms", config.Long, false, false, true},
 		{4, "1", "num.partitions", config.Int, true, false, true},
 		{4, "1", "ssl.key.password", config.Password, false, true, false},
 		{4, "1", "strange.key", 0, true, true, false},
-		{4, "1", "log.cleaner.io.buffer.load.factor", config.Double, false, false, false},
+		{4, "1", "log.cleaner.io.buffer.load.factor", config.Double, false, false, true},
+		{4, "1", "background.threads", config.Int, false, false, false},
 	} {
 		e := d.resource(ask(c.kind, c.name, c.key)).Configs[0]
 		if e.ConfigType != kmsg.ConfigType(c.typ) || e.ReadOnly != c.readOnly || e.IsSensitive != c.sensitive || (e.Documentation != nil) != c.doc {

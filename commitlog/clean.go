@@ -132,7 +132,7 @@ func (l *Log) rollStable() error {
 // that the log was cut, closed or dropped meanwhile: no failure. One pass at a time
 // runs over a log.
 func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (CompactionReport, error) {
-	run := cleaning{l: l, r: r, cuts: l.cuts.Load(), pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
+	run := cleaning{l: l, r: r, cuts: r.cuts, pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
 	// What decides transactions with records below the limit lies below the stable offset.
@@ -180,7 +180,7 @@ func (l *Log) persistBelow(limit, off int64) error {
 type cleaning struct {
 	l        *Log
 	r        cleanRange
-	cuts     int64 // Log.cuts when it began
+	cuts     int64 // Log.cuts before the range was chosen
 	nowMs    int64
 	pace     func(n int) error
 	progress func(CompactionProgress)
@@ -220,7 +220,11 @@ func (run *cleaning) release() {
 // do makes the pass. What was swapped before an error stays.
 func (run *cleaning) do(c *compactor) error {
 	l := run.l
-	if len(run.sources) == 0 {
+	switch {
+	case len(run.sources) > 0:
+	case run.r.firstDirty < run.r.limit:
+		return compaction.ErrStopped // retention took what was to be cleaned
+	default:
 		return nil
 	}
 	cfg := l.cfg.Load()

@@ -4,12 +4,16 @@ import "math"
 
 // cleanRange is what one pass of the cleaner takes on: the offsets [firstDirty,
 // limit). No pass has cleaned from firstDirty on; limit is the base offset of the
-// first segment that must be left alone.
-type cleanRange struct{ firstDirty, limit int64 }
+// first segment that must be left alone. It holds as long as the log is not cut.
+type cleanRange struct {
+	firstDirty, limit int64
+	cuts              int64 // Log.cuts before the look
+}
 
 // cleanFacts is one look at a log, from which is decided whether it is to be
 // cleaned. Times are in ms.
 type cleanFacts struct {
+	cuts          int64 // Log.cuts before the look
 	nowMs         int64
 	start, end    int64 // the log start offset and the log's end
 	stable        int64 // the last stable offset
@@ -72,7 +76,7 @@ func (f *cleanFacts) floor(off int64) int {
 // than max.compaction.lag.ms.
 func (f *cleanFacts) judge() verdict {
 	first := f.firstDirtyOffset()
-	v := verdict{cleanRange: cleanRange{first, first}, oldestMs: -1, nextMs: math.MaxInt64, waitStable: -1}
+	v := verdict{cleanRange: cleanRange{first, first, f.cuts}, oldestMs: -1, nextMs: math.MaxInt64, waitStable: -1}
 	if len(f.segments) == 0 || first >= f.active {
 		return v
 	}
@@ -142,11 +146,12 @@ func (f *cleanFacts) segmentBase(i int) int64 {
 // cleaningFacts looks at the log. Of dirty segments it may read the first batch header and the
 // end of the time index, once each.
 func (l *Log) cleaningFacts(nowMs int64) cleanFacts {
+	cuts := l.cuts.Load() // before anything else
 	cfg := l.cfg.Load()
 	stable := l.StableOffset() // before the segments: it only grows while the log is not cut
 	list := *l.segs.Load()
 	f := cleanFacts{
-		nowMs: nowMs, start: l.start.Load(), end: l.end.Load(), stable: stable, checkpoint: l.firstDirty(),
+		cuts: cuts, nowMs: nowMs, start: l.start.Load(), end: l.end.Load(), stable: stable, checkpoint: l.firstDirty(),
 		active: list.active().BaseOffset(), segments: make([]cleanSegment, 0, len(list)-1),
 		minRatio: cfg.MinCleanableRatio, minLag: cfg.MinCompactionLagMs, maxLag: cfg.MaxCompactionLagMs,
 		largestNeeded: cfg.MinCompactionLagMs > 0,

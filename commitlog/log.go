@@ -45,7 +45,7 @@ type Log struct {
 	observer atomic.Pointer[func()]
 	marks    atomic.Pointer[markRing] // nil until the first append
 
-	// cuts counts truncations; raised under shape before bytes are cut.
+	// cuts counts begins and ends of truncations; raised under shape.
 	cuts atomic.Int64
 
 	// shape is held while segments' files are renamed or removed: by swaps of the

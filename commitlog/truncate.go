@@ -51,6 +51,8 @@ func (l *Log) TruncateTo(off int64) error {
 		l.markDirty()
 		return nil
 	}
+	l.beginCut()
+	defer l.endCut()
 	// The file must not say that bytes are durable which are about to be others.
 	if err := l.lowerRecovery(off); err != nil {
 		return err
@@ -83,6 +85,8 @@ func (l *Log) TruncateAll(start int64) error {
 	if err != nil {
 		return err
 	}
+	l.beginCut()
+	defer l.endCut()
 	if err := l.lowerRecovery(0); err != nil {
 		return err
 	}
@@ -113,11 +117,14 @@ func (l *Log) lowerRecovery(off int64) error {
 	return err
 }
 
-// lowerCleaned ends what the cleaner is doing with the log and makes its checkpoint
-// at most off, on disk too: what comes there next is not clean. -1 is none. l.shape
-// is held.
+// beginCut ends what the cleaner is doing with the log, endCut what it has begun
+// meanwhile. l.shape is held.
+func (l *Log) beginCut() { l.cuts.Add(1) }
+func (l *Log) endCut()   { l.cuts.Add(1) }
+
+// lowerCleaned makes the cleaner's checkpoint at most off, on disk too: what comes
+// there next is not clean. -1 is none. l.shape is held.
 func (l *Log) lowerCleaned(off int64) error {
-	l.cuts.Add(1)
 	if l.cleaned.Load() <= off+1 {
 		return nil
 	}
