@@ -367,7 +367,7 @@ func (m *cleanModel) forgetUnknown() {
 		if known[id] {
 			continue
 		}
-		if p.txn >= 0 || p.last != nil && p.last.last >= m.start {
+		if p.txn >= 0 || p.last != nil && p.last.last >= m.log.StartOffset() {
 			m.fatalf("the log has forgotten producer %d, last batch %d-%d; unsure %v", id, p.last.base, p.last.last, m.unsure)
 		}
 		delete(m.producers, id)
