@@ -407,6 +407,11 @@ func (v *verifier) timeIndex(name string, p []byte, w *walked) {
 func (v *verifier) txnIndex(name string, p []byte, w *walked) {
 	const size = 34
 	for i := 0; i+size <= len(p); i += size {
+		if v.o.Unclean && allZero(p[i:]) {
+			v.bad(name, int64(i), "zeros, where a power cut has taken entries")
+			v.r.Findings[len(v.r.Findings)-1].Torn = true
+			return
+		}
 		if version := int16(binary.BigEndian.Uint16(p[i:])); version != 0 {
 			v.bad(name, int64(i), "version %d", version)
 			return

@@ -147,6 +147,30 @@ func TestVerifyTellsATornTailFromDamage(t *testing.T) {
 	}
 }
 
+// A power cut leaves zeros where a transaction index's entries were not synced: the next start writes them again.
+func TestVerifyTellsLostIndexEntriesFromDamage(t *testing.T) {
+	fs, dir := closedLog(t)
+	names, err := dirNames(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, n := range names {
+		if strings.HasSuffix(n, ".log") && n > last {
+			last = n
+		}
+	}
+	if err := writeSynced(fs, filepath.Join(dir, strings.TrimSuffix(last, ".log")+".txnindex"), make([]byte, 2*34)); err != nil {
+		t.Fatal(err)
+	}
+	for _, unclean := range []bool{false, true} {
+		r, err := Verify(fs, dir, VerifyOptions{Unclean: unclean})
+		if err != nil || len(r.Findings) != 1 || r.Findings[0].Torn != unclean {
+			t.Errorf("unclean %t: %+v, %v", unclean, r, err)
+		}
+	}
+}
+
 // cleanedDir is the directory of a log that was cleaned and closed.
 func cleanedDir(t *testing.T) (fs *vfs.Mem, dir string) {
 	t.Helper()
