@@ -7,6 +7,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -185,6 +187,28 @@ func TestEpochsAndControlRecords(t *testing.T) {
 		if want := `{"leaderId":1,"leaderEpoch":2,"votedId":-1,"votedDirectoryId":"AAAAAAAAAAAAAAAAAAAAAA","data_version":1}`; err != nil || string(state) != want {
 			t.Errorf("%s, %v", state, err)
 		}
+	}
+}
+
+// A log of several times what is read at once is read whole, wherever a reading ends.
+func TestLongLog(t *testing.T) {
+	files := vfs.NewMem()
+	dir := "/data"
+	format(t, files, dir)
+	n := mustOpen(t, files, dir)
+	var want []string
+	for i, bytes := 0, 0; bytes < 3*readChunk; i++ {
+		value := fmt.Sprint(i, strings.Repeat("x", 900+i%97))
+		n.append(t, vals(value))
+		want, bytes = append(want, fmt.Sprint(3+i, " ", value)), bytes+len(value)
+	}
+	n.settle(t)
+	n.close(t)
+	n = mustOpen(t, files, dir)
+	defer n.close(t)
+	got := n.content(t)
+	if len(got) < len(want)+4 || !slices.Equal(got[4:4+len(want)], want) {
+		t.Fatalf("%d records of %d are read", len(got)-4, len(want))
 	}
 }
 

@@ -70,10 +70,10 @@ func (q *Quorum) readLog(controlOnly bool, fn func(Entry) error) (size int64, er
 		if err != nil {
 			return size, err
 		}
-		for {
+		for begun := off; ; {
 			b, rest, err := batch.Next(p)
-			if errors.Is(err, io.EOF) {
-				break
+			if errors.Is(err, io.EOF) || errors.Is(err, batch.ErrShort) && off > begun {
+				break // a chunk may end inside a batch, but has a whole one
 			}
 			if err != nil {
 				return size, fmt.Errorf("quorum: metadata log at offset %d: %w", off, err)
