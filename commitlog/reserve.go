@@ -25,7 +25,7 @@ const (
 	reserveRetryMs  = 1_000   // how often it is looked whether there is room to fill it
 	reserveBrokenMs = 600_000 // the same after an error that says nothing of room
 	reserveDelayMs  = 10_000  // after a start without the file it is made that much later
-	reserveAmple    = 32      // unless less than so many times its size is free: then at once
+	reserveAmple    = 4 << 30 // bytes; unless fewer are free: then at once
 )
 
 // errReserved is why a log with room on its disk refuses records.
@@ -221,7 +221,7 @@ func (r *reserve) delayMs() int64 {
 	if r.mu.file != nil {
 		return 0
 	}
-	if space, err := r.fs.Space(r.dir); err == nil && space.Free < reserveAmple*r.want {
+	if space, err := r.fs.Space(r.dir); err == nil && space.Free < reserveAmple {
 		return 0
 	}
 	return reserveDelayMs
