@@ -61,8 +61,16 @@ func onScrubbed(t *testing.T, rate int64, test func(c *scrubbed)) {
 		c.store = mustOpen(t, &Options{
 			FS: fs, ScrubIntervalMs: 7_200_000, ScrubBytesPerSecond: rate,
 			Listener: EventListener{
-				Damaged:  func(name string, err error) { c.damaged = append(c.damaged, fmt.Sprintf("%s: %v", name, err)) },
-				Scrubbed: func(r ScrubReport) { c.reports = append(c.reports, r) },
+				Damaged: func(name string, err error) {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.damaged = append(c.damaged, fmt.Sprintf("%s: %v", name, err))
+				},
+				Scrubbed: func(r ScrubReport) {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.reports = append(c.reports, r)
+				},
 			},
 		})
 		for _, name := range []string{"a-0", "b-0", "c-0", "empty-0"} {
