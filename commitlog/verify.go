@@ -118,22 +118,22 @@ func (v *verifier) endSwaps(names []string) ([]string, error) {
 		switch {
 		case strings.HasSuffix(name, compaction.DeletedSuffix):
 		case strings.HasSuffix(name, compaction.CleanedSuffix), strings.HasSuffix(name, compaction.SwapSuffix):
-			v.torn(name, "left by a pass of the log cleaner that did not get to the end: the next start removes it")
+			v.torn(name, 0, "left by a pass of the log cleaner that did not get to the end: the next start removes it")
 		default:
-			v.torn(name, "the log cleaner has put another in its place: the next start removes it")
+			v.torn(name, 0, "the log cleaner has put another in its place: the next start removes it")
 		}
 	}
 	for _, r := range plan.Rename {
 		gone[r.From] = true
 		v.actual[r.To] = r.From
-		v.torn(r.From, "a swap of the log cleaner did not get to the end: the next start makes it "+r.To)
+		v.torn(r.From, 0, "a swap of the log cleaner did not get to the end: the next start makes it "+r.To)
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return gone[name] })
 	return append(names, slices.Sorted(maps.Keys(v.actual))...), nil
 }
 
-func (v *verifier) torn(file, reason string) {
-	v.r.Findings = append(v.r.Findings, Finding{File: filepath.Join(v.dir, file), Reason: reason, Torn: true})
+func (v *verifier) torn(file string, pos int64, reason string) {
+	v.r.Findings = append(v.r.Findings, Finding{File: v.path(file), Pos: pos, Reason: reason, Torn: true})
 }
 
 // path is where the file is that will have that name.
@@ -408,8 +408,7 @@ func (v *verifier) txnIndex(name string, p []byte, w *walked) {
 	const size = 34
 	for i := 0; i+size <= len(p); i += size {
 		if v.o.Unclean && allZero(p[i:]) {
-			v.bad(name, int64(i), "zeros, where a power cut has taken entries")
-			v.r.Findings[len(v.r.Findings)-1].Torn = true
+			v.torn(name, int64(i), "zeros, where a power cut has taken entries")
 			return
 		}
 		if version := int16(binary.BigEndian.Uint16(p[i:])); version != 0 {

@@ -27,6 +27,21 @@ func closedLog(t *testing.T) (fs *vfs.Mem, dir string) {
 	return fs, filepath.Join(testDir, "t-0")
 }
 
+// lastLog is the name of the active segment's log file.
+func lastLog(t *testing.T, fs vfs.FS, dir string) (last string) {
+	t.Helper()
+	names, err := dirNames(fs, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, ".log") && n > last {
+			last = n
+		}
+	}
+	return last
+}
+
 func TestVerifyFindsNothingInACleanLog(t *testing.T) {
 	fs, dir := closedLog(t)
 	r, err := Verify(fs, dir, VerifyOptions{})
@@ -117,16 +132,7 @@ func rewrite(t *testing.T, fs vfs.FS, path string, p []byte) {
 
 func TestVerifyTellsATornTailFromDamage(t *testing.T) {
 	fs, dir := closedLog(t)
-	names, err := dirNames(fs, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := ""
-	for _, n := range names {
-		if strings.HasSuffix(n, ".log") && n > last {
-			last = n
-		}
-	}
+	last := lastLog(t, fs, dir)
 	path := filepath.Join(dir, last)
 	p, err := vfs.ReadFile(fs, path)
 	if err != nil {
@@ -150,16 +156,7 @@ func TestVerifyTellsATornTailFromDamage(t *testing.T) {
 // A power cut leaves zeros where a transaction index's entries were not synced: the next start writes them again.
 func TestVerifyTellsLostIndexEntriesFromDamage(t *testing.T) {
 	fs, dir := closedLog(t)
-	names, err := dirNames(fs, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := ""
-	for _, n := range names {
-		if strings.HasSuffix(n, ".log") && n > last {
-			last = n
-		}
-	}
+	last := lastLog(t, fs, dir)
 	if err := writeSynced(fs, filepath.Join(dir, strings.TrimSuffix(last, ".log")+".txnindex"), make([]byte, 2*34)); err != nil {
 		t.Fatal(err)
 	}
