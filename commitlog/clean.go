@@ -85,7 +85,7 @@ type compactor struct {
 // ErrNotCompacted if the log's policy is another. With an error too the report says
 // what was done until then.
 func (l *Log) Compact(ctx context.Context, progress func(CompactionProgress)) (CompactionReport, error) {
-	return l.store.cleaner.exclusive(ctx, l, func(c *compactor, pace func(n int) error) (CompactionReport, error) {
+	return l.store.cleaner.exclusive(ctx, l, func(c *compactor, pace *pacer) (CompactionReport, error) {
 		c.progress = progress
 		sum := CompactionReport{Log: l.name}
 		if err := l.rollStable(); err != nil {
@@ -127,11 +127,11 @@ func (l *Log) rollStable() error {
 	return nil
 }
 
-// clean makes one pass over l, whose offsets in r are dirty. pace is called with the
-// bytes of each read and write; its error ends the pass. compaction.ErrStopped says
+// clean makes one pass over l, whose offsets in r are dirty. pace is told of each read
+// and write; its error ends the pass. compaction.ErrStopped says
 // that the log was cut, closed or dropped meanwhile: no failure. One pass at a time
 // runs over a log.
-func (c *compactor) clean(l *Log, r cleanRange, pace func(n int) error) (CompactionReport, error) {
+func (c *compactor) clean(l *Log, r cleanRange, pace *pacer) (CompactionReport, error) {
 	run := cleaning{l: l, r: r, cuts: r.cuts, pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
@@ -182,7 +182,7 @@ type cleaning struct {
 	r        cleanRange
 	cuts     int64 // Log.cuts before the range was chosen
 	nowMs    int64
-	pace     func(n int) error
+	pace     *pacer
 	progress func(CompactionProgress)
 	pass     int
 
@@ -234,7 +234,7 @@ func (run *cleaning) do(c *compactor) error {
 		Start: l.start.Load(), FirstDirty: run.r.firstDirty, Limit: run.r.limit,
 		NowMs: run.nowMs, SegmentBytes: cfg.SegmentBytes, DeleteRetentionMs: cfg.DeleteRetentionMs,
 		MapBytes: c.mapBytes, LoadFactor: c.loadFactor, BufferBytes: c.bufferBytes,
-		Aborted: l.abortedEntries, Producers: l.lastRecords, Pace: run.step, Quarantined: run.quarantined,
+		Aborted: l.abortedEntries, Producers: l.lastRecords, Pace: run.step, Piece: run.pace.piece, Quarantined: run.quarantined,
 	})
 	if err != nil {
 		return err
@@ -309,7 +309,7 @@ func (run *cleaning) step(n int) error {
 		}
 		run.progress(at)
 	}
-	return run.pace(n)
+	return run.pace.took(n)
 }
 
 func (run *cleaning) quarantined(q compaction.Quarantine) {

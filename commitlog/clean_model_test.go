@@ -432,7 +432,7 @@ func (m *cleanModel) pass() (tried bool, err error) {
 	}
 	p := modelPass{nowMs: now, retentionMs: m.cfg.DeleteRetentionMs, limit: r.limit}
 	m.touchedTo = max(m.touchedTo, r.limit)
-	report, err := m.store.cleaner.exclusive(context.Background(), l, func(cp *compactor, pace func(int) error) (CompactionReport, error) {
+	report, err := m.store.cleaner.exclusive(context.Background(), l, func(cp *compactor, pace *pacer) (CompactionReport, error) {
 		cp.mapBytes = []int64{512, 1024, 1 << 20}[m.rng.Intn(3)]
 		return cp.clean(l, r, pace)
 	})

@@ -66,7 +66,7 @@ func (o CleanerOptions) withDefaults() CleanerOptions {
 // compactor returns what one worker works with.
 func (o CleanerOptions) compactor() *compactor {
 	n := o.Workers
-	return &compactor{mapBytes: o.MapBytes / int64(n), bufferBytes: min(o.BufferBytes/n, restBytes), loadFactor: o.LoadFactor}
+	return &compactor{mapBytes: o.MapBytes / int64(n), bufferBytes: o.BufferBytes / n, loadFactor: o.LoadFactor}
 }
 
 // cleaner chooses which logs are cleaned, and when. A log is looked at when
@@ -408,7 +408,7 @@ func (c *cleaner) pass(st *logCleaning, opts CleanerOptions) {
 // exclusive calls fn, which cleans the log at somebody's request, in the caller's
 // goroutine when no other pass runs over the log and there is room for a worker.
 // It returns fn's result.
-func (c *cleaner) exclusive(ctx context.Context, l *Log, fn func(cp *compactor, pace func(n int) error) (CompactionReport, error)) (CompactionReport, error) {
+func (c *cleaner) exclusive(ctx context.Context, l *Log, fn func(cp *compactor, pace *pacer) (CompactionReport, error)) (CompactionReport, error) {
 	st := c.state(l)
 	if st == nil || !l.cfg.Load().Compact {
 		return CompactionReport{}, fmt.Errorf("%w: %s", ErrNotCompacted, l.name)

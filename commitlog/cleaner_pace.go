@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -12,60 +13,99 @@ import (
 const (
 	paceStep  = 50 * time.Millisecond // how often a pass that waits looks whether it is to end
 	maxWaitMs = 3_600_000
-	// While something is appended to the store a worker rests for restTime after each
-	// restBytes, some eighth of a millisecond of work: on a machine of two cores
-	// requests then find one free. It reads and writes some 100 MB a second so; at rest
-	// it goes as fast as it can. More is not read at once.
+	// While something is appended to the store, and for busyMs after, a worker rests
+	// for restTime after each restBytes, some eighth of a millisecond of work, and
+	// reads no more at once: on a machine of two cores requests then find one free. It
+	// reads and writes some 100 MB a second so. Else it goes as fast as it can, and
+	// reads as much at once as its buffer holds, which costs less for each byte.
 	restBytes = 128 << 10
 	restTime  = time.Millisecond
+	busyMs    = 100
 )
 
-// pacer returns what a pass calls for each n bytes that it has read or written: it
-// keeps to the rate, lets others run, and ends a pass that is to end.
-func (c *cleaner) pacer(ctx context.Context, st *logCleaning) func(n int) error {
-	stopped := func() error {
-		select {
-		case <-c.stop:
-			return compaction.ErrStopped
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
-		}
-		if st.gone.Load() || st.log.failure.Load() != nil {
-			return compaction.ErrStopped
-		}
-		return nil
+// pacer is how a pass lets others live: it keeps to the cleaner's rate, rests while
+// records come in, and ends a pass that is to end. One pass uses it.
+type pacer struct {
+	c   *cleaner
+	ctx context.Context
+	st  *logCleaning
+
+	owed     int   // bytes since the last rest
+	appended int64 // Store.since when it was last looked at
+	busyTo   int64 // wall clock until which the store counts as busy
+}
+
+func (c *cleaner) pacer(ctx context.Context, st *logCleaning) *pacer {
+	return &pacer{c: c, ctx: ctx, st: st, appended: c.store.since.Load()}
+}
+
+// busy reports whether something was appended to the store not long ago.
+func (p *pacer) busy(nowMs int64) bool {
+	if since := p.c.store.since.Load(); since != p.appended {
+		p.appended, p.busyTo = since, nowMs+busyMs
 	}
-	owed, appended := 0, c.store.since.Load()
-	return func(n int) error {
-		wait := c.bucket.take(n, c.store.opts.NowMs())
-		if owed += n; owed >= restBytes {
-			owed = 0
-			if now := c.store.since.Load(); now != appended {
-				appended = now
-				wait = max(wait, restTime)
-			}
-		}
-		for {
-			if err := stopped(); err != nil {
-				return err
-			}
-			if wait <= 0 {
-				break
-			}
-			piece := min(wait, paceStep)
-			wait -= piece
-			timer := time.NewTimer(piece)
-			select {
-			case <-c.stop:
-			case <-ctx.Done():
-			case <-timer.C:
-			}
-			timer.Stop()
-		}
-		runtime.Gosched()
-		return nil
+	// Behind a clock that was set back it would be busy for as long.
+	p.busyTo = min(p.busyTo, nowMs+busyMs)
+	return nowMs < p.busyTo
+}
+
+// piece is how much to read at once.
+func (p *pacer) piece() int {
+	if p.busy(p.c.store.opts.NowMs()) {
+		return restBytes
 	}
+	return math.MaxInt
+}
+
+// took is called for each n bytes that were read or written. It waits, and says why
+// the pass is to end.
+func (p *pacer) took(n int) error {
+	now := p.c.store.opts.NowMs()
+	wait := p.c.bucket.take(n, now)
+	if p.owed += n; p.owed >= restBytes {
+		p.owed = 0
+		if p.busy(now) {
+			wait = max(wait, restTime)
+		}
+	}
+	for {
+		if err := p.stopped(); err != nil {
+			return err
+		}
+		if wait <= 0 {
+			break
+		}
+		wait -= p.sleep(min(wait, paceStep))
+	}
+	runtime.Gosched()
+	return nil
+}
+
+// stopped says why the pass is to end.
+func (p *pacer) stopped() error {
+	select {
+	case <-p.c.stop:
+		return compaction.ErrStopped
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	default:
+	}
+	if p.st.gone.Load() || p.st.log.failure.Load() != nil {
+		return compaction.ErrStopped
+	}
+	return nil
+}
+
+// sleep waits for that long, or until the pass is to end.
+func (p *pacer) sleep(d time.Duration) time.Duration {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.c.stop:
+	case <-p.ctx.Done():
+	case <-timer.C:
+	}
+	return d
 }
 
 // throttle spreads bytes over time: what is taken beyond the rate is waited for.

@@ -41,6 +41,7 @@ func onSmallDisk(t *testing.T, test func(d *smallDisk)) {
 			}
 		}
 		d.rest(11 * time.Second)
+		defer func() { d.store.Close(1) }() // else what failed ends in a panic
 		test(d)
 		d.check()
 		if err := d.store.Close(1); err != nil {
@@ -128,8 +129,9 @@ func TestReserve(t *testing.T) {
 		}
 		d.want(whole, false)
 		d.fill("ballast-0", 8*mib)
+		// An index may have taken a step of the reserve before the last record was refused.
 		full := d.fill("t-0", 64*mib)
-		if !errors.Is(full, ErrStorage) || !errors.Is(full, syscall.ENOSPC) {
+		if !errors.Is(full, ErrStorage) || !errors.Is(full, syscall.ENOSPC) && !errors.Is(full, errReserved) {
 			t.Fatal(full)
 		}
 		if s := d.store.Reserve(); s.Left != whole && !s.Short {

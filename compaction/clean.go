@@ -85,7 +85,7 @@ func (p *Pass) cleanSegment(i int) error {
 	}()
 	var part segment.Part
 	for {
-		n, err := r.Fill()
+		n, err := r.Fill(p.o.Piece())
 		if n == 0 || err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (l *aLog) parts(f *segment.Segment, limit int64) (out []bat) {
 	}
 	defer r.Close()
 	var part segment.Part
-	for n, err := r.Fill(); n > 0 || err != nil; n, err = r.Fill() {
+	for n, err := r.Fill(1 << 20); n > 0 || err != nil; n, err = r.Fill(1 << 20) {
 		if err != nil {
 			l.t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func (p *Pass) mapSegment(seg *segment.Segment, limit int64, txns *transactions)
 	}()
 	var part segment.Part
 	for {
-		n, err := r.Fill()
+		n, err := r.Fill(p.o.Piece())
 		if n == 0 || err != nil {
 			return false, err
 		}

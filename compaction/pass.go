@@ -48,6 +48,8 @@ type Options struct {
 	Producers func() map[int64]LastRecord
 	// Pace is called with the bytes of each read and write; an error ends the pass with it. May be nil.
 	Pace func(n int) error
+	// Piece says, before each read, how much of BufferBytes to read at most. May be nil: all of it.
+	Piece func() int
 	// Quarantined is told of each batch that could not be read and stays as it is. May be nil.
 	Quarantined func(Quarantine)
 }
@@ -164,6 +166,9 @@ func (o *Options) complete() error {
 	}
 	if o.Pace == nil {
 		o.Pace = func(int) error { return nil }
+	}
+	if o.Piece == nil {
+		o.Piece = func() int { return o.BufferBytes }
 	}
 	if o.Quarantined == nil {
 		o.Quarantined = func(Quarantine) {}

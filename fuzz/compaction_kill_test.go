@@ -247,6 +247,7 @@ func TestKillCleaner(t *testing.T) {
 	}
 	c.start()
 	k.release()
+	c.load("last", 150, 1<<20) // so that each partition has a segment to clean, however little was written between kills
 	c.settle("after the last kill")
 	for p := range c.reader.partitions {
 		c.awaitSaid("what was cleaned", fmt.Sprintf(`cleaned a compacted log" log=%s-%d `, cleanedTopic, p))

@@ -49,7 +49,7 @@ type Part struct {
 // sense; otherwise all up to the end of the log is damaged.
 //
 //	for {
-//		n, err := r.Fill()
+//		n, err := r.Fill(most)
 //		if n == 0 || err != nil { … }
 //		for r.Next(&part) { … }
 //	}
@@ -102,9 +102,10 @@ func (s *Segment) OpenReader(off, limit int64, buf []byte) (*Reader, error) {
 	return r, nil
 }
 
-// Fill reads on and returns how many bytes it has read; 0 at the end of the log.
-// All Parts before must have been used.
-func (r *Reader) Fill() (int, error) {
+// Fill reads on, at most most bytes unless the batch at hand takes more, and no
+// more than fit into the buffer. It returns how many it has read; 0 at the end of
+// the log. All Parts before must have been used.
+func (r *Reader) Fill(most int) (int, error) {
 	have := copy(r.buf, r.buf[r.pos-r.lo:r.n])
 	r.lo, r.n = r.pos, have
 	if r.want > int64(len(r.buf)) {
@@ -113,7 +114,8 @@ func (r *Reader) Fill() (int, error) {
 		r.buf = buf
 	}
 	from := r.lo + int64(r.n)
-	n := int(min(int64(len(r.buf)-r.n), r.end-from))
+	bound := max(int64(most), r.want-int64(r.n), batch.HeaderSize)
+	n := int(min(int64(len(r.buf)-r.n), bound, r.end-from))
 	if n == 0 {
 		return 0, nil
 	}

@@ -33,8 +33,8 @@ func readParts(t testing.TB, s *Segment, off, limit int64, bufSize int) (parts [
 	defer r.Close()
 	left := int64(0) // of damaged bytes
 	var p Part
-	for {
-		n, err := r.Fill()
+	for i := 0; ; i++ {
+		n, err := r.Fill([]int{bufSize, 1, bufSize / 2}[i%3])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func TestReaderDoubtsGreatLengths(t *testing.T) {
 	}
 	defer r.Close()
 	var p Part
-	for n, err := r.Fill(); n > 0 || err != nil; n, err = r.Fill() {
+	for n, err := r.Fill(1 << 20); n > 0 || err != nil; n, err = r.Fill(1 << 20) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func TestReaderErrors(t *testing.T) {
 		return r
 	}
 	fail = syscall.EIO
-	if _, err := open().Fill(); !errors.Is(err, syscall.EIO) {
+	if _, err := open().Fill(1 << 20); !errors.Is(err, syscall.EIO) {
 		t.Error(err)
 	}
 	fail = nil
@@ -295,13 +295,13 @@ func TestReaderErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	var corrupt *CorruptError
-	if _, err := r.Fill(); !errors.As(err, &corrupt) {
+	if _, err := r.Fill(1 << 20); !errors.As(err, &corrupt) {
 		t.Errorf("a file that has shrunk: %v", err)
 	}
 	if _, err := s.TruncateTo(w.base); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Fill(); !errors.Is(err, ErrTruncated) {
+	if _, err := r.Fill(1 << 20); !errors.Is(err, ErrTruncated) {
 		t.Errorf("a log that was cut: %v", err)
 	}
 	s.Close()
@@ -381,7 +381,7 @@ func TestReaderLeavesThePageCacheAsItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p Part
-			for n, err := r.Fill(); n > 0; n, err = r.Fill() {
+			for n, err := r.Fill(1 << 20); n > 0; n, err = r.Fill(1 << 20) {
 				if err != nil {
 					t.Fatal(err)
 				}

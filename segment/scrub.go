@@ -86,7 +86,7 @@ func (c *Scrub) report(err error) error {
 
 // Step reads the next slice and returns how many bytes it has read; 0 at the end.
 func (c *Scrub) Step() (int, error) {
-	n, err := c.r.Fill()
+	n, err := c.r.Fill(len(c.r.Buffer()))
 	if err != nil {
 		return n, err
 	}
