@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -332,6 +333,44 @@ func TestCleanerKeepsToItsRate(t *testing.T) {
 			t.Errorf("Delete waited %v for a pass", took)
 		}
 		c.want(time.Hour, "")
+	})
+}
+
+// TestCleanerMakesWay: while records come in a pass reads little at once and rests;
+// when none have come for a while it does neither. A clock set back changes nothing.
+func TestCleanerMakesWay(t *testing.T) {
+	cleanerBubble(t, CleanerOptions{Disabled: true}, func(c *cleanerTest) {
+		l := c.create("t-0")
+		back := int64(0)
+		c.store.opts.NowMs = func() int64 { return wallClockMs() - back }
+		p := c.store.cleaner.pacer(context.Background(), &logCleaning{log: l})
+		wants := func(piece int, rest time.Duration) {
+			t.Helper()
+			if got := p.piece(); got != piece {
+				t.Errorf("reads %d at once, want %d", got, piece)
+			}
+			began := time.Now()
+			for range 4 {
+				if err := p.took(restBytes / 4); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if took := time.Since(began); took != rest {
+				t.Errorf("rested for %v, want %v", took, rest)
+			}
+		}
+		wants(math.MaxInt, 0)
+		c.fill(l, 1)
+		wants(restBytes, restTime)
+		wants(restBytes, restTime) // the next may come in a moment
+		time.Sleep(busyMs * time.Millisecond)
+		wants(math.MaxInt, 0)
+		c.fill(l, 1)
+		wants(restBytes, restTime)
+		back = 3_600_000
+		wants(restBytes, restTime)
+		time.Sleep(busyMs * time.Millisecond)
+		wants(math.MaxInt, 0)
 	})
 }
 
