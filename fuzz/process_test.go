@@ -22,6 +22,8 @@ type process struct {
 	addr    string
 	logPath string
 	cmd     *exec.Cmd
+	ended   chan struct{} // closed when the process is gone
+	end     error         // how it ended; valid once ended is closed
 }
 
 // buildBinary builds the broker as it is shipped.
@@ -36,7 +38,7 @@ func buildBinary(t *testing.T) string {
 	return bin
 }
 
-// startProcess runs the broker on a port of the kernel's choosing and waits for its first answer.
+// startProcess runs the broker on a port of the kernel's choosing and waits until it listens.
 // What it logs is appended to logPath. A process that a test forgets ends with the test.
 func startProcess(t *testing.T, bin, dir, logPath string, settings ...string) *process {
 	t.Helper()
@@ -46,7 +48,21 @@ func startProcess(t *testing.T, bin, dir, logPath string, settings ...string) *p
 // startProcessAt is startProcess on an address of the caller's, for clients that outlive the process.
 func startProcessAt(t *testing.T, listen, bin, dir, logPath string, settings ...string) *process {
 	t.Helper()
-	p := &process{t: t, bin: bin, dir: dir, logPath: logPath}
+	p, err := runProcess(t, listen, bin, dir, logPath, settings...)
+	if err != nil {
+		t.Fatalf("the broker did not start: %v\n%s", err, tail(p.log()))
+	}
+	return p
+}
+
+// startLimit is how long a broker may take until it listens, on a machine that is busy.
+const startLimit = 90 * time.Second
+
+// runProcess is startProcessAt for those who know what to do with a broker that does not start:
+// that is an error, at once where the process has ended.
+func runProcess(t *testing.T, listen, bin, dir, logPath string, settings ...string) (*process, error) {
+	t.Helper()
+	p := &process{t: t, bin: bin, dir: dir, logPath: logPath, ended: make(chan struct{})}
 	addrFile := filepath.Join(t.TempDir(), "addr")
 	args := []string{"serve", "--data-dir", dir, "--listen", listen, "--addr-file", addrFile}
 	for _, s := range settings {
@@ -62,18 +78,24 @@ func startProcessAt(t *testing.T, listen, bin, dir, logPath string, settings ...
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		p.end = p.cmd.Wait()
+		close(p.ended)
+	}()
 	t.Cleanup(p.kill)
-	deadline := time.After(90 * time.Second)
+	deadline := time.After(startLimit)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if addr, err := os.ReadFile(addrFile); err == nil && len(addr) > 0 {
 			p.addr = strings.TrimSpace(string(addr))
-			return p
+			return p, nil
 		}
 		select {
+		case <-p.ended:
+			return p, fmt.Errorf("the process has ended: %v", p.end)
 		case <-deadline:
-			t.Fatalf("the broker did not start:\n%s", tail(p.log()))
+			return p, fmt.Errorf("nothing listens after %v", startLimit)
 		case <-tick.C:
 		}
 	}
@@ -91,10 +113,8 @@ func tail(p []byte) []byte { return p[max(0, len(p)-4000):] }
 
 // kill ends the process as a power switch would end it, if it still runs.
 func (p *process) kill() {
-	if p.cmd.ProcessState == nil {
-		_ = p.cmd.Process.Kill() // it may have ended by itself
-		_ = p.cmd.Wait()         // says that it was killed
-	}
+	_ = p.cmd.Process.Kill() // it may have ended by itself
+	<-p.ended
 }
 
 // stop stops the broker as an operator would.
@@ -106,7 +126,8 @@ func (p *process) stop() error {
 		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // its stacks go to its log
 	})
 	defer late.Stop()
-	return p.cmd.Wait()
+	<-p.ended
+	return p.end
 }
 
 // verify has the offline check read every file of the data directory.
@@ -118,12 +139,13 @@ func (p *process) verify() error {
 }
 
 // alive says whether the process still runs.
-func (p *process) alive() bool { return p.cmd.Process.Signal(syscall.Signal(0)) == nil && !p.zombie() }
-
-// zombie: it has ended, and nobody has waited for it yet.
-func (p *process) zombie() bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	return err == nil && strings.Contains(string(stat), "State:\tZ")
+func (p *process) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
 }
 
 // usage is what a process takes of the machine.
@@ -161,4 +183,21 @@ func (p *process) usage() (usage, error) {
 		}
 	}
 	return u, nil
+}
+
+// A broker that refuses to start is noticed when it ends, not when the time for a start is over.
+func TestStartOfAProcessThatEnds(t *testing.T) {
+	dir, bin := t.TempDir(), buildBinary(t)
+	began := time.Now()
+	p, err := runProcess(t, "127.0.0.1:0", bin, filepath.Join(dir, "data"), filepath.Join(dir, "broker.log"), "log.segment.bytes=none")
+	if err == nil || p.alive() || !strings.Contains(string(p.log()), "log.segment.bytes") {
+		t.Fatalf("%v\n%s", err, tail(p.log()))
+	}
+	if took := time.Since(began); took > startLimit/2 {
+		t.Errorf("it took %v to see it", took)
+	}
+	if err := p.stop(); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("stopping it: %v", err)
+	}
+	p.kill()
 }
