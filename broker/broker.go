@@ -56,6 +56,7 @@ type Broker struct {
 	compactions compactions
 	creations   creations
 	topics      topicTable
+	serving     serving
 	producerIDs producerIDs
 	sessions    *session.Cache
 	deadlines   replication.Deadlines

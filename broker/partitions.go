@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/metadata"
@@ -18,8 +19,24 @@ const openWidth = 8
 
 func logName(topic string, index int32) string { return fmt.Sprintf("%s-%d", topic, index) }
 
+// serving orders the changes of what is served: the image's deltas, and what is tried again.
+type serving struct {
+	sync.Mutex
+	retry   *time.Timer   // nil: every log could be made
+	backoff time.Duration // before the next try
+	closed  bool
+}
+
+// A log that could not be made, for want of file descriptors or of room, is tried again so often.
+const (
+	openBackoff    = 500 * time.Millisecond
+	openBackoffMax = 30 * time.Second
+)
+
 // serveAll makes the partitions of the image. Logs that it does not know are set aside as strays.
 func (b *Broker) serveAll(img *metadata.Image) error {
+	b.serving.Lock()
+	defer b.serving.Unlock()
 	if err := b.setStraysAside(img); err != nil {
 		return err
 	}
@@ -56,6 +73,8 @@ func (b *Broker) setStraysAside(img *metadata.Image) error {
 // apply follows a delta of the image. It runs on the controller's loop, before the request that
 // made the change is answered: a topic is served when its creation is answered.
 func (b *Broker) apply(img *metadata.Image, d *metadata.Delta) {
+	b.serving.Lock()
+	defer b.serving.Unlock()
 	var deleted []string
 	for _, t := range d.Deleted {
 		b.dropTopic(t)
@@ -86,6 +105,7 @@ func (b *Broker) apply(img *metadata.Image, d *metadata.Delta) {
 }
 
 // serveTopic opens what is missing of a topic's partitions and takes over their leadership.
+// b.serving is held.
 func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
 	s := b.topics.withID(t.ID)
 	fresh := s == nil
@@ -103,9 +123,12 @@ func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
 	set := b.settings(img, t.Name)
 	b.each(t.Partitions, func(p *metadata.Partition) {
 		if sl := &slots[p.Index]; sl.partition == nil && slices.Contains(p.Replicas, b.cfg.NodeID) {
-			*sl = b.open(t, p, set)
+			*sl = b.open(t, p, set, sl.broken)
 		}
 	})
+	if slices.ContainsFunc(slots, func(sl slot) bool { return sl.broken }) {
+		b.openLaterLocked()
+	}
 	for i := range t.Partitions {
 		p := &t.Partitions[i]
 		if part := slots[p.Index].partition; part != nil {
@@ -143,15 +166,21 @@ func (b *Broker) each(ps []metadata.Partition, fn func(p *metadata.Partition)) {
 	wg.Wait()
 }
 
-// open makes one partition of its log, which is created if it is not there.
-func (b *Broker) open(t *metadata.Topic, p *metadata.Partition, set settings) slot {
+// open makes one partition of its log, which is created if it is not there. again says that this
+// has failed before: an operator knows.
+func (b *Broker) open(t *metadata.Topic, p *metadata.Partition, set settings, again bool) slot {
 	name := logName(t.Name, p.Index)
 	l := b.store.Log(name)
 	if l == nil {
 		var err error
 		if l, err = b.store.Create(name, t.ID, set.log); err != nil {
-			b.log.Error("cannot create log", "log", name, "cause", err)
+			if !again {
+				b.log.Error("cannot create log, which is tried again", "log", name, "cause", err)
+			}
 			return slot{broken: true}
+		}
+		if again {
+			b.log.Info("created a log that could not be created before", "log", name)
 		}
 	} else {
 		l.Configure(set.log)
@@ -159,6 +188,55 @@ func (b *Broker) open(t *metadata.Topic, p *metadata.Partition, set settings) sl
 	part := replication.NewPartition(l, t.Name, p.Index, b.cfg.NodeID, b.completions)
 	part.SetMinIsr(set.minIsr)
 	return slot{partition: part}
+}
+
+// openLaterLocked has the logs that could not be made tried again, later.
+func (b *Broker) openLaterLocked() {
+	v := &b.serving
+	if v.closed || v.retry != nil {
+		return
+	}
+	v.backoff = min(max(openBackoff, v.backoff), openBackoffMax)
+	v.retry = time.AfterFunc(v.backoff, b.openMissing)
+}
+
+// openMissing tries to make the logs that could not be made. What else changes what is served waits
+// for one topic at most.
+func (b *Broker) openMissing() {
+	b.serving.Lock()
+	b.serving.retry = nil
+	b.serving.backoff *= 2
+	b.serving.Unlock()
+	for _, s := range b.topics.all() {
+		b.openMissingOf(s)
+	}
+	b.serving.Lock()
+	defer b.serving.Unlock()
+	if b.serving.retry == nil {
+		b.serving.backoff = 0
+	}
+}
+
+func (b *Broker) openMissingOf(s *servedTopic) {
+	if !slices.ContainsFunc(*s.slots.Load(), func(sl slot) bool { return sl.broken }) {
+		return
+	}
+	b.serving.Lock()
+	defer b.serving.Unlock()
+	img := b.image()
+	if t := img.TopicByID(s.id); t != nil && !b.serving.closed {
+		b.serveTopic(img, t)
+	}
+}
+
+// stopOpening ends the trying, also one that is at it.
+func (b *Broker) stopOpening() {
+	b.serving.Lock()
+	defer b.serving.Unlock()
+	b.serving.closed = true
+	if b.serving.retry != nil {
+		b.serving.retry.Stop()
+	}
 }
 
 // settings are what a topic's configs say to its partitions.

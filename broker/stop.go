@@ -68,6 +68,7 @@ func (b *Broker) close() error {
 	if b.metrics != nil {
 		b.metrics.close()
 	}
+	b.stopOpening()
 	var errs []error
 	if err := b.ctl.Shutdown(); err != nil {
 		errs = append(errs, err)
@@ -95,6 +96,7 @@ func (b *Broker) abandon() error {
 	if b.metrics != nil {
 		b.metrics.close()
 	}
+	b.stopOpening()
 	var errs []error
 	if b.server != nil {
 		errs = append(errs, b.server.Close())

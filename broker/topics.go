@@ -9,7 +9,7 @@ import (
 )
 
 // topicTable is the topics of the image as requests look them up: by name without garbage, by id,
-// and down to the partition that is served here. Only apply changes it.
+// and down to the partition that is served here. It changes with b.serving held.
 type topicTable struct {
 	mu struct {
 		sync.RWMutex
@@ -29,7 +29,7 @@ type servedTopic struct {
 // slot is one partition: nil where it has no replica on this node, or its log could not be made.
 type slot struct {
 	partition *replication.Partition
-	broken    bool // this node should have it and could not open or create its log
+	broken    bool // this node should have it and could not open or create its log yet
 }
 
 func (t *topicTable) init() {
