@@ -32,6 +32,8 @@ type Options struct {
 	Logger *slog.Logger
 	// FS is the door to files; nil is the operating system's.
 	FS vfs.FS
+	// Network is where to listen; nil is the machine's, by TCP.
+	Network *netio.Memory
 	// Version is this build's, for the log.
 	Version string
 }
@@ -41,6 +43,7 @@ type Broker struct {
 	cfg *config.Server
 	log *slog.Logger
 	fs  vfs.FS
+	net *netio.Memory // nil: TCP
 	dir string
 
 	store  *commitlog.Store

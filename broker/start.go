@@ -36,7 +36,7 @@ import (
 // controller's place, and leads what it led before. It listens when it returns; Start or Serve
 // answer.
 func New(cfg *config.Server, o Options) (*Broker, error) {
-	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, version: o.Version, done: make(chan struct{})}
+	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, net: o.Network, version: o.Version, done: make(chan struct{})}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -215,6 +215,7 @@ func (b *Broker) listen() error {
 		IdleTimeout: time.Duration(b.cfg.ConnectionsMaxIdleMs) * time.Millisecond,
 		Pooled:      func(key int16) bool { return key == wire.KeyProduce },
 		Logger:      b.log,
+		Memory:      b.net,
 	}
 	for _, l := range b.cfg.Listeners {
 		o.Listeners = append(o.Listeners, netio.Listener{Name: l.Name, Addr: net.JoinHostPort(l.Host, strconv.Itoa(l.Port))})

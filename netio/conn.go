@@ -45,7 +45,7 @@ type Conn struct {
 	id       uint64
 	listener string
 	remote   netip.AddrPort
-	tcp      *net.TCPConn
+	sock     socket
 	raw      syscall.RawConn
 	value    any // the connection's goroutine's
 
@@ -80,16 +80,12 @@ type clientSoftware struct{ name, version string }
 // that it has to be moved only when it fires too early. Times are on the server's clock.
 type deadline struct{ armed int64 }
 
-func (s *Server) newConn(tcp *net.TCPConn, listener string) (*Conn, error) {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	c := &Conn{s: s, listener: listener, tcp: tcp, raw: raw}
-	c.remote = addrPort(tcp.RemoteAddr())
+func (s *Server) newConn(sock socket, raw syscall.RawConn, listener string) *Conn {
+	c := &Conn{s: s, listener: listener, sock: sock, raw: raw}
+	c.remote = addrPort(sock.RemoteAddr())
 	c.mu.changed.L = &c.mu
 	c.in.tryRead, c.in.tryFirst = c.tryRead, c.tryFirst
-	return c, nil
+	return c
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -107,7 +103,7 @@ func (c *Conn) ID() uint64 { return c.id }
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
 // LocalAddr is the address that the peer connected to.
-func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.tcp.LocalAddr()) }
+func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.sock.LocalAddr()) }
 
 // Listener is the name of the listener that took the connection.
 func (c *Conn) Listener() string { return c.listener }
@@ -240,7 +236,7 @@ func (c *Conn) end(err error) {
 		close(over)
 	}
 	// The peer is told by the close itself; that it went wrong helps nobody.
-	_ = c.tcp.Close()
+	_ = c.sock.Close()
 }
 
 // report logs why the connection ended, if anyone did something wrong.

@@ -45,6 +45,9 @@
 // There is no timer that ticks: a deadline is armed when a connection has to wait, and moved only
 // when it fires or must come sooner.
 //
+// Options.Memory has all of this over a network in the process, for simulations: only what is below the
+// socket interface is another.
+//
 // Owned here: sockets, frame buffers, the order of replies. Refused: what bytes mean, retries,
 // padding, logging without the peer's name.
 package netio

@@ -53,6 +53,8 @@ type Options struct {
 	StallTimeout time.Duration
 	// Pooled says for which API keys frames lie in pooled memory; nil: for none.
 	Pooled func(apiKey int16) bool
+	// Memory is the network on which to listen; nil: the machine's, by TCP.
+	Memory *Memory
 	// Logger gets a line for each connection that is refused or closed for a fault; nil: none.
 	Logger *slog.Logger
 }

@@ -64,7 +64,7 @@ const (
 // tryFirst is tryRead for the first bytes of a connection, or the first after a rest: those of a frame's head go where they
 // are kept without a buffer.
 func (c *Conn) tryFirst(fd uintptr) bool {
-	n, again, err := readSocket(int(fd), c.in.head[:])
+	n, again, err := c.sock.read(fd, c.in.head[:])
 	if again {
 		return false
 	}
@@ -176,7 +176,7 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		}
 		p = in.rb.b[in.end:in.limit]
 	}
-	n, again, err := readSocket(int(fd), p)
+	n, again, err := c.sock.read(fd, p)
 	if again {
 		if !c.emptyHanded() {
 			in.next = needSettle

@@ -43,7 +43,7 @@ type Server struct {
 
 type namedListener struct {
 	name string
-	ln   *net.TCPListener
+	ln   listener
 }
 
 type counters struct {
@@ -79,14 +79,14 @@ func Listen(o *Options) (*Server, error) {
 	s.mu.conns = map[*Conn]struct{}{}
 	s.mu.perIP = map[netip.Addr]int{}
 	for _, l := range o.Listeners {
-		ln, err := net.Listen("tcp", l.Addr)
+		ln, err := s.o.listen(l.Addr)
 		if err != nil {
 			for _, open := range s.mu.listeners {
 				_ = open.ln.Close() // it was never used
 			}
 			return nil, fmt.Errorf("netio: listener %s: %w", l.Name, err)
 		}
-		s.mu.listeners = append(s.mu.listeners, namedListener{l.Name, ln.(*net.TCPListener)})
+		s.mu.listeners = append(s.mu.listeners, namedListener{l.Name, ln})
 	}
 	return s, nil
 }
@@ -134,10 +134,10 @@ func (s *Server) accept(l namedListener) {
 	defer s.wg.Done()
 	pause := 5 * time.Millisecond
 	for {
-		tcp, err := l.ln.AcceptTCP()
+		sock, raw, err := l.ln.accept()
 		if err == nil {
 			pause = 5 * time.Millisecond
-			s.take(tcp, l.name)
+			s.take(s.newConn(sock, raw, l.name))
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || s.draining.Load() {
@@ -156,13 +156,8 @@ func (s *Server) accept(l namedListener) {
 	}
 }
 
-// take makes a connection of what was accepted, if the limits allow.
-func (s *Server) take(tcp *net.TCPConn, listener string) {
-	c, err := s.newConn(tcp, listener)
-	if err != nil {
-		_ = tcp.Close() // the socket is gone already
-		return
-	}
+// take serves a connection, if the limits allow.
+func (s *Server) take(c *Conn) {
 	ip := c.remote.Addr()
 	s.mu.Lock()
 	var over string
@@ -194,7 +189,7 @@ func (s *Server) take(tcp *net.TCPConn, listener string) {
 // overruns a limit shall not fill the log too.
 func (s *Server) refuse(c *Conn, why string) {
 	s.stats.refused.Add(1)
-	_ = c.tcp.Close() // nothing was sent
+	_ = c.sock.Close() // nothing was sent
 	now := s.now()
 	if last := s.refusals.Load(); (last == 0 || now-last >= int64(time.Second)) && s.refusals.CompareAndSwap(last, now) {
 		s.o.Logger.Warn("connection refused", "peer", c.remote, "listener", c.listener, "reason", why, "refusedSoFar", s.stats.refused.Load())
@@ -220,7 +215,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopListening()
 	s.mu.Lock()
 	for c := range s.mu.conns {
-		_ = c.tcp.SetReadDeadline(longAgo) // wakes who waits for input; fails only on a closed socket
+		_ = c.sock.SetReadDeadline(longAgo) // wakes who waits for input; fails only on a closed socket
 	}
 	s.mu.Unlock()
 	quiet := make(chan struct{})

@@ -50,10 +50,10 @@ func (c *Conn) armRead() {
 	}
 	if want != 0 && (in.arm.armed == 0 || in.arm.armed > want) {
 		in.arm.armed = want
-		_ = c.tcp.SetReadDeadline(c.s.started.Add(time.Duration(want))) // fails only on a closed socket
+		_ = c.sock.SetReadDeadline(c.s.started.Add(time.Duration(want))) // fails only on a closed socket
 	}
 	if c.s.draining.Load() {
-		_ = c.tcp.SetReadDeadline(longAgo)
+		_ = c.sock.SetReadDeadline(longAgo)
 	}
 }
 
@@ -65,7 +65,7 @@ func (c *Conn) readDeadline() error {
 	if c.s.draining.Load() {
 		return errDrained
 	}
-	_ = c.tcp.SetReadDeadline(time.Time{})
+	_ = c.sock.SetReadDeadline(time.Time{})
 	now := c.s.now()
 	switch {
 	case c.waitsForFrame():

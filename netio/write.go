@@ -198,7 +198,7 @@ func (w *writer) view(v View, n int64, atEnd bool) error {
 	if atEnd {
 		crossover = w.c.s.sendfileMinAtEnd
 	}
-	if ok && canSendfile && (n >= crossover || !w.room(1)) {
+	if ok && w.c.sock.sendsFiles() && (n >= crossover || !w.room(1)) {
 		w.file = fileRange{fd, pos, n}
 		if err := w.send(true); err != nil {
 			return fmt.Errorf("view of %d bytes%s: %w", n, nameOf(v), err)
@@ -270,7 +270,7 @@ func (w *writer) send(more bool) error {
 		if w.c.s.now()-w.taken >= int64(w.c.s.o.StallTimeout) {
 			return errWriteStall
 		}
-		_ = w.c.tcp.SetWriteDeadline(time.Time{}) // the next wait arms it again
+		_ = w.c.sock.SetWriteDeadline(time.Time{}) // the next wait arms it again
 	}
 }
 
@@ -278,7 +278,7 @@ func (w *writer) send(more bool) error {
 // takes no more; then the runtime waits and calls again.
 func (w *writer) push(fd uintptr) bool {
 	for len(w.pieces) > 0 {
-		n, again, err := sendPieces(int(fd), w.pieces, w.more || w.file.n > 0, &w.iovec)
+		n, again, err := w.c.sock.send(fd, w.pieces, w.more || w.file.n > 0, &w.iovec)
 		if again {
 			w.armWrite()
 			return false
@@ -334,6 +334,6 @@ func advance(pieces [][]byte, n int) [][]byte {
 func (w *writer) armWrite() {
 	if w.c.writeArm.armed == 0 {
 		w.c.writeArm.armed = w.taken + int64(w.c.s.o.StallTimeout)
-		_ = w.c.tcp.SetWriteDeadline(w.c.s.started.Add(time.Duration(w.c.writeArm.armed))) // fails only on a closed socket
+		_ = w.c.sock.SetWriteDeadline(w.c.s.started.Add(time.Duration(w.c.writeArm.armed))) // fails only on a closed socket
 	}
 }
