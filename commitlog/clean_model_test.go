@@ -37,6 +37,8 @@ type cleanModel struct {
 	cfg   *Config
 	nowMs atomic.Int64
 	cuts  bool // the log is cut now and then; otherwise snapshots are lost now and then
+	epoch int32
+	watch func(op vfs.Op) // is told of each change before it happens; nil, or guarded by hook
 
 	recs      []modelRecord // by offset
 	batches   []modelBatch
@@ -45,6 +47,7 @@ type cleanModel struct {
 	pids      int64
 	unsure    map[int64]int64 // producers whose last batch was cut away, and what is last then: a pass may have removed it
 	start, hw int64
+	starting  int64 // the log may begin here after a crash, if that is above start
 	// firm is where the log ended when it was opened last: it does not know any more
 	// which transactions below were decided by a marker above the high watermark.
 	firm      int64
@@ -77,6 +80,7 @@ type modelBatch struct {
 	seq        int32
 	data       []byte // as it was sent
 	marker     bool
+	epoch      int32 // of the leader
 }
 
 type modelTxn struct {
@@ -134,6 +138,9 @@ func (m *cleanModel) mount(mem *vfs.Mem) {
 	m.opts.FS = vfs.NewFaulty(mem, func(op vfs.Op) error {
 		m.hook.Lock()
 		defer m.hook.Unlock()
+		if m.watch != nil && op.Kind.Changes() {
+			m.watch(op)
+		}
 		if m.hook.fn == nil || !op.Kind.Changes() && (!m.hook.reads || op.Kind != vfs.OpRead) {
 			return nil
 		}
@@ -192,7 +199,7 @@ var modelCodecs = []batch.Codec{batch.None, batch.None, batch.Gzip, batch.Snappy
 func (m *cleanModel) append() {
 	base := int64(len(m.recs))
 	o := batch.BuilderOptions{LeaderEpoch: -1, Codec: modelCodecs[m.rng.Intn(len(modelCodecs))]}
-	b := modelBatch{base: base, pid: -1}
+	b := modelBatch{base: base, pid: -1, epoch: m.epoch}
 	txn := -1
 	if kind := m.rng.Intn(4); kind > 0 {
 		b.pid = 100*int64(kind) + int64(m.rng.Intn(3))
@@ -250,7 +257,7 @@ func (m *cleanModel) append() {
 
 func (m *cleanModel) send(b *modelBatch, origin Origin) {
 	e := Entry{Data: bytes.Clone(b.data), Origin: origin, ZstdAllowed: true}
-	m.log.Append(m.nowMs.Load(), 0, []*Entry{&e})
+	m.log.Append(m.nowMs.Load(), m.epoch, []*Entry{&e})
 	if e.Err != nil || e.Result.Duplicate || e.Result.BaseOffset != b.base || e.Result.LastOffset != b.last {
 		m.fatalf("append of %d-%d by %d, sequence %d: %+v %v", b.base, b.last, b.pid, b.seq, e.Result, e.Err)
 	}
@@ -290,7 +297,7 @@ func (m *cleanModel) endTxn() {
 	x := &m.txns[i]
 	x.open, x.committed, x.marker = false, m.rng.Intn(2) == 0, int64(len(m.recs))
 	r := modelRecord{ts: m.nowMs.Load(), txn: i, marker: true}
-	b := modelBatch{base: x.marker, last: x.marker, pid: x.pid, marker: true}
+	b := modelBatch{base: x.marker, last: x.marker, pid: x.pid, marker: true, epoch: m.epoch}
 	b.data = batch.AppendEndTxnMarker(nil, batch.MarkerOptions{LeaderEpoch: -1, Timestamp: r.ts, ProducerID: x.pid, Commit: x.committed})
 	m.recs = append(m.recs, r)
 	m.send(&b, FromCoordinator)
@@ -570,6 +577,9 @@ func (m *cleanModel) reopenFrom(synced int64) {
 		m.t.Fatalf("reopened: %v", m.log.Err())
 	}
 	m.log.OnAdvance(func() {})
+	if start := m.log.StartOffset(); start == m.starting {
+		m.start = max(m.start, start)
+	}
 	end := m.log.EndOffset()
 	if end < synced || end > int64(len(m.recs)) {
 		m.fatalf("reopened with the end %d, %d were synced of %d", end, synced, len(m.recs))
@@ -671,6 +681,7 @@ func (m *cleanModel) check() {
 		}
 	}
 	m.checkProducers(list)
+	m.checkEpochs(list)
 	m.checkTimes(list)
 	m.readCommitted(m.start, present)
 	if end > m.start {
@@ -709,6 +720,27 @@ func (m *cleanModel) checkProducers(list []batch.Batch) {
 		}
 		if p.last.last >= m.start && m.unsure[id] != p.last.base && !slices.ContainsFunc(list, func(b batch.Batch) bool { return b.BaseOffset() == p.last.base }) {
 			m.fatalf("the last batch of producer %d, %d-%d, is gone", id, p.last.base, p.last.last)
+		}
+	}
+}
+
+// checkEpochs holds the leader epochs of batches and of the cache against the model.
+func (m *cleanModel) checkEpochs(list []batch.Batch) {
+	end, after := int64(len(m.recs)), int64(len(m.recs))
+	for i := len(m.batches) - 1; i >= 0 && m.batches[i].last >= m.start; i-- {
+		b := &m.batches[i]
+		if i+1 < len(m.batches) && m.batches[i+1].epoch != b.epoch {
+			after = m.batches[i+1].base
+		}
+		if epoch, off := m.log.EndOffsetForEpoch(b.epoch); epoch != b.epoch || off != after {
+			m.fatalf("leader epoch %d ends at %d as epoch %d, want %d", b.epoch, off, epoch, after)
+		}
+		end = b.base
+	}
+	for _, b := range list {
+		at, found := slices.BinarySearchFunc(m.batches, b.BaseOffset(), func(x modelBatch, off int64) int { return int(x.base - off) })
+		if b.BaseOffset() >= end && (!found || m.batches[at].epoch != b.LeaderEpoch()) {
+			m.fatalf("batch at %d has leader epoch %d", b.BaseOffset(), b.LeaderEpoch())
 		}
 	}
 }
@@ -891,6 +923,7 @@ func (m *cleanModel) step() string {
 		return m.failInPass()
 	case n < 87:
 		m.nowMs.Add([]int64{5, 200, 1000, 1001, 100_000}[m.rng.Intn(5)])
+		m.epoch += int32(m.rng.Intn(4) / 3)
 		return "time"
 	case n < 90:
 		m.repeat()
@@ -978,7 +1011,7 @@ func (m *cleanModel) rest() {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		b := modelBatch{base: int64(len(m.recs)), last: int64(len(m.recs)), pid: -1, data: built}
+		b := modelBatch{base: int64(len(m.recs)), last: int64(len(m.recs)), pid: -1, data: built, epoch: m.epoch}
 		m.recs, m.batches = append(m.recs, r), append(m.batches, b)
 		m.send(&b, FromClient)
 		m.commit()

@@ -21,6 +21,7 @@ import (
 func main() {
 	only := flag.String("run", "", "only mutants whose name, file or package matches this expression")
 	list := flag.Bool("list", false, "list the mutants")
+	with := flag.String("with", "", "package and expression, such as './commitlog TestPowerCuts': these tests have to notice, instead of those of the table")
 	timeout := flag.Duration("timeout", 3*time.Minute, "for each test command; one that takes longer has noticed a hang")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -31,6 +32,9 @@ func main() {
 	var chosen []mutant
 	for _, m := range mutants {
 		if pattern.MatchString(m.name) || pattern.MatchString(m.file) || pattern.MatchString(m.pkg) {
+			if pkg, run, ok := strings.Cut(*with, " "); ok {
+				m.pkg, m.run = pkg, run
+			}
 			chosen = append(chosen, m)
 		}
 	}
