@@ -339,11 +339,11 @@ func TestCleanerKeepsToItsRate(t *testing.T) {
 // TestCleanerMakesWay: while records come in a pass reads little at once and rests;
 // when none have come for a while it does neither. A clock set back changes nothing.
 func TestCleanerMakesWay(t *testing.T) {
-	cleanerBubble(t, CleanerOptions{Disabled: true}, func(c *cleanerTest) {
-		l := c.create("t-0")
+	synctest.Test(t, func(t *testing.T) {
+		var s Store
 		back := int64(0)
-		c.store.opts.NowMs = func() int64 { return wallClockMs() - back }
-		p := c.store.cleaner.pacer(context.Background(), &logCleaning{log: l})
+		s.opts.NowMs = func() int64 { return wallClockMs() - back }
+		p := newCleaner(&s, CleanerOptions{}).pacer(context.Background(), &logCleaning{log: &Log{}})
 		wants := func(piece int, rest time.Duration) {
 			t.Helper()
 			if got := p.piece(); got != piece {
@@ -360,12 +360,12 @@ func TestCleanerMakesWay(t *testing.T) {
 			}
 		}
 		wants(math.MaxInt, 0)
-		c.fill(l, 1)
+		s.since.Add(1)
 		wants(restBytes, restTime)
 		wants(restBytes, restTime) // the next may come in a moment
 		time.Sleep(busyMs * time.Millisecond)
 		wants(math.MaxInt, 0)
-		c.fill(l, 1)
+		s.since.Add(1)
 		wants(restBytes, restTime)
 		back = 3_600_000
 		wants(restBytes, restTime)
