@@ -1,0 +1,63 @@
+//go:build !linux
+
+package bench
+
+import (
+	"io"
+	"os"
+	"syscall"
+)
+
+// writeAt writes pieces one behind the other from pos on.
+func writeAt(f *os.File, pieces [][]byte, pos int64) error {
+	for _, p := range pieces {
+		if _, err := f.WriteAt(p, pos); err != nil {
+			return err
+		}
+		pos += int64(len(p))
+	}
+	return nil
+}
+
+func sendMore(raw syscall.RawConn, p []byte) (err error) {
+	rawErr := raw.Write(func(fd uintptr) bool {
+		for len(p) > 0 {
+			var n int
+			n, err = syscall.Write(int(fd), p)
+			switch err {
+			case nil:
+				p = p[n:]
+			case syscall.EINTR:
+			case syscall.EAGAIN:
+				return false
+			default:
+				err = os.NewSyscallError("write", err)
+				return true
+			}
+		}
+		return true
+	})
+	if rawErr != nil {
+		return rawErr
+	}
+	return err
+}
+
+// sendFile copies: the limit of other systems is not the least that they could do.
+func sendFile(raw syscall.RawConn, f *os.File, from, n int64) error {
+	buf := make([]byte, 256<<10)
+	for n > 0 {
+		p := buf[:min(int64(len(buf)), n)]
+		if _, err := f.ReadAt(p, from); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		if err := sendMore(raw, p); err != nil {
+			return err
+		}
+		from, n = from+int64(len(p)), n-int64(len(p))
+	}
+	return nil
+}

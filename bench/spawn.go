@@ -1,0 +1,311 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A script of peers is run as `sh SCRIPT start DIR [KEY=VALUE]…` with the port to listen on in
+// PORT, the next one free too. It keeps everything in DIR, prints lines KEY=VALUE — address,
+// directory, pid, version — and stays until SIGTERM has stopped what it started.
+//
+//go:embed peers/*.sh
+var peers embed.FS
+
+const (
+	kindMillrace   = "millrace"
+	kindLimit      = "limit"       // many frames a read
+	kindLimitPlain = "limit-plain" // two reads and a write a frame
+)
+
+const (
+	startTime = 5 * time.Minute // a peer may have to be fetched first
+	stopTime  = time.Minute
+)
+
+// Kinds names what Spawn can start.
+func Kinds() []string {
+	kinds := []string{kindMillrace, kindLimit, kindLimitPlain}
+	files, err := peers.ReadDir("peers")
+	if err != nil {
+		panic("BUG: bench: " + err.Error())
+	}
+	for _, f := range files {
+		kinds = append(kinds, strings.TrimSuffix(f.Name(), ".sh"))
+	}
+	return kinds
+}
+
+// SpawnOptions say where targets are started.
+type SpawnOptions struct {
+	Dir    string       // each target has a directory of its name in it; the caller removes it
+	Binary string       // the millrace for the kinds millrace and limit
+	Note   func(string) // is told what a start waits for; nil: nobody
+}
+
+// Spawned is a target that this process has started and stops.
+type Spawned struct {
+	Target
+	Version string // as the target says; empty: it does not
+
+	log    string // file with its output
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error // why it exited; read after exited is closed
+}
+
+// Start starts the target and returns when it answers. It is stopped again when ctx ends before.
+func (sp Spawn) Start(ctx context.Context, o SpawnOptions) (*Spawned, error) {
+	dir, err := filepath.Abs(filepath.Join(o.Dir, sp.Name))
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	port, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := sp.command(o, dir, port)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spawned{
+		Target: Target{Name: sp.Name, Addr: loopback(port), Dir: filepath.Join(dir, "data"), Configs: sp.Configs},
+		log:    filepath.Join(dir, "output.log"),
+		cmd:    cmd,
+		exited: make(chan struct{}),
+	}
+	if o.Note != nil {
+		o.Note(fmt.Sprintf("starting %s", sp))
+	}
+	told, err := s.run()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := s.await(ctx, told, strings.HasPrefix(sp.Kind, kindLimit) || sp.isPeer()); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+func (sp Spawn) isPeer() bool {
+	_, err := peers.Open("peers/" + sp.Kind + ".sh")
+	return err == nil
+}
+
+// command is what runs the target, everything of it in dir.
+func (sp Spawn) command(o SpawnOptions, dir string, port int) (*exec.Cmd, error) {
+	data := filepath.Join(dir, "data")
+	binary := o.Binary
+	switch {
+	case sp.Kind == kindLimit || sp.Kind == kindLimitPlain:
+		args := []string{"bench", "limit", "--listen", loopback(port), "--data-dir", data}
+		if sp.Kind == kindLimitPlain {
+			args = append(args, "--plain")
+		}
+		return exec.Command(binary, args...), nil
+	case sp.isPeer():
+		script, err := peers.ReadFile("peers/" + sp.Kind + ".sh")
+		if err != nil {
+			return nil, fmt.Errorf("bench: %w", err)
+		}
+		file := filepath.Join(dir, sp.Kind+".sh")
+		if err := os.WriteFile(file, script, 0o755); err != nil {
+			return nil, fmt.Errorf("bench: %w", err)
+		}
+		cmd := exec.Command("sh", append([]string{file, "start", dir}, sp.Settings...)...)
+		cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port))
+		return cmd, nil
+	case strings.ContainsRune(sp.Kind, '/'):
+		binary = sp.Kind
+	}
+	cmd := exec.Command(binary, "serve", "--data-dir", data, "--listen", loopback(port))
+	// What a workload has deleted makes room before the next one needs it; peers are told the same.
+	for _, kv := range append([]string{"log.segment.delete.delay.ms=1000"}, sp.Settings...) {
+		cmd.Args = append(cmd.Args, "--set", kv)
+	}
+	return cmd, nil
+}
+
+// run starts the process in a group of its own, so that a terminal's interrupt reaches us alone and
+// nothing that a script started is left behind. What it prints as KEY=VALUE comes by the channel,
+// which is closed at the end of its output.
+func (s *Spawned) run() (<-chan string, error) {
+	log, err := os.Create(s.log)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		log.Close()
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	s.cmd.Stderr = log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
+		log.Close()
+		return nil, fmt.Errorf("bench: starting %s: %w", s.Name, err)
+	}
+	s.PID = s.cmd.Process.Pid
+	told := make(chan string, 16)
+	go func() {
+		defer close(s.exited)
+		defer log.Close()
+		for in := bufio.NewScanner(out); in.Scan(); {
+			fmt.Fprintln(log, in.Text())
+			select {
+			case told <- in.Text():
+			default: // nobody listens any longer
+			}
+		}
+		_, _ = io.Copy(log, out) // after a line that was too long
+		close(told)
+		s.err = s.cmd.Wait()
+	}()
+	return told, nil
+}
+
+// await returns when the target has said what it has to say and answers. speaks: it prints lines.
+func (s *Spawned) await(ctx context.Context, told <-chan string, speaks bool) error {
+	for speaks {
+		select {
+		case line, more := <-told:
+			if !more {
+				<-s.exited
+				return s.died()
+			}
+			done, err := s.learn(line)
+			if err != nil {
+				return err
+			}
+			speaks = !done
+		case <-ctx.Done():
+			return fmt.Errorf("bench: %s has not said its address: %w\n%s", s.Name, context.Cause(ctx), tail(s.log))
+		}
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.Answers(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.exited:
+			return s.died()
+		case <-ctx.Done():
+			return fmt.Errorf("bench: %w\n%s", err, tail(s.log))
+		case <-tick.C:
+		}
+	}
+}
+
+// learn takes one line; the pid is the last that a target says.
+func (s *Spawned) learn(line string) (last bool, err error) {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		return false, nil
+	}
+	switch key {
+	case "address":
+		s.Addr = value
+	case "directory":
+		s.Dir = value
+	case "version":
+		s.Version = value
+	case "pid":
+		if s.PID, err = strconv.Atoi(value); err != nil {
+			return false, fmt.Errorf("bench: %s says pid=%s", s.Name, value)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+func (s *Spawned) died() error {
+	return fmt.Errorf("bench: %s has ended (%v)\n%s", s.Name, s.err, tail(s.log))
+}
+
+// Running is nil while the process is there, and says how it ended after.
+func (s *Spawned) Running() error {
+	select {
+	case <-s.exited:
+		return s.died()
+	default:
+		return nil
+	}
+}
+
+// Stop stops the target with SIGTERM, or after a minute with everything that it has started by
+// SIGKILL, and says how it ended. A second call does nothing.
+func (s *Spawned) Stop() error {
+	if s.Running() != nil {
+		return nil
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have gone meanwhile
+	select {
+	case <-s.exited:
+	case <-time.After(stopTime):
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		<-s.exited
+		return fmt.Errorf("bench: %s did not stop within %v and was killed\n%s", s.Name, stopTime, tail(s.log))
+	}
+	// A shell, and a JVM, end by SIGTERM with 128 + 15.
+	var exit *exec.ExitError
+	if errors.As(s.err, &exit) && exit.ExitCode() != 128+int(syscall.SIGTERM) {
+		return s.died()
+	}
+	return nil
+}
+
+func tail(file string) string {
+	const most = 4 << 10
+	p, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	return string(p[max(0, len(p)-most):])
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// freePorts returns the first of n consecutive ports of loopback that nobody listens on, below the
+// range from which Linux takes those of outgoing connections: none can slip in before the target binds it.
+func freePorts(n int) (int, error) {
+	const first, last = 23000, 29999
+	for port := first + os.Getpid()%1000; port+n <= last; port += n {
+		if free(port, n) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("bench: no free ports")
+}
+
+func free(port, n int) bool {
+	return !slices.ContainsFunc(make([]struct{}, n), func(struct{}) bool {
+		l, err := net.Listen("tcp", loopback(port))
+		port++
+		if err != nil {
+			return true
+		}
+		l.Close()
+		return false
+	})
+}

@@ -1,0 +1,94 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The test's own binary stands in for a millrace: what Spawn starts is a process as in earnest.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "bench" && os.Args[2] == "limit" {
+		if err := serveLimit(os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		fmt.Fprintln(os.Stderr, "this one does not serve:", os.Args[2:])
+		os.Exit(3)
+	}
+	os.Exit(m.Run())
+}
+
+func serveLimit(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	l := Limit{Addr: args[1], Dir: args[3], Plain: len(args) > 4}
+	s, err := ListenLimit(l)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("a line that says nothing\naddress=%s\ndirectory=%s\nversion=of a test\npid=%d\n", s.Addr(), l.Dir, os.Getpid())
+	return s.Serve(ctx)
+}
+
+func TestSpawn(t *testing.T) {
+	for _, kind := range []string{kindLimit, kindLimitPlain} {
+		s, err := Spawn{Name: "it", Kind: kind}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.PID == os.Getpid() || s.PID == 0 || s.Version != "of a test" || s.Name != "it" {
+			t.Errorf("%+v", s.Target)
+		}
+		if _, err := os.Stat(s.Dir); err != nil {
+			t.Error(err)
+		}
+		resp, err := ask(t.Context(), s.Addr, kmsg.NewPtrMetadataRequest())
+		if err != nil || len(resp.(*kmsg.MetadataResponse).Brokers) != 1 {
+			t.Errorf("metadata: %+v %v", resp, err)
+		}
+		if err := s.Running(); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(s.Stop(), s.Stop()); err != nil {
+			t.Error(err)
+		}
+		if s.Running() == nil {
+			t.Error("it runs after Stop")
+		}
+		if err := s.Answers(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("it answers after Stop: %v", err)
+		}
+	}
+}
+
+// One that ends at its start says what it printed, at once.
+func TestSpawnThatEnds(t *testing.T) {
+	_, err := Spawn{Name: "it", Kind: kindMillrace, Settings: []string{"a=b"}}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "does not serve") || !strings.Contains(err.Error(), "--set a=b") {
+		t.Errorf("%v", err)
+	}
+	if _, err := (Spawn{Name: "it", Kind: "./none"}).Start(t.Context(), SpawnOptions{Dir: t.TempDir()}); err == nil {
+		t.Error("a binary that is not there was started")
+	}
+}
+
+// Nothing is left of a target whose start is given up.
+func TestSpawnGivenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s, err := Spawn{Name: "it", Kind: kindLimit}.Start(ctx, SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v %v", s, err)
+	}
+}
