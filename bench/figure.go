@@ -49,8 +49,9 @@ type Sample struct {
 type Figure struct {
 	Requests int64
 	Records  int64
-	Bytes    int64 // of record batches, as they are on the wire
-	Errors   int64 // answers that were refusals, and connections that broke
+	Bytes    int64  // of record batches, as they are on the wire
+	Errors   int64  // answers that were refusals, and connections that broke
+	Error    string // the first of them
 
 	Elapsed   time.Duration // wall time of the load
 	ServerCPU time.Duration // user and system time of the target; -1: unknown
@@ -71,7 +72,7 @@ type Row struct {
 }
 
 // Ratio is Target ÷ Against of one metric: the ratio of their medians over the rounds and its
-// interval of 95 %.
+// interval of 95 %. A single round has no interval: Low and High are 0.
 type Ratio struct {
 	Workload string
 	Metric   string

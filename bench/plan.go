@@ -1,0 +1,264 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Plan is a bench: every workload on every target, in rounds in which the targets take turns.
+type Plan struct {
+	Title     string
+	Targets   []*Target
+	Workloads []Workload
+	Rounds    int           // 5
+	Duration  time.Duration // of one run; 10 s
+	// Warm is how long a target is loaded at least with a workload before its first figure counts.
+	// It is warm when two windows of 5 s then differ by less than 5 %, and is taken as it is after
+	// six times as long. 0 asks for the 30 s that the figures of Apache Kafka need, less than 0 for
+	// none at all.
+	Warm    time.Duration
+	Against string      // the target that ratios are against; the first one
+	Watch   func(Event) // told how it goes, from another goroutine too, but never twice at once; may be nil
+}
+
+// Event is what a Plan is at.
+type Event struct {
+	Stage    Stage
+	Workload string
+	Target   string
+	Round    int    // from 1; 0 while it warms up
+	Sample   Sample // of stage Loading
+	Figure   Figure // of stages Warmed and Measured
+	Note     string // what a reader should know: not warm, does not count
+}
+
+// Stage is what an Event is about.
+type Stage int
+
+// The stages of a run, in their order.
+const (
+	Preparing Stage = iota
+	Loading         // a second has passed
+	Verifying
+	Warmed   // a window of the warm-up is over
+	Measured // a run that counts, or does not, is over
+)
+
+// String is the word for it.
+func (s Stage) String() string {
+	return [...]string{"preparing", "loading", "verifying", "warmed", "measured"}[s]
+}
+
+// watched is a workload that tells its samples while it runs.
+type watched interface{ Watch(fn func(Sample)) }
+
+func (p Plan) withDefaults() Plan {
+	if p.Rounds <= 0 {
+		p.Rounds = 5
+	}
+	if p.Duration <= 0 {
+		p.Duration = 10 * time.Second
+	}
+	if p.Watch == nil {
+		p.Watch = func(Event) {}
+	}
+	if p.Against == "" && len(p.Targets) > 0 {
+		p.Against = p.Targets[0].Name
+	}
+	return p
+}
+
+func (p Plan) check() error {
+	if len(p.Targets) == 0 || len(p.Workloads) == 0 {
+		return errors.New("bench: nothing to do: name a target and a workload")
+	}
+	seen := map[string]bool{}
+	for _, t := range p.Targets {
+		if seen[t.Name] {
+			return fmt.Errorf("bench: two targets are called %s", t.Name)
+		}
+		seen[t.Name] = true
+	}
+	if !seen[p.Against] {
+		return fmt.Errorf("bench: no target is called %s, which ratios are to be against", p.Against)
+	}
+	named := map[string]bool{}
+	for _, w := range p.Workloads {
+		if named[w.Name()] {
+			return fmt.Errorf("bench: workload %s is there twice", w.Name())
+		}
+		named[w.Name()] = true
+	}
+	return nil
+}
+
+// Run does it. A workload that fails on a target makes that row one that does not count, with the
+// reason in it, and the others go on; only what makes all of it pointless is an error: targets that
+// do not answer, an interrupt.
+func (p Plan) Run(ctx context.Context) (Report, error) {
+	p = p.withDefaults()
+	if err := p.check(); err != nil {
+		return Report{}, err
+	}
+	for _, t := range p.Targets {
+		if err := Probe(ctx, t.Addr); err != nil {
+			return Report{}, fmt.Errorf("target %s: %w", t.Name, err)
+		}
+	}
+	report := Report{Title: p.Title, Begun: time.Now(), Machine: machine(p.Targets), Rounds: p.Rounds, Duration: p.Duration}
+	for _, w := range p.Workloads {
+		rows := make([]Row, len(p.Targets))
+		for i, t := range p.Targets {
+			rows[i] = Row{Workload: w.Name(), Target: t.Name}
+			p.warmUp(ctx, w, t, &rows[i], runName(report.Begun, fmt.Sprintf("%d-warm", i)))
+		}
+		for round := 1; round <= p.Rounds; round++ {
+			for i, t := range p.Targets {
+				p.round(ctx, w, t, &rows[i], round, runName(report.Begun, fmt.Sprintf("%d-%d", i, round)))
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return Report{}, err
+		}
+		report.Rows = append(report.Rows, rows...)
+	}
+	report.Ratios = ratios(report.Rows, p.Against)
+	return report, nil
+}
+
+// warmUp runs windows until the target is warm.
+func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run string) {
+	rule := defaultWarmth
+	if p.Warm < 0 {
+		return
+	}
+	if p.Warm > 0 {
+		rule.least, rule.most = p.Warm, 6*p.Warm
+		rule.window = min(rule.window, p.Warm)
+	}
+	var windows []float64
+	for n := 0; ctx.Err() == nil && row.Refused == ""; n++ {
+		f, err := p.run(ctx, w, t, rule.window, 0, fmt.Sprintf("%s%d", run, n), false)
+		if err == nil && f.Requests == 0 {
+			err = fmt.Errorf("nothing was answered; %d errors, the first: %s", f.Errors, f.Error)
+		}
+		if err != nil {
+			row.Refused = fmt.Sprintf("warming up: %v", err)
+			return
+		}
+		windows = append(windows, warmthOf(w, f))
+		enough, warm := rule.done(windows)
+		note := ""
+		if enough && !warm {
+			note = fmt.Sprintf("%s is not warm by the rule after %v of %s: taken as it is", t.Name, time.Duration(len(windows))*rule.window, w.Name())
+		}
+		p.Watch(Event{Stage: Warmed, Workload: w.Name(), Target: t.Name, Figure: f, Note: note})
+		if enough {
+			return
+		}
+	}
+}
+
+// warmthOf is the number that shows how warm a target is: what it does, or, where the load decides
+// that, what it needs for it.
+func warmthOf(w Workload, f Figure) float64 {
+	if o, ok := w.(interface{ OpenLoop() bool }); ok && o.OpenLoop() && f.ServerCPU > 0 {
+		return f.ServerCPU.Seconds() / f.Elapsed.Seconds()
+	}
+	return f.RequestsPerSecond()
+}
+
+// round takes one figure. A row that has ceased to count is not measured any more: nothing would
+// come of it.
+func (p Plan) round(ctx context.Context, w Workload, t *Target, row *Row, round int, run string) {
+	if row.Refused != "" || ctx.Err() != nil {
+		return
+	}
+	f, err := p.run(ctx, w, t, p.Duration, round, run, true)
+	if f.Elapsed > 0 {
+		row.Figures = append(row.Figures, f)
+	}
+	switch {
+	case err != nil:
+		row.Refused = fmt.Sprintf("round %d: %v", round, err)
+	case f.Errors > 0:
+		row.Refused = fmt.Sprintf("round %d: %d errors, the first: %s", round, f.Errors, f.Error)
+	case f.Requests == 0:
+		row.Refused = fmt.Sprintf("round %d: nothing was answered", round)
+	}
+	p.Watch(Event{Stage: Measured, Workload: w.Name(), Target: t.Name, Round: round, Figure: f, Note: row.Refused})
+}
+
+// run is one run on clean ground. What cannot be cleaned up after it is an error too: it would
+// weigh on the next.
+func (p Plan) run(ctx context.Context, w Workload, t *Target, d time.Duration, round int, run string, verify bool) (f Figure, err error) {
+	at := Event{Stage: Preparing, Workload: w.Name(), Target: t.Name, Round: round}
+	p.Watch(at)
+	defer func() {
+		// An interrupted bench cleans up too.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+		defer cancel()
+		err = errors.Join(err, w.Clean(clean, t))
+	}()
+	if err := w.Prepare(ctx, t, run); err != nil {
+		return f, err
+	}
+	if err := settle(t.Dir); err != nil {
+		return f, err
+	}
+	if s, ok := w.(watched); ok {
+		s.Watch(func(s Sample) {
+			at := at
+			at.Stage, at.Sample = Loading, s
+			p.Watch(at)
+		})
+	}
+	if f, err = w.Run(ctx, t, d); err != nil || !verify || f.Errors > 0 {
+		return f, err
+	}
+	at.Stage = Verifying
+	p.Watch(at)
+	return f, w.Verify(ctx, t)
+}
+
+// machine is what a reader needs to judge the figures by.
+func machine(targets []*Target) map[string]string {
+	m := map[string]string{"system": runtime.GOOS + "/" + runtime.GOARCH, "CPUs": fmt.Sprint(runtime.NumCPU()), "client": runtime.Version()}
+	if b, err := os.ReadFile("/proc/version"); err == nil {
+		if words := strings.Fields(string(b)); len(words) > 2 {
+			m["kernel"] = words[2]
+		}
+	}
+	m["CPU"] = procField("/proc/cpuinfo", "model name")
+	m["memory"] = procField("/proc/meminfo", "MemTotal")
+	for _, t := range targets {
+		if t.Dir != "" {
+			m["file system of "+t.Name] = fileSystem(t.Dir)
+		}
+	}
+	for k, v := range m {
+		if v == "" {
+			delete(m, k)
+		}
+	}
+	return m
+}
+
+// procField is the first line of that name in a file of proc(5), without the name.
+func procField(file, name string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

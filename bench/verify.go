@@ -1,0 +1,113 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/millrace-project/millrace/batch"
+)
+
+// verifyTopic reads a topic back from its beginning and holds it against what was sent: offsets
+// without gaps, each producer's batches in order, their records and checksums, as many as were
+// acknowledged, and an end offset that is their number.
+func verifyTopic(ctx context.Context, t *Target, topic string, partitions int, c *contents, producers [][]*producer) error {
+	fail := func(err error) error {
+		return fmt.Errorf("bench: %s holds something else than was sent: %w", t.Name, err)
+	}
+	ends, err := endOffsets(ctx, t.Addr, topic, partitions)
+	if err != nil {
+		return err
+	}
+	conn, err := dialCaller(ctx, t.Addr)
+	if err != nil {
+		return err
+	}
+	defer conn.conn.Close()
+	undo := context.AfterFunc(ctx, func() { conn.conn.Close() })
+	defer undo()
+	for p := range partitions {
+		v := verification{contents: c, producers: map[int64]*producer{}, seen: map[int64]int64{}}
+		for _, own := range producers {
+			if own[p] != nil {
+				v.producers[own[p].id] = own[p]
+			}
+		}
+		if err := v.read(conn, topic, int32(p), ends[p]); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fail(fmt.Errorf("%s partition %d, offset %d: %w", topic, p, v.next, err))
+		}
+	}
+	return nil
+}
+
+// verification of one partition.
+type verification struct {
+	contents  *contents
+	producers map[int64]*producer
+	seen      map[int64]int64 // batches, by producer id
+	next      int64           // the offset that is due
+}
+
+func (v *verification) read(conn *caller, topic string, partition int32, end int64) error {
+	const fetchBytes = 8 << 20
+	for v.next < end {
+		body, err := conn.call(func(out *outbox, correlation int32) {
+			out.fetch(correlation, topic, fetchOptions{maxWaitMs: 1000, minBytes: 1, maxBytes: fetchBytes, sessionEpoch: -1}, []place{{partition, v.next, fetchBytes}})
+		})
+		if err != nil {
+			return err
+		}
+		before := v.next
+		var bad error
+		_, err = fetched(body, func(_ int32, _ int64, records []byte, err error) {
+			if err == nil {
+				err = v.batches(records)
+			}
+			bad = errors.Join(bad, err)
+		})
+		if err = errors.Join(err, bad); err != nil {
+			return err
+		}
+		if v.next == before {
+			return fmt.Errorf("nothing to read, where the end is said to be %d", end)
+		}
+	}
+	if v.next != end {
+		return fmt.Errorf("records to here, where the end is said to be %d", end)
+	}
+	for id, p := range v.producers {
+		if v.seen[id] != p.acked {
+			return fmt.Errorf("%d batches of producer %d, of which %d were acknowledged", v.seen[id], id, p.acked)
+		}
+	}
+	return nil
+}
+
+func (v *verification) batches(records []byte) error {
+	for {
+		b, rest, err := batch.Next(records)
+		if errors.Is(err, io.EOF) || errors.Is(err, batch.ErrShort) {
+			return nil // a fetch may end inside a batch
+		}
+		if err != nil {
+			return err
+		}
+		p := v.producers[b.ProducerID()]
+		if p == nil {
+			return fmt.Errorf("a batch of producer %d, who sent none here", b.ProducerID())
+		}
+		if b.BaseOffset() != v.next || b.LastOffset() != v.next+int64(b.Count())-1 {
+			return fmt.Errorf("a batch from %d to %d with %d records", b.BaseOffset(), b.LastOffset(), b.Count())
+		}
+		if err := v.contents.check(b, p, v.seen[p.id]); err != nil {
+			return err
+		}
+		v.seen[p.id]++
+		v.next = b.LastOffset() + 1
+		records = rest
+	}
+}

@@ -1,0 +1,150 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/millrace-project/millrace/batch"
+)
+
+// consumeWork reads what was written before: every slot of a connection's window reads a partition
+// from one end to the other, then again.
+type consumeWork struct {
+	work
+	ends []int64
+}
+
+func newConsumeWork(name string, s Shape) Workload {
+	s = s.withDefaults()
+	s.InFlight, s.BatchBytes, s.RecordBytes = max(1, s.InFlight), s.readBatchBytes(), min(s.RecordBytes, s.readBatchBytes())
+	return &consumeWork{work: newWork(name, s)}
+}
+
+// readBatchBytes keeps a batch within a fetch, and within what a broker takes by default.
+func (s Shape) readBatchBytes() int { return max(1, min(s.FetchBytes, 64<<10)-batch.HeaderSize-64) }
+
+// Prepare makes the topic and fills it.
+func (w *consumeWork) Prepare(ctx context.Context, t *Target, run string) error {
+	if err := w.prepare(ctx, t, run); err != nil {
+		return err
+	}
+	if err := w.fill(ctx, t, w.shape.FillBytes); err != nil {
+		return err
+	}
+	var err error
+	w.ends, err = endOffsets(ctx, t.Addr, w.topic, w.shape.Partitions)
+	return err
+}
+
+// Run reads for d.
+func (w *consumeWork) Run(ctx context.Context, t *Target, d time.Duration) (Figure, error) {
+	lanes := make([]*lane, w.shape.Connections)
+	for c := range lanes {
+		lanes[c] = newLane(w.source(c, len(lanes), w.shape.InFlight), w.shape.InFlight)
+	}
+	return w.driver.drive(ctx, t, lanes, 0, d)
+}
+
+// source reads for one of several connections. Its slots begin at different places, and so do
+// connections that share a partition.
+func (w *consumeWork) source(connection, connections, window int) *consumeSource {
+	s := &consumeSource{topic: w.topic, fetchBytes: int32(w.shape.FetchBytes), slots: make([]reading, window), ends: w.ends}
+	for i := range s.slots {
+		k := connection*window + i
+		p, all := k%w.shape.Partitions, connections*window
+		// The nth of those that read this partition begins n parts into it, at the start of a batch.
+		batches := w.ends[p] / int64(w.contents.records)
+		begin := batches * int64(k/w.shape.Partitions) / int64(all/w.shape.Partitions+1)
+		s.slots[i] = reading{partition: int32(p), off: begin * int64(w.contents.records)}
+	}
+	return s
+}
+
+// consumeSource fetches without a session.
+type consumeSource struct {
+	topic      string
+	fetchBytes int32
+	ends       []int64
+	slots      []reading
+	stopped    <-chan struct{} // ends the lane; nil: it goes on until it is told to
+	wrapped    func()          // told when a slot is at the end of its partition and begins anew; may be nil
+}
+
+// reading is where a slot is in its partition.
+type reading struct {
+	partition int32
+	off       int64
+	answers   int
+}
+
+func (s *consumeSource) next(out *outbox, n int64, _ time.Time) bool {
+	select {
+	case <-s.stopped:
+		return false
+	default:
+	}
+	r := &s.slots[n%int64(len(s.slots))]
+	out.fetch(int32(n), s.topic, fetchOptions{maxWaitMs: 500, minBytes: 1, maxBytes: s.fetchBytes, sessionEpoch: -1}, []place{{r.partition, r.off, s.fetchBytes}})
+	return true
+}
+
+func (s *consumeSource) answered(n int64, body []byte, _ time.Time) (carried, error) {
+	// A sum over every byte would make the client the slower half; offsets are looked at each time.
+	const checkEvery = 16
+	r := &s.slots[n%int64(len(s.slots))]
+	r.answers++
+	var what carried
+	var bad error
+	_, err := fetched(body, func(partition int32, _ int64, records []byte, err error) {
+		switch {
+		case err != nil:
+			bad = err
+		case partition != r.partition:
+			bad = fmt.Errorf("bench: an answer for partition %d where %d was due", partition, r.partition)
+		default:
+			bad = r.take(records, r.answers%checkEvery == 1, &what)
+		}
+	})
+	if err != nil || bad != nil {
+		return what, errors.Join(err, bad)
+	}
+	if what.records == 0 {
+		return what, fmt.Errorf("bench: partition %d, offset %d: an answer without a whole batch", r.partition, r.off)
+	}
+	if r.off >= s.ends[r.partition] {
+		r.off = 0
+		if s.wrapped != nil {
+			s.wrapped()
+		}
+	}
+	return what, nil
+}
+
+// take goes over the batches of an answer. What stands behind the last whole one does not count:
+// the next fetch brings it again.
+func (r *reading) take(records []byte, sums bool, what *carried) error {
+	for {
+		b, rest, err := batch.Next(records)
+		if errors.Is(err, io.EOF) || errors.Is(err, batch.ErrShort) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("bench: partition %d, offset %d: %w", r.partition, r.off, err)
+		}
+		if b.BaseOffset() != r.off {
+			return fmt.Errorf("bench: partition %d: a batch at offset %d where %d was due", r.partition, b.BaseOffset(), r.off)
+		}
+		if sums {
+			if err := b.VerifyCRC(); err != nil {
+				return fmt.Errorf("bench: partition %d, offset %d: %w", r.partition, r.off, err)
+			}
+		}
+		r.off = b.LastOffset() + 1
+		what.records += int64(b.Count())
+		what.bytes += int64(len(b))
+		records = rest
+	}
+}
