@@ -39,6 +39,7 @@ type lane struct {
 	// counted lanes' requests and latencies are what the figure is about; the others only help:
 	// they read what the counted ones send, or disturb them. They end when their source says so.
 	counted bool
+	untimed bool      // its requests count, but their latencies are not what is asked for
 	due     *schedule // nil: a closed loop, each request is due when it can be sent
 	ended   func()    // called when nothing more is to be sent and all is answered; may be nil
 
@@ -186,7 +187,7 @@ func (l *lane) read() error {
 		now := time.Now()
 		due := l.ring[n%int64(l.window)]
 		what, err := l.source.answered(n, body, now)
-		if err = l.tally.add(l.counted, what, now.Sub(due), err); err != nil {
+		if err = l.tally.add(l.counted, l.untimed, what, now.Sub(due), err); err != nil {
 			return err
 		}
 		l.done.Store(n + 1)
@@ -232,7 +233,7 @@ func (l *lane) readAnswer(in *bufio.Reader, body []byte, n int64) ([]byte, error
 
 // add enters one answer. It returns the error if that ends the lane: all but a refusal do, and a
 // target that refuses for ever does not need to be asked for ever.
-func (t *tally) add(counted bool, what carried, took time.Duration, err error) error {
+func (t *tally) add(counted, untimed bool, what carried, took time.Duration, err error) error {
 	const mostErrors = 10_000
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,7 +253,9 @@ func (t *tally) add(counted bool, what carried, took time.Duration, err error) e
 	t.mu.bytes += what.bytes
 	if counted {
 		t.mu.requests++
-		record(t.mu.latency, took)
+		if !untimed {
+			record(t.mu.latency, took)
+		}
 	}
 	return nil
 }

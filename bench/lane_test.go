@@ -191,7 +191,7 @@ func TestOpenLoopCountsWhatNeverLeft(t *testing.T) {
 
 func TestLanesShareTheRate(t *testing.T) {
 	start := time.Unix(1000, 0)
-	schedules := spread(start, 500, 4)
+	schedules := spreadOver(start, 500, 4)
 	for i, s := range schedules {
 		if at := s.at(3).Sub(start); at != time.Duration(i)*2*time.Millisecond+24*time.Millisecond {
 			t.Errorf("lane %d, request 3 is due after %v", i, at)

@@ -61,7 +61,7 @@ func (d driver) drive(ctx context.Context, t *Target, lanes []*lane, rate float6
 				paced = append(paced, l)
 			}
 		}
-		for i, s := range spread(m.start, rate, len(paced)) {
+		for i, s := range spreadOver(m.start, rate, len(paced)) {
 			paced[i].due = s
 		}
 		all.Go(func() { pace(stop, paced, d.sleep()) })

@@ -23,8 +23,8 @@ func (s *schedule) before(now time.Time) int64 {
 	return int64(now.Sub(s.start)/s.every) + 1
 }
 
-// spread gives the lanes' schedules: together rate requests a second, one lane after the other.
-func spread(start time.Time, rate float64, lanes int) []*schedule {
+// spreadOver gives the lanes' schedules: together rate requests a second, one lane after the other.
+func spreadOver(start time.Time, rate float64, lanes int) []*schedule {
 	gap := max(1, time.Duration(float64(time.Second)/rate))
 	out := make([]*schedule, lanes)
 	for i := range out {

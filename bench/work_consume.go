@@ -51,32 +51,36 @@ func (w *consumeWork) Run(ctx context.Context, t *Target, d time.Duration) (Figu
 // source reads for one of several connections. Its slots begin at different places, and so do
 // connections that share a partition.
 func (w *consumeWork) source(connection, connections, window int) *consumeSource {
-	s := &consumeSource{topic: w.topic, fetchBytes: int32(w.shape.FetchBytes), slots: make([]reading, window), ends: w.ends}
+	s := &consumeSource{topic: w.topic, fetchBytes: int32(w.shape.FetchBytes), slots: make([]reading, window)}
 	for i := range s.slots {
 		k := connection*window + i
 		p, all := k%w.shape.Partitions, connections*window
-		// The nth of those that read this partition begins n parts into it, at the start of a batch.
-		batches := w.ends[p] / int64(w.contents.records)
-		begin := batches * int64(k/w.shape.Partitions) / int64(all/w.shape.Partitions+1)
-		s.slots[i] = reading{partition: int32(p), off: begin * int64(w.contents.records)}
+		r := reading{partition: int32(p), end: w.ends[p]}
+		r.off = part(r.end, int64(w.contents.records), k/w.shape.Partitions, all/w.shape.Partitions+1)
+		s.slots[i] = r
 	}
 	return s
 }
 
-// consumeSource fetches without a session.
+// part is the offset at which the ith of n equal parts of a log begins, at the start of a batch.
+func part(end, records int64, i, n int) int64 {
+	return end / records * int64(i) / int64(n) * records
+}
+
+// consumeSource fetches without a session, each slot of its window for itself.
 type consumeSource struct {
 	topic      string
 	fetchBytes int32
-	ends       []int64
 	slots      []reading
-	stopped    <-chan struct{} // ends the lane; nil: it goes on until it is told to
-	wrapped    func()          // told when a slot is at the end of its partition and begins anew; may be nil
+	once       bool            // it ends when a slot is at its end; else that begins again
+	stopped    <-chan struct{} // ends it before; nil: the lane is stopped
 }
 
-// reading is where a slot is in its partition.
+// reading is where a slot is: it goes from the offset at which it begins to end, then from the
+// beginning of the partition.
 type reading struct {
 	partition int32
-	off       int64
+	off, end  int64
 	answers   int
 }
 
@@ -87,6 +91,12 @@ func (s *consumeSource) next(out *outbox, n int64, _ time.Time) bool {
 	default:
 	}
 	r := &s.slots[n%int64(len(s.slots))]
+	if r.off >= r.end {
+		if s.once {
+			return false
+		}
+		r.off = 0
+	}
 	out.fetch(int32(n), s.topic, fetchOptions{maxWaitMs: 500, minBytes: 1, maxBytes: s.fetchBytes, sessionEpoch: -1}, []place{{r.partition, r.off, s.fetchBytes}})
 	return true
 }
@@ -113,12 +123,6 @@ func (s *consumeSource) answered(n int64, body []byte, _ time.Time) (carried, er
 	}
 	if what.records == 0 {
 		return what, fmt.Errorf("bench: partition %d, offset %d: an answer without a whole batch", r.partition, r.off)
-	}
-	if r.off >= s.ends[r.partition] {
-		r.off = 0
-		if s.wrapped != nil {
-			s.wrapped()
-		}
 	}
 	return what, nil
 }
