@@ -43,6 +43,7 @@ type scrubber struct {
 	at   int    // the log that is looked at
 	base int64  // its segments from here on are to be looked at
 	seg  *segment.Scrub
+	cuts int64 // Log.cuts before its segments were looked at
 	buf  []byte
 
 	report ScrubReport
@@ -121,6 +122,7 @@ func (c *scrubber) end(now int64) {
 // open opens the next sealed segment of the log, or goes to the next log.
 func (c *scrubber) open() bool {
 	l := c.logs[c.at]
+	c.cuts = l.cuts.Load()
 	list := *l.segs.Load()
 	i, _ := slices.BinarySearchFunc(list, c.base, func(seg *segment.Segment, base int64) int {
 		return cmp.Compare(seg.BaseOffset(), base)
@@ -169,7 +171,7 @@ func (c *scrubber) letGo() {
 		return
 	}
 	l := c.logs[c.at]
-	if !slices.Contains(*l.segs.Load(), c.seg.Of()) || l.failure.Load() != nil {
+	if !slices.Contains(*l.segs.Load(), c.seg.Of()) || l.failure.Load() != nil || l.cuts.Load() != c.cuts {
 		c.base--
 		c.leave()
 	}
@@ -182,6 +184,9 @@ func (c *scrubber) close() {
 }
 
 func (c *scrubber) damaged(err error) {
+	if c.logs[c.at].cuts.Load() != c.cuts {
+		return // the log was cut meanwhile, and other batches may be where these were
+	}
 	c.report.Damaged++
 	c.mu.Lock()
 	c.mu.state.Damaged++

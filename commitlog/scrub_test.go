@@ -277,3 +277,34 @@ func TestScrubLetsGo(t *testing.T) {
 		}
 	})
 }
+
+// TestScrubOfACutLog: a segment that is cut while it is looked at, and takes other batches, is not damaged.
+func TestScrubOfACutLog(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.Listener.Damaged = func(name string, err error) { t.Errorf("%s: %v", name, err) }
+	s := mustOpen(t, o)
+	defer s.Close(1)
+	l := mustCreate(t, s, "t-0")
+	fill(t, l, 40)
+	c := &s.janitor.scrub
+	if !c.begin(fixedClock()) || !c.open() {
+		t.Fatal("nothing to look at")
+	}
+	if err := l.TruncateTo(0); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, spec{n: 1, value: 4000, ts: fixedClock(), epoch: -1}.build())
+	for {
+		n, err := c.step()
+		if err != nil {
+			c.damaged(err)
+		}
+		if n == 0 || err != nil {
+			break
+		}
+	}
+	c.letGo()
+	if c.seg != nil || c.open() {
+		t.Error("a segment that takes appends is still looked at")
+	}
+}

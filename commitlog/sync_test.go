@@ -215,3 +215,26 @@ func TestSyncIsIdleWithoutWork(t *testing.T) {
 		}
 	})
 }
+
+// A log that nobody observes has nothing undecided once it is synced, after a start too that knew of no high
+// watermark.
+func TestStableOffsetAfterAKill(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	l := mustCreate(t, s, "t-0")
+	mustAppend(t, l, spec{n: 2, ts: fixedClock(), epoch: -1, pid: 7, txn: true}.build())
+	if _, err := appendAs(l, FromCoordinator, marker(7, 0, false)); err != nil {
+		t.Fatal(err)
+	}
+	killed := mem.KillClone()
+	s.Close(1)
+	s = mustOpen(t, testOptions(killed))
+	defer s.Close(1)
+	l = s.Log("t-0")
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if l.EndOffset() != 3 || l.StableOffset() != 3 {
+		t.Fatalf("end %d, stable %d", l.EndOffset(), l.StableOffset())
+	}
+}

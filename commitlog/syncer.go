@@ -222,12 +222,27 @@ func (l *Log) Sync() error {
 	w.off = l.end.Load()
 	if w.off <= l.synced.Load() {
 		l.mu.Unlock()
+		l.followSynced()
 		return nil
 	}
 	l.mu.waiters = append(l.mu.waiters, w)
 	l.mu.Unlock()
 	l.store.syncer.request(l)
-	return <-w.done
+	err := <-w.done
+	if err == nil {
+		l.followSynced()
+	}
+	return err
+}
+
+// followSynced lets the stable offset of a log that nobody observes follow what is
+// synced: after a start nothing else does, and after a sync the worker may not have yet.
+func (l *Log) followSynced() {
+	if l.undone.Load() && l.observer.Load() == nil {
+		hw := l.HighWatermark()
+		l.raiseWatermark(min(hw, l.end.Load()))
+		l.committed(hw)
+	}
 }
 
 // usableLocked says why the log takes no more work, nil if it does. l.mu is held.
