@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	limitReadBytes = 256 << 10 // of a connection's buffer; it grows to the largest frame
+	limitReadBytes = 64 << 10 // of a connection's buffer; it grows to the largest frame
 	limitMaxFrame  = 100 << 20
 	limitMaxOut    = 1 << 20 // of answers that wait to be written
 	limitMaxPieces = 512     // batches written by one call
