@@ -115,6 +115,9 @@ func run(ctx context.Context, o options) (err error) {
 	if err := r.runCompaction(ctx, os.Stdout); err != nil {
 		return err
 	}
+	if err := r.runDurability(ctx, os.Stdout); err != nil {
+		return err
+	}
 	fmt.Printf("load average after: %s\n\n", loadAverage())
 	if len(chosen) == 0 {
 		return nil

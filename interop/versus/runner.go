@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,12 @@ type figure struct {
 	others float64 // share of the machine's CPU time that was neither the broker's nor the load's; -1 unknown
 }
 
+// note tells of a figure while the run goes on.
+func (f figure) note(when string, p pair, s *side, w workload) {
+	fmt.Fprintf(os.Stderr, "%s %-8s %-4s %-42s %8.1f MB/s %7.3f CPU s/GB %9.0f req/CPU s  p99 %6.2f ms  others %3.0f %%\n", when, s.Name, p.name, w.name,
+		f.MBPerSecond(), f.CPUSecondsPerGB(), f.RequestsPerCPUSecond(), float64(f.Latency.ValueAtQuantile(99))/1e6, 100*f.others)
+}
+
 // stop ends every broker; one that does not go politely is killed by Stop itself.
 func (r *runner) stop() {
 	for _, b := range r.brokers {
@@ -45,34 +52,39 @@ func (r *runner) stop() {
 // used as much CPU time as it was to be warmed: on a busy machine wall time alone leaves its JIT
 // compiler behind. Millrace needs one pass. Topics to be fetched are filled here.
 func (r *runner) warmUp(ctx context.Context) error {
-	const mostPasses = 10
 	for _, p := range r.pairs {
-		share := max(r.options.warm/time.Duration(len(r.workloads)), 100*time.Millisecond)
-		start, err := p.a.CPU()
-		if err != nil {
-			return err
-		}
-		for pass, used := 0, time.Duration(0); pass < mostPasses && used < r.options.warm; pass++ {
-			if err := r.pass(ctx, p, p.a, fmt.Sprintf("warm%d", pass), share); err != nil {
-				return err
-			}
-			now, err := p.a.CPU()
-			if err != nil {
-				return err
-			}
-			used = now - start
-			fmt.Printf("Kafka was warmed for durability %s's rounds: %v of load, %.0f s of its CPU time\n", p.name, r.options.warm*time.Duration(pass+1), used.Seconds())
-		}
-		if err := r.pass(ctx, p, p.b, "warm0", min(share, time.Second)); err != nil {
+		if err := r.warmPair(ctx, p, r.workloads); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// warmPair is warmUp for one pair.
+func (r *runner) warmPair(ctx context.Context, p pair, all []workload) error {
+	const mostPasses = 10
+	share := max(r.options.warm/time.Duration(len(all)), 100*time.Millisecond)
+	start, err := p.a.CPU()
+	if err != nil {
+		return err
+	}
+	for pass, used := 0, time.Duration(0); pass < mostPasses && used < r.options.warm; pass++ {
+		if err := r.pass(ctx, p, p.a, all, fmt.Sprintf("warm%d", pass), share); err != nil {
+			return err
+		}
+		now, err := p.a.CPU()
+		if err != nil {
+			return err
+		}
+		used = now - start
+		fmt.Printf("Kafka was warmed for durability %s's rounds: %v of load, %.0f s of its CPU time\n", p.name, r.options.warm*time.Duration(pass+1), used.Seconds())
+	}
+	return r.pass(ctx, p, p.b, all, "warm0", min(share, time.Second))
+}
+
 // pass runs every workload once, for nothing but warmth.
-func (r *runner) pass(ctx context.Context, p pair, s *side, when string, d time.Duration) error {
-	for _, w := range r.workloads {
+func (r *runner) pass(ctx context.Context, p pair, s *side, all []workload, when string, d time.Duration) error {
+	for _, w := range all {
 		if _, err := r.load(ctx, p, s, w, when, d); err != nil {
 			return err
 		}
@@ -91,8 +103,7 @@ func (r *runner) round(ctx context.Context, n int) error {
 					return err
 				}
 				s.figures[w.name] = append(s.figures[w.name], f)
-				fmt.Fprintf(os.Stderr, "%s %-8s %-4s %-42s %8.1f MB/s %7.3f CPU s/GB %9.0f req/CPU s  p99 %6.2f ms  others %3.0f %%\n", when, s.Name, p.name, w.name,
-					f.MBPerSecond(), f.CPUSecondsPerGB(), f.RequestsPerCPUSecond(), float64(f.Latency.ValueAtQuantile(99))/1e6, 100*f.others)
+				f.note(when, p, s, w)
 			}
 		}
 	}
@@ -106,8 +117,8 @@ func (r *runner) load(ctx context.Context, p pair, s *side, w workload, when str
 		return figure{}, fmt.Errorf("%s on %s, %s: %w", w.name, s.Name, p.name, err)
 	}
 	l := bench.Load{
-		Addr: s.Addr, Topic: w.topic(p.name, when), Partitions: r.options.connections,
-		Connections: r.options.connections, Duration: d, BrokerPID: s.PID(),
+		Addr: s.Addr, Topic: w.topic(p.name, when), Partitions: cmp.Or(w.partitions, r.options.connections),
+		Connections: cmp.Or(w.connections, r.options.connections), Duration: d, BrokerPID: s.PID(),
 	}
 	if err := r.create(ctx, s, l); err != nil {
 		return fail(err)
@@ -149,11 +160,10 @@ func (r *runner) create(ctx context.Context, s *side, l bench.Load) error {
 		for k, v := range s.configs {
 			configs[k] = &v
 		}
-		_, err := c.CreateTopic(ctx, int32(l.Partitions), 1, configs, l.Topic)
-		if errors.Is(err, kerr.TopicAlreadyExists) {
-			return nil
+		if _, err := c.CreateTopic(ctx, int32(l.Partitions), 1, configs, l.Topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return err
 		}
-		return err
+		return awaitLeader(ctx, c, l.Topic)
 	})
 }
 

@@ -34,8 +34,11 @@ func printTable(out io.Writer, where string, p pair, all []workload) {
 // verdict says whether a ratio meets the workload's target.
 func (w workload) verdict(ratio float64) string {
 	what, holds := fmt.Sprintf("CPU per GB at most %gx", w.target), ratio <= w.target
-	if w.measure == requestsPerCPU {
+	switch w.measure {
+	case requestsPerCPU:
 		what, holds = fmt.Sprintf("requests per CPU second at least %gx", w.target), ratio >= w.target
+	case mbPerSecond:
+		what, holds = fmt.Sprintf("MB/s at least %gx", w.target), ratio >= w.target
 	}
 	word := "MISSED"
 	if holds {
@@ -45,8 +48,11 @@ func (w workload) verdict(ratio float64) string {
 }
 
 func (w workload) ratios(a, b []figure) []float64 {
-	if w.measure == requestsPerCPU {
+	switch w.measure {
+	case requestsPerCPU:
 		return each2(a, b, figure.RequestsPerCPUSecond)
+	case mbPerSecond:
+		return each2(a, b, figure.MBPerSecond)
 	}
 	return each2(a, b, figure.CPUSecondsPerGB)
 }

@@ -14,15 +14,19 @@ type measure int
 const (
 	cpuPerGB measure = iota // less is better
 	requestsPerCPU
+	mbPerSecond
 )
 
 // workload is one load and what is wanted of its ratio to Kafka's.
 type workload struct {
 	name    string
 	measure measure
-	target  float64 // the most (cpuPerGB) or the least (requestsPerCPU) that the ratio may be; 0: no target
+	target  float64 // the most (cpuPerGB) or the least (the others) that the ratio may be; 0: no target
 	fills   bool    // reads a topic that is filled once and kept
-	run     func(ctx context.Context, l bench.Load, configs map[string]string) (bench.Result, error)
+
+	partitions, connections int // its own; 0: one partition for each of -connections
+
+	run func(ctx context.Context, l bench.Load, configs map[string]string) (bench.Result, error)
 }
 
 func produce(recordBytes, batchBytes, inFlight int) func(context.Context, bench.Load, map[string]string) (bench.Result, error) {
@@ -59,7 +63,7 @@ func choose(o options) ([]workload, error) {
 			out = append(out, w)
 		}
 	}
-	if len(out) == 0 && len(groupWorkloads(o)) == 0 && !strings.Contains("transactions", o.workloads) && len(cleanWorkloads(o)) == 0 && !besideChosen(o) {
+	if len(out) == 0 && len(groupWorkloads(o)) == 0 && !strings.Contains("transactions", o.workloads) && len(cleanWorkloads(o)) == 0 && !besideChosen(o) && len(durabilityWorkloads(o)) == 0 {
 		return nil, fmt.Errorf("-workloads %q: no workload's name contains it", o.workloads)
 	}
 	return out, nil
