@@ -18,7 +18,7 @@ const (
 	chartWidth  = 560.0
 	chartHeight = 300.0
 	chartLeft   = 58.0
-	chartRight  = 14.0
+	chartRight  = 26.0
 	chartTop    = 12.0
 	chartBottom = 40.0
 )
@@ -163,18 +163,19 @@ func rateUnit(requests bool) string {
 	return "MB/s"
 }
 
-// rates are a run's, a point a sample: a sample is counted over the time since the one before.
+// rates are a run's, a point a sample: it counts over the time since the one before and stands in
+// the middle of it.
 func rates(f Figure, requests bool) (points [][2]float64) {
 	var before time.Duration
 	for _, s := range f.Samples {
-		took := (s.At - before).Seconds()
+		took, mid := (s.At - before).Seconds(), (s.At + before).Seconds() / 2
 		before = s.At
 		n := float64(s.Bytes) / 1e6
 		if requests {
 			n = float64(s.Requests)
 		}
 		if took > 0 {
-			points = append(points, [2]float64{s.At.Seconds(), n / took})
+			points = append(points, [2]float64{mid, n / took})
 		}
 	}
 	return points
@@ -230,6 +231,11 @@ func p99Chart(all []series) string {
 // timeChart shows a value over time: every round thin, their median thick.
 func timeChart(all []series, label string, log bool, of func(Figure) [][2]float64) string {
 	lastX, least, most := 0.0, math.Inf(1), 0.0
+	for _, s := range all {
+		for _, f := range s.row.Figures {
+			lastX = max(lastX, f.Elapsed.Seconds())
+		}
+	}
 	runs := make([][][][2]float64, len(all))
 	for i, s := range all {
 		for _, f := range s.row.Figures {

@@ -69,7 +69,7 @@ func (r Report) htmlGlance(out *printer) {
 			out.printf("</tr>\n")
 		}
 	}
-	out.printf(`</tbody></table></div><p class="note"><span class="good">Better</span> and <span class="bad">worse</span> only where the whole interval lies on one side of 1.</p></section>`)
+	out.printf(`</tbody></table></div><p class="note"><span class="good">Better</span> and <span class="bad">worse</span> only where the whole interval lies on one side of 1, in at least %d rounds.</p></section>`, verdictRounds)
 }
 
 func (r Report) htmlWorkload(out *printer, name string) {
@@ -135,7 +135,8 @@ func extent(row Row, of func(Figure) float64) string {
 func (r Report) htmlMethod(out *printer) {
 	out.printf(`<section><h2>How it was measured</h2>
 <p>Every target had the same client and the same bytes, one workload at a time, the targets in turns within each round.
-Figures are medians over the rounds. A ratio is one of medians, with its interval of 95 %% by bootstrap over the rounds.
+Figures are medians over the rounds. A ratio is one of medians, with its interval of 95 %% by bootstrap over the rounds; of fewer than six rounds
+that is about from the least to the greatest.
 A row counts only with no error at all, and after what was written was read back and found whole. CPU and memory are the
 target's own process; client cores is what the load took, which shares the machine with the target.</p>
 <dl>`)

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"unicode/utf8"
 )
 
@@ -95,21 +94,20 @@ func clientCores(f Figure) float64 {
 }
 
 func (r Report) writeMedians(out *printer, workload string) {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "  target\t")
+	head := []string{"  target"}
 	for _, m := range Metrics() {
-		fmt.Fprintf(t, "%s\t", m.header())
+		head = append(head, m.header())
 	}
-	fmt.Fprint(t, "client cores\trounds\t\n")
+	lines := [][]string{append(head, "client cores", "rounds")}
 	rows := r.rowsOf(workload)
 	for _, row := range rows {
-		fmt.Fprintf(t, "  %s\t", row.Target)
+		line := []string{"  " + row.Target}
 		for _, m := range Metrics() {
-			fmt.Fprintf(t, "%s\t", number(row.median(m.Of)))
+			line = append(line, number(row.median(m.Of)))
 		}
-		fmt.Fprintf(t, "%s\t%d\t\n", number(row.median(clientCores)), len(row.Figures))
+		lines = append(lines, append(line, number(row.median(clientCores)), fmt.Sprint(len(row.Figures))))
 	}
-	t.Flush() // an error of w is the printer's
+	out.columns(lines, true)
 	for _, row := range rows {
 		if row.Refused != "" {
 			out.printf("  %s DOES NOT COUNT: %s\n", row.Target, row.Refused)
@@ -141,7 +139,7 @@ func (r Report) writeRatios(out *printer, workload string) {
 		}
 	}
 	out.printf("\n")
-	out.columns(lines)
+	out.columns(lines, false)
 }
 
 // header is the unit, or for what has no rate of its own name and unit.
@@ -171,8 +169,12 @@ func (x Ratio) text() string {
 
 func (x Ratio) hasInterval() bool { return x.Low != 0 || x.High != 0 }
 
-// verdict of a ratio: better and worse only where its whole interval is on one side of 1.
+// verdict of a ratio: better and worse only where its whole interval is on one side of 1, and there
+// are rounds enough for an interval to mean that: all of five are on one side by chance once in 16
+// times, all of three once in four.
 type verdict int
+
+const verdictRounds = 5
 
 const (
 	undecided verdict = iota
@@ -183,7 +185,7 @@ const (
 func (x Ratio) verdict() verdict {
 	lower := slices.ContainsFunc(Metrics(), func(m Metric) bool { return m.Name == x.Metric && m.LowerIsBetter })
 	switch {
-	case !x.hasInterval() || x.Low <= 1 && x.High >= 1:
+	case !x.hasInterval() || x.Rounds < verdictRounds || x.Low <= 1 && x.High >= 1:
 		return undecided
 	case (x.Value < 1) == lower:
 		return better
@@ -227,8 +229,8 @@ func (p *printer) Write(b []byte) (int, error) {
 
 func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p, format, args...) }
 
-// columns writes lines of cells, all aligned to the left.
-func (p *printer) columns(lines [][]string) {
+// columns writes lines of cells: the first of each to the left, the others to the side that is asked for.
+func (p *printer) columns(lines [][]string, right bool) {
 	var width []int
 	for _, line := range lines {
 		for i, cell := range line {
@@ -241,8 +243,15 @@ func (p *printer) columns(lines [][]string) {
 	for _, line := range lines {
 		var b strings.Builder
 		for i, cell := range line {
+			blanks := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			if i > 0 {
+				b.WriteString("  ")
+			}
+			if i > 0 && right {
+				cell, blanks = blanks, cell
+			}
 			b.WriteString(cell)
-			b.WriteString(strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
+			b.WriteString(blanks)
 		}
 		p.printf("%s\n", strings.TrimRight(b.String(), " "))
 	}

@@ -44,7 +44,7 @@ func syntheticReport() Report {
 	r := Report{
 		Title: "Produce & <consume>", Begun: time.Date(2026, 11, 29, 13, 30, 0, 0, time.UTC),
 		Machine: map[string]string{"CPUs": "2", "CPU": `a "fast" one`, "file system of kafka-2": "ext4"},
-		Rounds:  3, Duration: 10 * time.Second,
+		Rounds:  5, Duration: 10 * time.Second,
 	}
 	for _, w := range []struct {
 		name         string
@@ -215,9 +215,12 @@ func TestVerdict(t *testing.T) {
 		{"CPU per GB", 2, 1.5, 2.5, worse},
 		{"p50", 0.99, 0.98, 1, undecided},
 	} {
-		if got := (Ratio{Metric: c.metric, Value: c.value, Low: c.low, High: c.high}).verdict(); got != c.want {
+		if got := (Ratio{Metric: c.metric, Value: c.value, Low: c.low, High: c.high, Rounds: 5}).verdict(); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
+	}
+	if got := (Ratio{Metric: "throughput", Value: 2, Low: 1.9, High: 2.1, Rounds: 4}).verdict(); got != undecided {
+		t.Errorf("of four rounds: %v", got)
 	}
 }
 
