@@ -168,7 +168,7 @@ func rateUnit(requests bool) string {
 func rates(f Figure, requests bool) (points [][2]float64) {
 	var before time.Duration
 	for _, s := range f.Samples {
-		took, mid := (s.At - before).Seconds(), (s.At + before).Seconds() / 2
+		took, mid := (s.At - before).Seconds(), (s.At+before).Seconds()/2
 		before = s.At
 		n := float64(s.Bytes) / 1e6
 		if requests {
@@ -205,7 +205,11 @@ func (s *svg) frame(x, y axis, xTicks []float64, xLabel func(float64) string, xT
 	}
 	for _, v := range xTicks {
 		s.line(x.at(v), chartTop, x.at(v), s.h-chartBottom, "grid")
-		s.text(x.at(v), s.h-chartBottom+18, "middle", "tick", xLabel(v))
+		at, anchor := x.at(v), "middle"
+		if label := xLabel(v); at+4*float64(len(label)) > s.w {
+			at, anchor = s.w, "end" // else its end would be cut off
+		}
+		s.text(at, s.h-chartBottom+18, anchor, "tick", xLabel(v))
 	}
 	s.text((chartLeft+s.w-chartRight)/2, s.h-5, "middle", "tick", xTitle)
 }
@@ -219,10 +223,12 @@ func throughputChart(all []series) string {
 // p99Chart shows what a stall does: the 99th percentile of each second, on a logarithmic axis.
 func p99Chart(all []series) string {
 	return timeChart(all, "99th percentile of latency over time in ms", true, func(f Figure) (points [][2]float64) {
+		var before time.Duration
 		for _, s := range f.Samples {
 			if s.P99 > 0 {
-				points = append(points, [2]float64{s.At.Seconds(), float64(s.P99) / 1e6})
+				points = append(points, [2]float64{(before + s.At).Seconds() / 2, float64(s.P99) / 1e6})
 			}
+			before = s.At
 		}
 		return points
 	})
