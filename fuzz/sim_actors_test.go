@@ -58,6 +58,7 @@ type simProducer struct {
 	epoch int16
 	seq   map[int32]int32 // next, by partition
 	queue []*simBatch     // not acknowledged, in the order of their sequences
+	later map[int32]int32 // the last sequence that was sent, by partition
 }
 
 // simBatch is a batch that is to be written.
@@ -67,6 +68,7 @@ type simBatch struct {
 	seq       int32
 	bytes     []byte
 	call      int64 // when it was first sent
+	sends     int
 }
 
 func (p *simProducer) work() {
@@ -88,7 +90,8 @@ func (p *simProducer) initProducerID() bool {
 	if err != nil || r.ErrorCode != 0 {
 		return false
 	}
-	p.pid, p.epoch, p.seq = r.ProducerID, r.ProducerEpoch, map[int32]int32{}
+	p.w.gave(r.ProducerID, p.id)
+	p.pid, p.epoch, p.seq, p.later = r.ProducerID, r.ProducerEpoch, map[int32]int32{}, map[int32]int32{}
 	return true
 }
 
@@ -123,48 +126,69 @@ func (p *simProducer) sendQueue() {
 		if b.call == 0 {
 			b.call = p.w.tick()
 		}
-		if p.send(p.request(b), version) != nil {
+		b.sends++
+		if p.idempotent {
+			p.later[b.partition] = max(p.later[b.partition], b.seq)
+		}
+		if p.send(produceSim(p.topic, b), version) != nil {
 			break
 		}
 		sent++
 	}
 	asked := p.queue
 	p.queue = nil
-	failed := false
+	failed, forgotten := false, false
 	for i, b := range asked {
+		var code wire.Code = wire.NetworkException
 		var part *kmsg.ProduceResponseTopicPartition
 		if i < sent && p.conn != nil {
 			if r, err := p.receive(); err == nil {
 				part = &r.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+				code = wire.Code(part.ErrorCode)
 			}
 		}
 		switch {
-		case part != nil && part.ErrorCode == 0:
+		case code == wire.None:
 			p.w.record(simOp{client: p.id, call: b.call, ret: p.w.tick(), in: simAppend{b.partition, b.ids}, out: simAppended{part.BaseOffset}})
+			continue
 		case !p.idempotent:
-			if part != nil {
-				p.refused(wire.Code(part.ErrorCode))
-			}
-			p.w.record(simOp{client: p.id, call: b.call, ret: simNever, in: simAppend{b.partition, b.ids}, out: simAppended{-1}})
-			failed = true
-		default:
-			if part != nil && !(failed && wire.Code(part.ErrorCode) == wire.OutOfOrderSequenceNumber) {
-				p.refused(wire.Code(part.ErrorCode))
-			}
+			p.refused(code)
+			p.unknown(b, simUnknown)
+		case code == wire.OutOfOrderSequenceNumber && failed:
 			p.queue = append(p.queue, b)
-			failed = true
+		case code == wire.OutOfOrderSequenceNumber && b.sends > 1 && p.later[b.partition] > b.seq:
+			// A snapshot of producers knows only the last batch of each, here as with Kafka: what is sent
+			// again after a restart may be too old to be known. But then it is there.
+			p.unknown(b, simThere)
+			forgotten = true
+		default:
+			p.refused(code, "partition ", b.partition, " producer ", p.pid, " sequence ", b.seq, " record ", b.ids[0])
+			p.queue = append(p.queue, b)
 		}
+		failed = true
+	}
+	if forgotten {
+		for _, b := range p.queue {
+			p.unknown(b, simUnknown)
+		}
+		p.queue = nil
+		p.until(p.initProducerID)
 	}
 	if failed {
 		<-time.After(time.Duration(1+p.rng.IntN(50)) * time.Millisecond)
 	}
 }
 
-func (p *simProducer) request(b *simBatch) *kmsg.ProduceRequest {
+// unknown notes an append that was never answered.
+func (p *simProducer) unknown(b *simBatch, base int64) {
+	p.w.record(simOp{client: p.id, call: b.call, ret: simNever, in: simAppend{b.partition, b.ids}, out: simAppended{base}})
+}
+
+func produceSim(topic simTopicID, b *simBatch) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis = -1, 5000
 	rt := kmsg.NewProduceRequestTopic()
-	rt.Topic, rt.TopicID = simTopic, p.topic
+	rt.Topic, rt.TopicID = simTopic, topic
 	rp := kmsg.NewProduceRequestTopicPartition()
 	rp.Partition, rp.Records = b.partition, b.bytes
 	rt.Partitions = append(rt.Partitions, rp)
@@ -174,12 +198,13 @@ func (p *simProducer) request(b *simBatch) *kmsg.ProduceRequest {
 
 // refused judges an error code: a client that does everything right meets only those that say that
 // the broker comes or goes, or that its disk has failed.
-func (c *simClient) refused(code wire.Code) {
+func (c *simClient) refused(code wire.Code, of ...any) {
 	switch code {
 	case wire.KafkaStorageError, wire.NotLeaderOrFollower, wire.RequestTimedOut, wire.LeaderNotAvailable,
-		wire.CoordinatorLoadInProgress, wire.CoordinatorNotAvailable, wire.NotCoordinator:
+		wire.CoordinatorLoadInProgress, wire.CoordinatorNotAvailable, wire.NotCoordinator, wire.NetworkException,
+		wire.ConcurrentTransactions, wire.UnstableOffsetCommit, wire.NotEnoughReplicas:
 	default:
-		c.w.t.Errorf("client %d was refused with %v", c.id, code)
+		c.w.t.Errorf("client %d was refused with %v %s", c.id, code, fmt.Sprint(of...))
 	}
 }
 
@@ -308,6 +333,10 @@ func (r *simReader) fetched(call, ret int64, in simFetch, p *kmsg.FetchResponseT
 		return false
 	}
 	out := simFetched{high: p.HighWatermark, stable: p.LastStableOffset}
+	aborted := simAborted{from: map[int64][]int64{}}
+	for _, a := range p.AbortedTransactions {
+		aborted.from[a.ProducerID] = append(aborted.from[a.ProducerID], a.FirstOffset)
+	}
 	for rest := p.RecordBatches; len(rest) > 0; {
 		b, tail, err := batch.Next(rest)
 		if err != nil {
@@ -323,9 +352,11 @@ func (r *simReader) fetched(call, ret int64, in simFetch, p *kmsg.FetchResponseT
 			r.w.t.Errorf("partition %d at %d: %v", p.Partition, b.BaseOffset(), err)
 			return false
 		}
+		hidden := in.committed && aborted.hides(b)
 		for _, e := range entries {
 			if e.off >= in.off {
 				out.entries = append(out.entries, e)
+				out.hidden = append(out.hidden, hidden)
 			}
 		}
 	}
@@ -333,6 +364,23 @@ func (r *simReader) fetched(call, ret int64, in simFetch, p *kmsg.FetchResponseT
 		r.next[p.Partition] = max(r.next[p.Partition], out.entries[n-1].off+1)
 	}
 	r.w.record(simOp{client: r.id, call: call, ret: ret, in: in, out: out})
+	return true
+}
+
+// simAborted is how a consumer leaves out what was aborted: the first offsets of such transactions
+// by producer, in order.
+type simAborted struct{ from map[int64][]int64 }
+
+// hides is asked for each batch in order.
+func (a simAborted) hides(b batch.Batch) bool {
+	from := a.from[b.ProducerID()]
+	if !b.IsTransactional() || len(from) == 0 || from[0] > b.LastOffset() {
+		return false
+	}
+	if b.IsControl() {
+		a.from[b.ProducerID()] = from[1:]
+		return false
+	}
 	return true
 }
 
@@ -378,7 +426,7 @@ func (m *simCommitter) work() {
 			continue
 		}
 		ok := true
-		if m.rng.IntN(2) == 0 {
+		if group != simTxnGroup && m.rng.IntN(2) == 0 {
 			ok = m.commit(group, m.rng.Int32N(m.partitions))
 		} else {
 			ok = m.committed(group, m.rng.Int32N(m.partitions))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -11,6 +12,12 @@ import (
 
 // simNever is when an operation whose outcome nobody knows is over: it may happen at any time yet.
 const simNever = math.MaxInt64
+
+// What is known of where an append's records are, if it is not an offset.
+const (
+	simUnknown = -1
+	simThere   = -2 // somewhere
+)
 
 // simOp is an operation of a client, from the tick at which it was asked for to the one at which it
 // was answered.
@@ -26,7 +33,7 @@ type (
 		partition int32
 		ids       []int64 // of its records; each is written once
 	}
-	simAppended struct{ base int64 } // -1: unknown
+	simAppended struct{ base int64 } // or simUnknown, simThere
 	simFetch    struct {
 		partition int32
 		off       int64
@@ -36,6 +43,7 @@ type (
 	simFetched struct {
 		beyond       bool // the offset is out of range
 		entries      []simEntry
+		hidden       []bool // by entry: what read_committed leaves out as aborted
 		high, stable int64
 	}
 	simListEnd struct {
@@ -84,16 +92,24 @@ func (w *simWorld) record(op simOp) {
 type simLog struct {
 	entries []simEntry
 	at      map[int64]int64 // offset by record
+	fate    []int8          // of an entry in a transaction: the marker that ends it; 0: none yet, or no transaction
 	stable  []int64         // stable[n] is the last stable offset while n entries are visible
 }
 
 func newSimLog(entries []simEntry) *simLog {
 	l := &simLog{entries: entries, at: map[int64]int64{}, stable: []int64{0}}
+	l.fate = make([]int8, len(entries))
 	open := map[int64]int64{} // first offset of a producer's transaction
 	for i, e := range entries {
-		if e.marker > 0 {
+		switch first, is := open[e.producer]; {
+		case e.marker > 0 && is:
+			for j := first; j < int64(i); j++ {
+				if entries[j].producer == e.producer {
+					l.fate[j] = e.marker
+				}
+			}
 			delete(open, e.producer)
-		} else if _, is := open[e.producer]; e.producer >= 0 && !is {
+		case e.marker == 0 && e.producer >= 0 && !is:
 			open[e.producer] = int64(i)
 		}
 		if e.id > 0 {
@@ -119,7 +135,8 @@ func (f *simFindings) add(format string, args ...any) {
 
 // simCheck holds the history against the model: each partition a log to which is only appended, each
 // group's offset a register. logs are the partitions' contents after all else.
-func simCheck(ops []simOp, logs []*simLog) (found simFindings) {
+func simCheck(ops []simOp, txns []*simTxn, logs []*simLog) (found simFindings) {
+	ops = append(ops, checkTxns(txns, logs, &found)...)
 	byKey := map[string][]simOp{}
 	for _, op := range ops {
 		switch in := op.in.(type) {
@@ -145,13 +162,15 @@ func simCheck(ops []simOp, logs []*simLog) (found simFindings) {
 		return found
 	}
 	for key, ops := range byKey {
-		model := simRegister()
+		model, story := simRegister(), ""
 		for i, l := range logs {
 			if key == fmt.Sprint(simTopic, "-", i) {
-				model = l.model()
+				model, story = l.model(), "; in transactions:"+l.story()
 			}
 		}
-		simLinearize(key, model, unobserved(ops), &found)
+		if !simLinearize(key, model, unobserved(ops), &found) {
+			found.add("%s%s", key, story)
+		}
 	}
 	return found
 }
@@ -185,6 +204,47 @@ func checkLogs(ops []simOp, logs []*simLog, found *simFindings) {
 	}
 }
 
+// checkTxns: all records of a transaction have one fate, the one that its producer was told. It returns the
+// markers as operations: each is written at some time after the end of its transaction was asked for, and
+// before its producer was told that it is over.
+func checkTxns(txns []*simTxn, logs []*simLog, found *simFindings) (marks []simOp) {
+	of := map[int64]*simTxn{} // by record
+	for _, t := range txns {
+		fate := t.fate
+		for _, id := range t.ids {
+			of[id] = t
+			for p, l := range logs {
+				at, is := l.at[id]
+				switch {
+				case !is:
+				case l.fate[at] == 0:
+					found.add("partition %d: the transaction of record %d at %d is open", p, id, at)
+				case fate == 0:
+					fate = l.fate[at]
+				case l.fate[at] != fate:
+					found.add("partition %d: the transaction of record %d at %d has ended with marker %d, elsewhere or to its producer with %d", p, id, at, l.fate[at], fate)
+				}
+			}
+		}
+	}
+	for p, l := range logs {
+		latest := map[int64]*simTxn{} // by producer
+		for i, e := range l.entries {
+			if e.marker == 0 {
+				latest[e.producer] = of[e.id]
+				continue
+			}
+			op := simOp{client: -1, ret: simNever, in: simMark{int32(p), int64(i)}}
+			if t := latest[e.producer]; t != nil {
+				op.call, op.ret = t.endCall, t.done
+			}
+			delete(latest, e.producer) // a marker of a transaction that has written nothing here
+			marks = append(marks, op)
+		}
+	}
+	return marks
+}
+
 // settleAppend finds where the records of an append are. An append whose outcome nobody knew has
 // the offset at which they are in the end; if they are nowhere, it has not happened (false), and
 // whoever has read one of them has read what is not there.
@@ -192,8 +252,10 @@ func settleAppend(op simOp, in simAppend, l *simLog, found *simFindings) (simOp,
 	base := op.out.(simAppended).base
 	at, there := l.at[in.ids[0]]
 	if base < 0 {
-		base = at
-		if !there {
+		if base == simThere && !there {
+			found.add("partition %d: record %d was refused as out of order, and is not there", in.partition, in.ids[0])
+		}
+		if base = at; !there {
 			for _, id := range in.ids[1:] {
 				if at, is := l.at[id]; is {
 					found.add("partition %d: record %d at %d is the rest of a batch that is gone", in.partition, id, at)
@@ -221,6 +283,10 @@ func checkFetched(op simOp, in simFetch, l *simLog, found *simFindings) {
 				has = l.entries[want]
 			}
 			found.add("partition %d: client %d has read %+v at %d, where %+v is", in.partition, op.client, e, want, has)
+			return
+		}
+		if hidden := op.out.(simFetched).hidden[i]; in.committed && e.marker == 0 && hidden != (l.fate[e.off] == 1) {
+			found.add("partition %d: client %d has read %+v with read_committed, hidden %v, and its transaction has ended with marker %d", in.partition, op.client, e, hidden, l.fate[e.off])
 			return
 		}
 	}
@@ -281,6 +347,14 @@ func simRegister() porcupine.Model {
 
 func describeSim(input, output any) string { return fmt.Sprintf("%T%+v → %+v", input, input, output) }
 
+// String is short: what was read has been held against what is there.
+func (f simFetched) String() string {
+	if f.beyond {
+		return "out of range"
+	}
+	return fmt.Sprintf("%d entries, high %d, stable %d", len(f.entries), f.high, f.stable)
+}
+
 // unobserved leaves out commits of which nobody knows whether they have happened and whose value
 // nobody has read: the history is explained with them if and only if it is without.
 func unobserved(ops []simOp) []simOp {
@@ -299,14 +373,28 @@ func unobserved(ops []simOp) []simOp {
 // simUndecided is after how long the search for an order is given up. It is not reached.
 const simUndecided = time.Minute
 
-func simLinearize(key string, model porcupine.Model, ops []simOp, found *simFindings) {
+// story is what a partition has, for whoever looks for the cause.
+func (l *simLog) story() string {
+	var s strings.Builder
+	for i, e := range l.entries {
+		switch {
+		case e.marker > 0:
+			fmt.Fprintf(&s, " %d:%s(%d)", i, []string{"abort", "commit"}[e.marker-1], e.producer)
+		case e.producer >= 0:
+			fmt.Fprintf(&s, " %d:%d(%d)", i, e.id, e.producer)
+		}
+	}
+	return s.String()
+}
+
+func simLinearize(key string, model porcupine.Model, ops []simOp, found *simFindings) bool {
 	history := make([]porcupine.Operation, 0, len(ops))
 	for _, op := range ops {
 		history = append(history, porcupine.Operation{ClientId: op.client, Input: op.in, Call: op.call, Output: op.out, Return: op.ret})
 	}
 	result, info := porcupine.CheckOperationsVerbose(model, history, simUndecided)
 	if result == porcupine.Ok {
-		return
+		return true
 	}
 	// The longest beginnings that can be ordered end before what cannot.
 	best := 0
@@ -322,8 +410,8 @@ func simLinearize(key string, model porcupine.Model, ops []simOp, found *simFind
 		for _, i := range partial {
 			in[i] = true
 		}
-		if best > 0 {
-			found.add("  the last of them: %s", simLine(ops[partial[best-1]]))
+		for _, i := range partial[max(best-3, 0):] {
+			found.add("  the last of them: %s", simLine(ops[i]))
 		}
 		rest := []simOp{}
 		for i, op := range ops {
@@ -337,6 +425,7 @@ func simLinearize(key string, model porcupine.Model, ops []simOp, found *simFind
 		}
 		break
 	}
+	return false
 }
 
 func simLine(op simOp) string {

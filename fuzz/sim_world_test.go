@@ -45,8 +45,11 @@ type simWorld struct {
 	values atomic.Int64 // the last value that was given to a record
 	over   atomic.Bool  // clients begin nothing more
 
-	mu  sync.Mutex
-	ops []simOp
+	mu   sync.Mutex
+	ops  []simOp
+	txns []*simTxn // that are over
+	// producers are who was given a producer id.
+	producers map[int64]int
 
 	kills, cuts, stops, failedSyncs int
 }
@@ -61,6 +64,19 @@ type simPlan struct {
 
 // tick is a moment of the history, later than all before.
 func (w *simWorld) tick() int64 { return w.clock.Add(1) }
+
+// gave notes that a client was given a producer id. Nobody else may get it.
+func (w *simWorld) gave(pid int64, client int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.producers == nil {
+		w.producers = map[int64]int{}
+	}
+	if other, given := w.producers[pid]; given && other != client {
+		w.t.Errorf("client %d was given producer id %d, which client %d has", client, pid, other)
+	}
+	w.producers[pid] = client
+}
 
 // simDisk is the disk of one run of the broker: what it does, and the moment at which all ends.
 type simDisk struct {
