@@ -55,16 +55,74 @@ func runOnce(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
 
 // small makes a workload's shape fit a test.
 func small(s *Shape) {
-	s.FillBytes = 4 << 20
+	s.FillBytes = 2 << 20
 	s.Idle = min(s.Idle, 20)
 }
 
 func TestWorkloadsAgainstABroker(t *testing.T) {
-	target := startTarget(t, "millrace.durability=os", "log.segment.delete.delay.ms=0")
+	everyWorkload(t, startTarget(t, "millrace.durability=os", "log.segment.delete.delay.ms=0"))
+}
+
+// The limit must keep what it is given too: figures of one that cheats would be no limit.
+func TestWorkloadsAgainstTheLimit(t *testing.T) {
+	dir := t.TempDir()
+	s, err := ListenLimit(Limit{Addr: "127.0.0.1:0", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(context.Background()) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	everyWorkload(t, &Target{Name: "limit", Addr: s.Addr(), Dir: dir})
+}
+
+func everyWorkload(t *testing.T, target *Target) {
 	for _, e := range Catalogue() {
 		t.Run(e.Name, func(t *testing.T) {
-			f := runOnce(t, target, e.New(small), 150*time.Millisecond)
-			t.Logf("%s: %d requests, %.1f MB/s, p99 %v, %d bytes of disk", e.Name, f.Requests, f.MBPerSecond(), f.Quantile(99), f.DiskBytes)
+			w := e.New(small)
+			f := runOnce(t, target, w, 50*time.Millisecond)
+			switch w := w.(type) {
+			case *tailWork:
+				// What was sent is what was read, by each reader; cold readers read the rest besides.
+				want := f.Requests * int64(w.contents.records) * int64(max(1, w.shape.Readers))
+				if w.shape.Cold == 0 && f.Records != want || f.Records < want {
+					t.Errorf("%d records read, %d written and read", f.Records, want)
+				}
+				if batches := f.Requests * int64(max(1, w.shape.Readers)); f.Latency.TotalCount() < batches {
+					t.Errorf("%d latencies of %d batches", f.Latency.TotalCount(), batches)
+				}
+			case *produceWork:
+				if want := f.Requests * int64(w.contents.records) * int64(w.shape.PerRequest); f.Records != want {
+					t.Errorf("%d records in %d requests, want %d", f.Records, f.Requests, want)
+				}
+			}
 		})
+	}
+}
+
+// A rate is kept to: as many requests as were due, whatever is in flight.
+func TestRateIsKeptTo(t *testing.T) {
+	target := startTarget(t, "millrace.durability=os", "log.segment.delete.delay.ms=0")
+	w := newProduceWork("paced", Shape{Connections: 3, RecordBytes: 100, InFlight: 100, Rate: 600})
+	f := runOnce(t, target, w, 500*time.Millisecond)
+	if got := f.Latency.TotalCount(); got < 295 || got > 301+3 {
+		t.Errorf("%d requests were due in half a second at 600 a second", got)
+	}
+	if o, ok := w.(interface{ OpenLoop() bool }); !ok || !o.OpenLoop() {
+		t.Error("a workload with a rate is no open loop")
+	}
+}
+
+func TestTailNeedsWhatItMeasuresBy(t *testing.T) {
+	for want, s := range map[string]Shape{"rate": {}, "directory": {Rate: 100, Cold: 1}} {
+		err := newTailWork("tail", s).Prepare(t.Context(), &Target{Name: "x", Addr: "127.0.0.1:1"}, "1")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", s, err, want)
+		}
 	}
 }
