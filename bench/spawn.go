@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -20,7 +21,8 @@ import (
 
 // A script of peers is run as `sh SCRIPT start DIR [KEY=VALUE]…` with the port to listen on in
 // PORT, the next one free too. It keeps everything in DIR, prints lines KEY=VALUE — address,
-// directory, pid, version — and stays until SIGTERM has stopped what it started.
+// directory, version, pid last — and becomes the broker, or stays until SIGTERM has stopped it. One
+// that prints protocol=NAME does not speak Kafka's: it is there to be loaded by its own clients.
 //
 //go:embed peers/*.sh
 var peers embed.FS
@@ -44,9 +46,20 @@ func Kinds() []string {
 		panic("BUG: bench: " + err.Error())
 	}
 	for _, f := range files {
-		kinds = append(kinds, strings.TrimSuffix(f.Name(), ".sh"))
+		if kind := strings.TrimSuffix(f.Name(), ".sh"); !bytes.Contains(script(kind), []byte("protocol=")) {
+			kinds = append(kinds, kind)
+		}
 	}
 	return kinds
+}
+
+// script is the peer's; nil: there is none of that name.
+func script(kind string) []byte {
+	p, err := peers.ReadFile("peers/" + kind + ".sh")
+	if err != nil {
+		return nil
+	}
+	return p
 }
 
 // SpawnOptions say where targets are started.
@@ -99,15 +112,10 @@ func (sp Spawn) Start(ctx context.Context, o SpawnOptions) (*Spawned, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	if err := s.await(ctx, told, strings.HasPrefix(sp.Kind, kindLimit) || sp.isPeer()); err != nil {
+	if err := s.await(ctx, told, strings.HasPrefix(sp.Kind, kindLimit) || script(sp.Kind) != nil); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
-}
-
-func (sp Spawn) isPeer() bool {
-	_, err := peers.Open("peers/" + sp.Kind + ".sh")
-	return err == nil
 }
 
 // command is what runs the target, everything of it in dir.
@@ -121,13 +129,9 @@ func (sp Spawn) command(o SpawnOptions, dir string, port int) (*exec.Cmd, error)
 			args = append(args, "--plain")
 		}
 		return exec.Command(binary, args...), nil
-	case sp.isPeer():
-		script, err := peers.ReadFile("peers/" + sp.Kind + ".sh")
-		if err != nil {
-			return nil, fmt.Errorf("bench: %w", err)
-		}
+	case script(sp.Kind) != nil:
 		file := filepath.Join(dir, sp.Kind+".sh")
-		if err := os.WriteFile(file, script, 0o755); err != nil {
+		if err := os.WriteFile(file, script(sp.Kind), 0o755); err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
 		}
 		cmd := exec.Command("sh", append([]string{file, "start", dir}, sp.Settings...)...)

@@ -49,6 +49,7 @@ func TestParseSpawn(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                "no name",
 		"redpanda":        "nothing here starts",
+		"nats":            "nothing here starts",
 		"x=":              "nothing here starts",
 		"a b=kafka":       "a name of letters",
 		"kafka:topic":     "KEY=VALUE",
@@ -60,7 +61,8 @@ func TestParseSpawn(t *testing.T) {
 			t.Errorf("%q: %+v %v, want %q", in, got, err, want)
 		}
 	}
-	if kinds := Kinds(); !slices.Contains(kinds, "kafka") {
+	// Peers that do not speak Kafka's protocol are none that can be measured.
+	if kinds := Kinds(); !slices.Contains(kinds, "kafka") || slices.Contains(kinds, "nats") {
 		t.Errorf("kinds %v", kinds)
 	}
 }

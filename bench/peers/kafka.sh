@@ -87,20 +87,10 @@ if [ ! -f "$dir/data/meta.properties" ]; then
 		-t "${KAFKA_CLUSTER_ID:-4L6g3nShT-eMCtK--X86sw}" -c "$dir/server.properties" --standalone >&2 || fail "format failed"
 fi
 
-java -Xmx"$HEAP" -Xms"$HEAP" -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 \
-	-XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true \
-	-Dlog4j2.configurationFile="$dir/log4j2.xml" -cp "$libs/*" kafka.Kafka "$dir/server.properties" >&2 &
-broker=$!
-trap 'kill -TERM $broker 2>/dev/null' TERM INT
-
 echo "address=127.0.0.1:$PORT"
 echo "directory=$dir/data"
 echo "version=Apache Kafka $VERSION"
-echo "pid=$broker"
-
-# A trapped signal ends one wait; the status that counts is the broker's own, from the next.
-while :; do
-	status=0
-	wait $broker || status=$?
-	kill -0 $broker 2>/dev/null || exit $status
-done
+echo "pid=$$"
+exec java -Xmx"$HEAP" -Xms"$HEAP" -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 \
+	-XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true \
+	-Dlog4j2.configurationFile="$dir/log4j2.xml" -cp "$libs/*" kafka.Kafka "$dir/server.properties" >&2
