@@ -1,11 +1,12 @@
-// Package bench loads a Kafka-compatible broker and checks its answers. Requests are encoded
-// once and replayed with a new correlation id, so that what is measured is the broker and not
-// the client that loads it; the first answer is decoded whole and every later one is compared
-// with it where it may not differ. It speaks the protocol over plain sockets and knows nothing
-// of the broker behind them, so the same workload runs against any address.
+// Package bench loads Kafka-compatible brokers, checks their answers and compares them. A Plan runs
+// Workloads on Targets in interleaved rounds and gives a Report; docs/bench.md says by which method.
+// Its client encodes batches once and sends them again and again, so that what is measured is the
+// broker and not what loads it. It speaks the protocol over plain sockets and knows nothing of the
+// broker behind them, so the same workload runs against any address.
 //
-// It refuses to average: every result says how many requests, how many bytes, how long, the
-// broker's own CPU time where it can be read, and the latency at its percentiles.
+// It refuses to average: every figure says how many requests, how many bytes, how long, the
+// broker's own CPU time where it can be read, and the latency at its percentiles. And it refuses
+// what was not checked: a row counts only when nothing failed and the log was read back.
 package bench
 
 import (
