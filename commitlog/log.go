@@ -70,8 +70,11 @@ type Log struct {
 	cleaning  atomic.Pointer[logCleaning] // nil unless the log is compacted
 }
 
-// failure is why a log takes no more work.
-type failure struct{ err error }
+// failure is why a log takes no more work. The first one stays, but for a half cut.
+type failure struct {
+	err  error
+	half *halfCut // another truncation ends this failure; nil: nothing does
+}
 
 // logState is what appends, truncation and upkeep change; the lock is held for
 // the writer's own write and for no other I/O of data.
@@ -231,7 +234,7 @@ func (l *Log) advanced() {
 }
 
 // Err says why the log takes no more work: ErrOffline with its cause, ErrClosed,
-// or nil.
+// ErrStorage after a truncation that is to be made again, or nil.
 func (l *Log) Err() error {
 	if f := l.failure.Load(); f != nil {
 		return f.err
@@ -258,7 +261,7 @@ func (l *Log) failSoon(cause error) {
 
 func (l *Log) failQuietly(cause error) (first bool) {
 	err := fmt.Errorf("%w: %s: %w", ErrOffline, l.name, cause)
-	if !l.failure.CompareAndSwap(nil, &failure{err: err}) {
+	if !l.endWith(err) {
 		return false
 	}
 	l.store.unclean.Store(true)
@@ -267,6 +270,20 @@ func (l *Log) failQuietly(cause error) (first bool) {
 		fn(l.name, cause)
 	}
 	return true
+}
+
+// endWith lets the log take no more work, for good; it reports whether it is this
+// call that did.
+func (l *Log) endWith(err error) bool {
+	for {
+		was := l.failure.Load()
+		if was != nil && was.half == nil {
+			return false
+		}
+		if l.failure.CompareAndSwap(was, &failure{err: err}) {
+			return true
+		}
+	}
 }
 
 // failWaiters ends the callers of Sync.

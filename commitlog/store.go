@@ -360,7 +360,7 @@ func (l *Log) retire() bool {
 	}
 	l.mu.closed = true
 	l.mu.Unlock()
-	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
+	l.endWith(ErrClosed)
 	l.failWaiters(ErrClosed)
 	if fn := l.observer.Load(); fn != nil {
 		(*fn)()

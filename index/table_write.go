@@ -54,6 +54,9 @@ func (t *table) flushLocked() error {
 	}
 	if len(p) > 0 {
 		if _, err := f.WriteAt(p, int64(flushed*t.size)); err != nil {
+			t.mu.Lock()
+			t.mu.trim = true // a part of it may be there, and these entries may never be written
+			t.mu.Unlock()
 			return err
 		}
 	}
