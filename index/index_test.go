@@ -466,6 +466,45 @@ func TestFullDiskKeepsEntries(t *testing.T) {
 	x.Close()
 }
 
+// TestCutAfterAShortWrite cuts entries of which a full disk took a part: the file has none of it once the index is sealed.
+func TestCutAfterAShortWrite(t *testing.T) {
+	mem := vfs.NewMem()
+	var full bool
+	fs := vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpWrite && full {
+			return &vfs.ShortWrite{N: 13, Err: errors.New("disk full")}
+		}
+		return nil
+	})
+	create(t, mem, "i", nil)
+	x := OpenOffset(fs, vfs.NewHandles(4, 8), "i", 0, 1<<20, true)
+	for i := range int64(5) {
+		if i == 2 {
+			if err := x.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := x.Append(i+1, i+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full = true
+	if err := x.Flush(); err == nil {
+		t.Fatal("flushed to a full disk")
+	}
+	if err := x.TruncateTo(3); err != nil { // to what is in the file
+		t.Fatal(err)
+	}
+	if err := x.Seal(); err != nil { // and nothing is left to be written
+		t.Fatal(err)
+	}
+	x.Close()
+	p, err := vfs.ReadFile(mem, "i")
+	if err != nil || len(p) != 2*offsetEntrySize {
+		t.Errorf("the file has %d bytes: %v", len(p), err)
+	}
+}
+
 // FuzzOpen mangles index files: nothing panics, and what is valid stays found.
 func FuzzOpen(f *testing.F) {
 	good := []byte{0, 0, 0, 9, 0, 0, 16, 0, 0, 0, 0, 17, 0, 0, 32, 0}
