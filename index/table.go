@@ -65,7 +65,8 @@ type table struct {
 		tail     []byte // entries [tailFrom, n)
 		tailFrom int
 		flushed  int    // entries [0, flushed) are in the file; tailFrom ≤ flushed
-		trim     bool   // the file is longer than flushed entries
+		trim     bool   // the file is longer than flushed entries, or missing
+		held     bool   // nothing is written but by Flush, Sync and Seal
 		pinned   bool   // file is held open: it has bytes that no Sync has covered
 		gen      uint64 // counts changes of the file
 		failed   error  // a sync failed: no other is tried

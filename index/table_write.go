@@ -17,13 +17,21 @@ func (t *table) push(e []byte) {
 	}
 	t.mu.tail = append(t.mu.tail, e[:t.size]...)
 	t.mu.n++
-	full := t.mu.n-t.mu.tailFrom >= tailMax
+	full := t.mu.n-t.mu.tailFrom >= tailMax && !t.mu.held
 	t.mu.Unlock()
 	// A flush that runs elsewhere is not waited for: the tail may grow.
 	if full && t.write.TryLock() {
 		_ = t.flushLocked() // kept in the tail; Flush will say why
 		t.write.Unlock()
 	}
+}
+
+// Hold says whether Flush, Sync and Seal alone change the file, however many entries
+// there are, and whatever Reset and Keep have cut.
+func (t *table) Hold(on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.held = on
 }
 
 // Flush writes the entries that only memory has. It syncs nothing.
@@ -146,6 +154,8 @@ func (t *table) keep(k int) error {
 func (t *table) keepLocked(k int) error {
 	t.mu.Lock()
 	cut := k < t.mu.flushed || t.mu.trim
+	later := cut && t.mu.held
+	cut = cut && !later
 	t.mu.Unlock()
 	t.unmap()
 	t.mu.Lock()
@@ -162,8 +172,8 @@ func (t *table) keepLocked(k int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if cut {
-		t.mu.trim = false
+	if cut || later {
+		t.mu.trim = later
 	}
 	if k <= t.mu.tailFrom {
 		t.mu.tail, t.mu.tailFrom = nil, k

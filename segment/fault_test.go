@@ -396,10 +396,10 @@ write 0.log 170+170
 write 0.log 340+170
 truncate 0.log 340
 sync 0.log
-write 0.index 0+8
 write 0.timeindex 0+12
-sync 0.index
+write 0.index 0+8
 sync 0.timeindex
+sync 0.index
 rename 0.log 0.log.deleted
 rename 0.index 0.index.deleted
 rename 0.timeindex 0.timeindex.deleted

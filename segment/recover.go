@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"os"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/index"
@@ -93,12 +94,16 @@ type walk struct {
 	bad   *CorruptError // why the walk ended before size
 
 	indexed int64 // position of the last offset index entry, for the interval
+	// Batches below get no entries, but those that are there: the next walk, if this
+	// one does not come to its end, must not begin behind entries of the other indexes
+	// that are made anew and not yet on disk.
+	known int64
 }
 
 // start brings the indexes to where the walk begins.
 func (w *walk) start(from RecoverFrom) error {
 	s := w.s
-	w.pos, w.indexed, w.next = 0, 0, s.base
+	w.pos, w.indexed, w.next, w.known = 0, 0, s.base, 0
 	w.times.reset(s.base)
 	if !from.Whole && from.Offset > s.base {
 		ok, err := w.resume(from.Offset)
@@ -107,7 +112,36 @@ func (w *walk) start(from RecoverFrom) error {
 		}
 	}
 	x := s.index()
+	if from.Offset > s.base {
+		if err := w.remake(x); err != nil {
+			return err
+		}
+	}
 	return errors.Join(x.offsets.Reset(), x.times.Reset(), x.txns.reset())
+}
+
+// remake prepares for entries below the recovery point that are made anew. If this
+// walk does not come to its end, the next must make them again, whatever of them is on
+// disk: so the offset index, by which it is chosen where that begins, loses its entries
+// for good now and gets new ones when the other indexes are durable (syncDerived).
+func (w *walk) remake(x *indexes) error {
+	s := w.s
+	s.mu.Lock()
+	s.mu.remade = true
+	s.mu.Unlock()
+	info, err := x.names.Stat(x.offsets.Path())
+	switch {
+	case errors.Is(err, os.ErrNotExist): // it comes to be with its entries
+	case err != nil:
+		return err
+	case info.Size() > 0:
+		if err := errors.Join(x.offsets.Reset(), x.offsets.Sync()); err != nil {
+			return err
+		}
+	}
+	x.offsets.Hold(true)
+	x.times.Hold(true)
+	return nil
 }
 
 // resume starts at the last valid index entry below the recovery point and
@@ -153,7 +187,7 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 	if times == 0 && h.MaxTimestamp > index.NoTimestamp {
 		return false, nil // the time index has lost what it had when the offset index grew
 	}
-	w.pos, w.next, w.indexed = at.Pos, h.BaseOffset, at.Pos
+	w.pos, w.next, w.indexed, w.known = at.Pos, h.BaseOffset, at.Pos, recoveryPoint
 	w.times.see(latest.Timestamp, latest.Offset)
 	return true, nil
 }
@@ -269,7 +303,7 @@ func (w *walk) take(b batch.Batch) error {
 	if w.pos == 0 {
 		w.times.setFirst(b.MaxTimestamp())
 	}
-	if w.pos-w.indexed > int64(w.s.cfg.IndexIntervalBytes) {
+	if w.pos-w.indexed > int64(w.s.cfg.IndexIntervalBytes) && last >= w.known {
 		if err := w.index(last); err != nil {
 			return err
 		}

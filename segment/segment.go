@@ -108,6 +108,7 @@ type Segment struct {
 		pinned  bool   // the descriptor is held: it has bytes that no Sync has covered
 		gen     uint64 // counts changes of the file
 		txnFile bool   // the .txnindex has been made since the last SyncAll
+		remade  bool   // since then entries below the recovery point were made anew
 
 		views    *View         // list of live Views
 		viewGone chan struct{} // closed when a View goes; nil if nobody waits

@@ -45,7 +45,15 @@ func (s *Segment) FlushIndexes() error {
 	if x == nil {
 		return nil
 	}
-	return errors.Join(x.offsets.Flush(), x.times.Flush(), x.txns.flush())
+	s.mu.Lock()
+	remade := s.mu.remade
+	s.mu.Unlock()
+	if remade {
+		if err := s.syncDerived(x); err != nil {
+			return err
+		}
+	}
+	return errors.Join(x.txns.flush(), x.times.Flush(), x.offsets.Flush())
 }
 
 // SyncAll makes the log and then its indexes durable, each after it is
@@ -59,9 +67,38 @@ func (s *Segment) SyncAll() error {
 	if x == nil {
 		return nil
 	}
-	if err := errors.Join(x.offsets.Sync(), x.times.Sync(), x.txns.sync()); err != nil {
+	if err := s.syncDerived(x); err != nil {
 		return err
 	}
+	if err := x.offsets.Sync(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.mu.remade = false
+	s.mu.Unlock()
+	return nil
+}
+
+// syncDerived makes the indexes durable but that of the offsets, which comes last, and
+// each before the next has an entry on disk: by the offsets' entries is chosen where a
+// recovery begins, and below that the others are believed.
+func (s *Segment) syncDerived(x *indexes) error {
+	if err := x.txns.sync(); err != nil {
+		return err
+	}
+	if err := s.syncTxnName(); err != nil {
+		return err
+	}
+	x.times.Hold(false)
+	if err := x.times.Sync(); err != nil {
+		return err
+	}
+	x.offsets.Hold(false)
+	return nil
+}
+
+// syncTxnName makes the transaction index's name durable.
+func (s *Segment) syncTxnName() error {
 	s.mu.Lock()
 	made := s.mu.txnFile
 	s.mu.txnFile = false
