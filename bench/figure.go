@@ -50,6 +50,7 @@ type Figure struct {
 	Requests int64
 	Records  int64
 	Bytes    int64  // of record batches, as they are on the wire
+	Written  int64  // bytes of batches that the target took; 0 where it is only read
 	Errors   int64  // answers that were refusals, and connections that broke
 	Error    string // the first of them
 

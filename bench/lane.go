@@ -28,8 +28,9 @@ type source interface {
 	answered(n int64, body []byte, now time.Time) (carried, error)
 }
 
-// carried is what an answer counts for.
-type carried struct{ records, bytes int64 }
+// carried is what an answer counts for: bytes are of the batches that the load is about, written
+// of those that the target took.
+type carried struct{ records, bytes, written int64 }
 
 // lane is one connection under load: requests leave while fewer than its window are unanswered,
 // and in an open loop not before they are due. Its two goroutines are started and awaited by run.
@@ -56,9 +57,9 @@ type lane struct {
 type tally struct {
 	mu struct {
 		sync.Mutex
-		requests, records, bytes, errors int64
-		first                            error // the first of all errors
-		latency                          *hdrhistogram.Histogram
+		requests, records, bytes, written, errors int64
+		first                                     error // the first of all errors
+		latency                                   *hdrhistogram.Histogram
 	}
 	spare *hdrhistogram.Histogram // the asker's: changes places with latency
 }
@@ -251,6 +252,7 @@ func (t *tally) add(counted, untimed bool, what carried, took time.Duration, err
 	}
 	t.mu.records += what.records
 	t.mu.bytes += what.bytes
+	t.mu.written += what.written
 	if counted {
 		t.mu.requests++
 		if !untimed {
@@ -282,7 +284,8 @@ func (t *tally) drain(f *Figure, second *hdrhistogram.Histogram) {
 	f.Requests += t.mu.requests
 	f.Records += t.mu.records
 	f.Bytes += t.mu.bytes
-	t.mu.requests, t.mu.records, t.mu.bytes = 0, 0, 0
+	f.Written += t.mu.written
+	t.mu.requests, t.mu.records, t.mu.bytes, t.mu.written = 0, 0, 0, 0
 	latency := t.mu.latency
 	t.mu.latency, t.spare = t.spare, latency
 	t.mu.Unlock()

@@ -48,7 +48,7 @@ func (e *echoes) answered(n int64, body []byte, _ time.Time) (carried, error) {
 	if e.answer != nil {
 		return carried{}, e.answer(n, body)
 	}
-	return carried{1, int64(len(body))}, nil
+	return carried{records: 1, bytes: int64(len(body))}, nil
 }
 
 // serve answers each frame after the time that handle says; an error ends the connection.

@@ -34,7 +34,12 @@ func Metrics() []Metric {
 		{"p99", "ms", true, quantile(99)},
 		{"p99.9", "ms", true, quantile(99.9)},
 		{"memory", "MB", true, func(f Figure) float64 { return known(float64(f.RSS) / 1e6) }},
-		{"disk", "MB", true, func(f Figure) float64 { return known(float64(f.DiskBytes) / 1e6) }},
+		{"disk", "disk B/B", true, func(f Figure) float64 {
+			if f.Written == 0 {
+				return math.NaN()
+			}
+			return known(float64(f.DiskBytes) / float64(f.Written))
+		}},
 	}
 }
 

@@ -38,6 +38,7 @@ type jsonFigure struct {
 	Requests    int64        `json:"requests"`
 	Records     int64        `json:"records"`
 	Bytes       int64        `json:"bytes"`
+	Written     int64        `json:"written_bytes"`
 	Errors      int64        `json:"errors"`
 	Error       string       `json:"error,omitempty"`
 	ElapsedNs   int64        `json:"elapsed_ns"`
@@ -150,7 +151,7 @@ func ReadJSON(r io.Reader) (Report, error) {
 var percents = [...]float64{50, 90, 95, 99, 99.9, 99.99}
 
 func (f Figure) toJSON() (jsonFigure, error) {
-	j := jsonFigure{Requests: f.Requests, Records: f.Records, Bytes: f.Bytes, Errors: f.Errors, Error: f.Error, ElapsedNs: int64(f.Elapsed),
+	j := jsonFigure{Requests: f.Requests, Records: f.Records, Bytes: f.Bytes, Written: f.Written, Errors: f.Errors, Error: f.Error, ElapsedNs: int64(f.Elapsed),
 		ServerCPUNs: known(f.ServerCPU), ClientCPUNs: known(f.ClientCPU), RSSBytes: known(f.RSS), DiskBytes: known(f.DiskBytes), Samples: []jsonSample{}}
 	if f.Latency != nil {
 		hdr, err := f.Latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
@@ -170,7 +171,7 @@ func (f Figure) toJSON() (jsonFigure, error) {
 }
 
 func (j jsonFigure) figure() (Figure, error) {
-	f := Figure{Requests: j.Requests, Records: j.Records, Bytes: j.Bytes, Errors: j.Errors, Error: j.Error, Elapsed: time.Duration(j.ElapsedNs),
+	f := Figure{Requests: j.Requests, Records: j.Records, Bytes: j.Bytes, Written: j.Written, Errors: j.Errors, Error: j.Error, Elapsed: time.Duration(j.ElapsedNs),
 		ServerCPU: time.Duration(orElse(j.ServerCPUNs, -1)), ClientCPU: time.Duration(orElse(j.ClientCPUNs, -1)),
 		RSS: orElse(j.RSSBytes, -1), DiskBytes: orElse(j.DiskBytes, -1)}
 	if j.Latency != nil {

@@ -21,7 +21,7 @@ var updateReports = flag.Bool("report.update", false, "write the golden files of
 // syntheticFigure is a run in which every number follows from its arguments.
 func syntheticFigure(rng *rand.Rand, requestsPerSecond, bytesPerRequest int, cpuPerGB, p50 float64) Figure {
 	const runs = 10
-	f := Figure{Elapsed: runs * time.Second, RSS: 1 << 28, DiskBytes: 1 << 33, Latency: newHistogram()}
+	f := Figure{Elapsed: runs * time.Second, RSS: 1 << 28, Latency: newHistogram()}
 	for i := range runs {
 		n := int64(float64(requestsPerSecond) * (0.97 + 0.06*rng.Float64()))
 		s := Sample{At: time.Duration(i+1) * time.Second, Requests: n, Bytes: n * int64(bytesPerRequest), RSS: f.RSS}
@@ -33,6 +33,7 @@ func syntheticFigure(rng *rand.Rand, requestsPerSecond, bytesPerRequest int, cpu
 		f.ServerCPU += s.ServerCPU
 		f.ClientCPU += s.ClientCPU
 	}
+	f.Written, f.DiskBytes = f.Bytes, f.Bytes+1<<26
 	for range 20_000 {
 		_ = f.Latency.RecordValue(int64(p50 * 1e6 * math.Exp(0.6*rng.NormFloat64())))
 	}
@@ -59,7 +60,7 @@ func syntheticReport() Report {
 			for range r.Rounds {
 				f := syntheticFigure(rng, int(float64(w.rate)*t.faster), w.bytes, w.cpu*t.cheaper, w.latency*t.by)
 				if t.name == "limit" {
-					f.RSS, f.DiskBytes = -1, -1
+					f.RSS, f.DiskBytes, f.Written = -1, -1, 0
 				}
 				row.Figures = append(row.Figures, f)
 			}

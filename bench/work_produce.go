@@ -56,7 +56,7 @@ type produceSource struct {
 	slots      [][]piece // what is in flight, by n % window
 
 	dueOf func(p piece, due time.Time) // told before a batch leaves; may be nil
-	mute  bool                         // what it carries does not count
+	mute  bool                         // readers count what it carries
 }
 
 func newProduceSource(w *work, own []*producer, window int) *produceSource {
@@ -112,6 +112,7 @@ func (s *produceSource) answered(n int64, body []byte, _ time.Time) (carried, er
 				p.producer.acked++
 				what.records += int64(s.contents.records)
 				what.bytes += int64(size)
+				what.written += int64(size)
 			} else if refusals == nil {
 				refusals = err
 			}
@@ -127,7 +128,7 @@ func (s *produceSource) answered(n int64, body []byte, _ time.Time) (carried, er
 		return what, fmt.Errorf("bench: %d partitions of a produce request were not answered for", open)
 	}
 	if s.mute {
-		what = carried{}
+		what.records, what.bytes = 0, 0
 	}
 	return what, refusals
 }

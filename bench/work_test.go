@@ -96,7 +96,17 @@ func everyWorkload(t *testing.T, target *Target) {
 				if batches := f.Requests * int64(max(1, w.shape.Readers)); f.Latency.TotalCount() < batches {
 					t.Errorf("%d latencies of %d batches", f.Latency.TotalCount(), batches)
 				}
+				if readers := int64(max(1, w.shape.Readers)); w.shape.Cold == 0 && f.Written*readers != f.Bytes {
+					t.Errorf("%d bytes written, %d read by %d readers", f.Written, f.Bytes, readers)
+				}
+			case *consumeWork:
+				if f.Written != 0 {
+					t.Errorf("%d bytes written", f.Written)
+				}
 			case *produceWork:
+				if f.Written != f.Bytes {
+					t.Errorf("%d bytes written of %d", f.Written, f.Bytes)
+				}
 				if want := f.Requests * int64(w.contents.records) * int64(w.shape.PerRequest); f.Records != want {
 					t.Errorf("%d records in %d requests, want %d", f.Records, f.Requests, want)
 				}
