@@ -28,6 +28,7 @@ type durabilityBench struct {
 	duration    time.Duration // of one figure
 	recordBytes int
 	batchBytes  int
+	partitions  int
 	outstanding []int
 	syncTimes   []time.Duration
 }
@@ -38,9 +39,9 @@ func benchDurabilityCommand() *cobra.Command {
 		Use:   "durability",
 		Short: "Measure the cost of waiting for the disk, for disks that take a given time",
 		Long: `Run brokers in this process on a file system whose syncs take a given time and write nothing, so that the disk of
-this machine does not count, and print for each time and each number of requests outstanding the throughput to one partition
-with millrace.durability=sync, with os, and their ratio, as medians of rounds in turns. What a real disk does to it, and to
-many partitions, is another question: bench produce asks it of any broker.`,
+this machine does not count, and print for each time and each number of requests outstanding the throughput with
+millrace.durability=sync, with os, and their ratio, as medians of rounds in turns. What a real disk does to it is another
+question: bench produce asks it of any broker.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.rounds < 1 || slices.ContainsFunc(d.outstanding, func(n int) bool { return n < 1 }) {
@@ -63,6 +64,7 @@ many partitions, is another question: bench produce asks it of any broker.`,
 	fs.DurationVarP(&d.duration, "duration", "d", 2*time.Second, "of one figure")
 	fs.IntVar(&d.recordBytes, "record-bytes", 1024, "bytes of a record's value")
 	fs.IntVar(&d.batchBytes, "batch-bytes", 64<<10, "bytes of a batch; a batch holds at least one record")
+	fs.IntVar(&d.partitions, "partitions", 1, "partitions to write to, each with a file to sync")
 	fs.IntSliceVar(&d.outstanding, "outstanding", []int{1, 10, 64, 256}, "requests outstanding in all")
 	fs.DurationSliceVar(&d.syncTimes, "sync-time", []time.Duration{0, time.Millisecond, 5 * time.Millisecond}, "how long a sync takes")
 	return cmd
@@ -136,16 +138,16 @@ func (d *durabilityBench) start(took time.Duration, side int) (*broker.Broker, e
 	return b, nil
 }
 
-// load writes to one partition of a new topic, from up to four connections, and deletes it.
+// load writes to a new topic, from up to 16 connections but no more than keep four requests outstanding each, and
+// deletes it.
 func (d *durabilityBench) load(ctx context.Context, b *broker.Broker, topic string, outstanding int, duration time.Duration) (bench.Result, error) {
-	const mostConnections = 4
-	connections := mostConnections
+	connections := max(min(16, outstanding/4), 1)
 	for outstanding%connections != 0 {
 		connections--
 	}
 	p := bench.Produce{
 		Load: bench.Load{
-			Addr: b.Addr(), Topic: topic, Connections: connections, InFlight: outstanding / connections, Duration: duration,
+			Addr: b.Addr(), Topic: topic, Partitions: d.partitions, Connections: connections, InFlight: outstanding / connections, Duration: duration,
 		},
 		RecordBytes: d.recordBytes, BatchBytes: d.batchBytes, Seed: 1,
 		Configs: map[string]string{"file.delete.delay.ms": "0"},
@@ -169,7 +171,7 @@ func (d *durabilityBench) load(ctx context.Context, b *broker.Broker, topic stri
 
 // print writes a line a cell.
 func (d *durabilityBench) print(out io.Writer, cells []*durabilityCell) error {
-	fmt.Fprintf(out, "%d B batches to one partition, syncs of a given time; medians of %d rounds of %v in turns\n", d.batchBytes, d.rounds, d.duration)
+	fmt.Fprintf(out, "%d B batches, partitions %d, syncs of a given time; medians of %d rounds of %v in turns\n", d.batchBytes, d.partitions, d.rounds, d.duration)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "a sync takes\toutstanding\tos MB/s\tp50 ms\tp99 ms\tsync MB/s\tp50 ms\tp99 ms\tsync ÷ os\t")
 	for _, c := range cells {
