@@ -211,7 +211,9 @@ type loader struct {
 	walked     segmentList                // what recovery read, less what it dropped
 	walkedFrom int64                      // offset from which records were read and checked
 	walkedAt   map[*segment.Segment]int64 // the same in each segment that was walked
-	changed    bool                       // files were removed, renamed or cut
+	mended     bool                       // indexes were made anew of which the recovery point says that they are durable
+	epochsCut  bool                       // the leader epoch file says more than there is
+	changed    bool                       // files were made, removed or renamed
 	report     RecoveryReport
 }
 
@@ -502,11 +504,9 @@ func (ld *loader) settle() error {
 	start := max(ld.start, list[0].BaseOffset())
 	l.start.Store(start)
 	l.starting.Store(start)
-	if l.epoch.cache.truncateFromEnd(end) {
-		l.epoch.dirty = true
-	}
-	if l.epoch.cache.truncateFromStart(start) {
-		l.epoch.dirty = true
+	cutEnd, cutStart := l.epoch.cache.truncateFromEnd(end), l.epoch.cache.truncateFromStart(start)
+	if cutEnd || cutStart {
+		l.epoch.dirty, ld.epochsCut = true, true
 	}
 	gone := l.dropSnapshotsLocked(end+1, maxOffset)
 	if len(gone) > 0 {
@@ -534,62 +534,6 @@ func (ld *loader) restart() error {
 	l.epoch.cache = newEpochCache()
 	l.epoch.dirty = true
 	return l.startAt(ld.start)
-}
-
-// sync makes what loading changed durable, before anything is served. A full disk
-// that has no room for indexes, snapshots and epochs is no reason not to serve: they
-// wait in memory, and the recovery point stays where it was.
-func (ld *loader) sync() error {
-	l := ld.l
-	point := l.recovery.Load()
-	err := ld.writeDerived()
-	if err != nil && !isFull(err) {
-		return err
-	}
-	if err != nil {
-		point, _ = ld.recoveryPoint()
-		l.store.janitor.report(l.name, err)
-		l.markDirty()
-	}
-	for _, seg := range ld.walked {
-		sync := seg.SyncAll
-		if err != nil {
-			sync = seg.Sync
-		}
-		if err := sync(); err != nil {
-			return err
-		}
-	}
-	if ld.changed || err != nil {
-		if err := ld.fs.SyncDir(l.dir); err != nil {
-			return err
-		}
-	}
-	l.recovery.Store(min(point, l.end.Load()))
-	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
-	return nil
-}
-
-// writeDerived writes what could be made again from the batches.
-func (ld *loader) writeDerived() error {
-	l := ld.l
-	active := (*l.segs.Load()).active()
-	for _, seg := range ld.walked {
-		flush := seg.Seal
-		if seg == active {
-			flush = seg.FlushIndexes
-		}
-		if err := flush(); err != nil {
-			return err
-		}
-	}
-	wrote, err := l.writeSnapshots()
-	ld.changed = ld.changed || wrote
-	if err != nil {
-		return err
-	}
-	_, err = l.writeEpochs()
-	return err
 }
 
 // isFull reports whether the disk refused a write for want of room.

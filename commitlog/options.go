@@ -69,7 +69,8 @@ type Options struct {
 	HighWatermarkMs int64
 	// MaxSyncs bounds the fdatasyncs that run at once (16).
 	MaxSyncs int
-	// RecoveryWorkers bounds the logs that load at once (2 for each CPU).
+	// RecoveryWorkers bounds the logs that load at once (16, or 2 for each CPU if
+	// those are more).
 	RecoveryWorkers int
 	// ProducerExpirationMs is producer.id.expiration.ms (86 400 000).
 	ProducerExpirationMs int64

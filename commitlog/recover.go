@@ -17,7 +17,8 @@ import (
 // After a clean stop that is nothing, but for segments whose index is missing or
 // damaged. Otherwise it is everything from the recovery point on: by our own
 // recovery points from the index entry at or below it, since index entries below
-// are durable; by Kafka's from the start of the segment that holds it.
+// are durable, and nothing where the log ends there; by Kafka's from the start of the
+// segment that holds it.
 func (ld *loader) recover() error {
 	l := ld.l
 	list := *l.segs.Load()
@@ -29,6 +30,16 @@ func (ld *loader) recover() error {
 		// The segment that ends at the recovery point may have been the active one
 		// until a roll that did not get as far as its last time index entry.
 		first = list.floor(max(point-1, 0))
+		if active := list.active(); list[first] == active && ld.indexed[active.BaseOffset()] {
+			ended, err := active.EndsAt(point)
+			if err != nil {
+				return err
+			}
+			if ended {
+				first = len(list)
+				l.mu.dirNew = active.BaseOffset() >= point // its name may be new
+			}
+		}
 	default:
 		first = list.floor(point)
 	}
@@ -48,6 +59,11 @@ func (ld *loader) recover() error {
 			return err
 		}
 		ld.walked = append(ld.walked, seg)
+		ld.mended = ld.mended || i < first
+		// A name that came after the recovery point may not be durable. That of the
+		// first segment is, if there are records: the log's creation was answered.
+		base := seg.BaseOffset()
+		ld.changed = ld.changed || base >= point && base > 0
 		if cut != nil && i >= first {
 			if err := ld.dropFrom(i+1, cut); err != nil {
 				return err
@@ -86,12 +102,12 @@ func (ld *loader) recoveryPoint() (off int64, own bool) {
 func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err error) {
 	l := ld.l
 	ld.report.Segments++
-	ld.changed = true
 	from.OnCut = func(why *segment.CorruptError, n int64) {
 		cut = why
 		ld.report.BytesCut += n
 		ld.report.Cause = why
 	}
+	from.OnRemade = func() { ld.mended = true }
 	walkedFrom := seg.NextOffset()
 	_, err = seg.Recover(from, func(b batch.Batch, pos int64) error {
 		if walkedFrom < 0 || b.BaseOffset() < walkedFrom {

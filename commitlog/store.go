@@ -53,8 +53,10 @@ type Store struct {
 	}
 }
 
-func wallClockMs() int64          { return time.Now().UnixMilli() }
-func defaultRecoveryWorkers() int { return 2 * runtime.GOMAXPROCS(0) }
+func wallClockMs() int64 { return time.Now().UnixMilli() }
+
+// defaultRecoveryWorkers is enough for a disk to have several reads and syncs at once.
+func defaultRecoveryWorkers() int { return max(16, 2*runtime.GOMAXPROCS(0)) }
 
 // Open locks dir, which is created if need be, loads its logs and repairs what an
 // unclean stop left. The directory may have been written by Apache Kafka. An

@@ -120,6 +120,12 @@ func (x *Offset) Keep(n int) error {
 	return x.keep(n)
 }
 
+// KeepLater is Keep, but the file is cut by the next Flush.
+func (x *Offset) KeepLater(n int) error {
+	x.lastKnown = false
+	return x.keepLater(n)
+}
+
 // Reset empties the index and opens it for appending, whatever its file holds.
 func (x *Offset) Reset() error {
 	x.lastKnown = false

@@ -185,6 +185,29 @@ func (t *table) keepLocked(k int) error {
 	return nil
 }
 
+// keepLater is keep, but leaves it to the next Flush to cut the file: until then
+// nothing is written, and no descriptor held.
+func (t *table) keepLater(k int) error {
+	t.write.Lock()
+	defer t.write.Unlock()
+	if err := t.loadLocked(); err != nil {
+		return err
+	}
+	t.unmap()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.writable = true
+	t.mu.trim = t.mu.trim || k < t.mu.flushed
+	if k <= t.mu.tailFrom {
+		t.mu.tail, t.mu.tailFrom = nil, k
+	} else {
+		t.mu.tail = t.mu.tail[:(k-t.mu.tailFrom)*t.size]
+	}
+	t.mu.n = k
+	t.mu.flushed = min(t.mu.flushed, k)
+	return nil
+}
+
 // Reset empties the index, whatever its file holds, creates the file if it is
 // missing, and opens it for appending.
 func (t *table) Reset() error {

@@ -121,6 +121,12 @@ func (x *Time) Keep(n int) error {
 	return x.keep(n)
 }
 
+// KeepLater is Keep, but the file is cut by the next Flush.
+func (x *Time) KeepLater(n int) error {
+	x.known = false
+	return x.keepLater(n)
+}
+
 // Reset empties the index and opens it for appending, whatever its file holds.
 func (x *Time) Reset() error {
 	x.known = false

@@ -28,6 +28,9 @@ type RecoverFrom struct {
 	Whole bool
 	// OnCut is told what was cut and why; may be nil.
 	OnCut func(why *CorruptError, n int64)
+	// OnRemade is told that an index had, or should have had, entries of batches below
+	// Offset that are made anew: they are durable no more before SyncAll. May be nil.
+	OnRemade func()
 }
 
 // Recover makes a segment that was not closed cleanly fit for use: it makes
@@ -75,6 +78,9 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 			return 0, err
 		}
 	}
+	if w.remade && from.OnRemade != nil {
+		from.OnRemade()
+	}
 	if err := w.run(); err != nil {
 		return 0, err
 	}
@@ -93,6 +99,8 @@ type walk struct {
 	times maxTimes
 	bad   *CorruptError // why the walk ended before size
 
+	remade bool // index entries below the recovery point were dropped
+
 	indexed int64 // position of the last offset index entry, for the interval
 	// Batches below get no entries, but those that are there: the next walk, if this
 	// one does not come to its end, must not begin behind entries of the other indexes
@@ -105,12 +113,13 @@ func (w *walk) start(from RecoverFrom) error {
 	s := w.s
 	w.pos, w.indexed, w.next, w.known = 0, 0, s.base, 0
 	w.times.reset(s.base)
-	if !from.Whole && from.Offset > s.base {
+	if from.Offset > s.base && !from.Whole {
 		ok, err := w.resume(from.Offset)
 		if ok || err != nil {
 			return err
 		}
 	}
+	w.remade = w.remade || from.Whole && from.Offset > s.base
 	x := s.index()
 	if from.Offset > s.base {
 		if err := w.remake(x); err != nil {
@@ -166,18 +175,28 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 		n++
 		return true
 	})
-	if err != nil || n == 0 {
+	if err != nil {
 		return false, err
-	}
-	h, err := w.headerAt(at.Pos)
-	if err != nil || h.LastOffset() != at.Offset {
-		return false, readError(err)
 	}
 	times, err := x.times.Valid(at.Offset + 1)
 	if err != nil {
 		return false, err
 	}
-	if err := errors.Join(x.offsets.Keep(n), x.times.Keep(times), x.txns.repair(h.BaseOffset)); err != nil {
+	marked, err := x.txns.exists()
+	if err != nil {
+		return false, err
+	}
+	w.remade = w.remade || marked
+	if n == 0 {
+		w.remade = w.remade || times > 0
+		return false, nil
+	}
+	h, err := w.headerAt(at.Pos)
+	if err != nil || h.LastOffset() != at.Offset {
+		w.remade = true
+		return false, readError(err)
+	}
+	if err := errors.Join(x.offsets.KeepLater(n), x.times.KeepLater(times), x.txns.repair(h.BaseOffset)); err != nil {
 		return false, err
 	}
 	latest, err := x.times.Last()
@@ -185,6 +204,7 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 		return false, err
 	}
 	if times == 0 && h.MaxTimestamp > index.NoTimestamp {
+		w.remade = true
 		return false, nil // the time index has lost what it had when the offset index grew
 	}
 	w.pos, w.next, w.indexed, w.known = at.Pos, h.BaseOffset, at.Pos, recoveryPoint

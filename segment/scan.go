@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/index"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -226,6 +227,51 @@ func (s *Segment) loadEnd() error {
 	defer s.mu.Unlock()
 	s.mu.next, s.mu.times = next, times
 	return nil
+}
+
+// EndsAt reports whether the segment, opened to be appended to, ends at off, and no
+// index of it knows of anything there or above. What the kernel has of the log is
+// durable then; more there is not to recover if all below off was durable before.
+func (s *Segment) EndsAt(off int64) (bool, error) {
+	if s.Check() != nil || s.NextOffset() != off {
+		return false, nil
+	}
+	if !s.Acquire() {
+		return false, ErrClosed
+	}
+	defer s.Release()
+	if x := s.indexes.Load(); x != nil { // else they are empty
+		below, err := x.endBelow(off)
+		if err != nil || !below {
+			return false, readError(err)
+		}
+	}
+	return true, s.withLog(func(f vfs.File) error {
+		if err := f.Sync(); err != nil {
+			return s.fail(err)
+		}
+		return nil
+	})
+}
+
+// endBelow reports whether all entries of the time and the transaction index are of
+// batches below off; those of the offset index the caller has held against the log.
+func (x *indexes) endBelow(off int64) (bool, error) {
+	latest, err := x.times.Last()
+	if err != nil || latest.Timestamp != index.NoTimestamp && latest.Offset >= off {
+		return false, err
+	}
+	below := true
+	err = x.txns.whereExists(func(t *index.Txn) error {
+		n, err := t.Entries()
+		if err != nil {
+			return err
+		}
+		valid, err := t.Valid(off)
+		below = valid == n
+		return err
+	})
+	return below, err
 }
 
 // ReadNextOffset is NextOffset for a sealed segment: where it is not known it

@@ -1,0 +1,137 @@
+package segment
+
+import (
+	"testing"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/index"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// endsAtSegment returns the files of a segment of five batches of one record, offsets 10 to 14, closed
+// as a checkpoint leaves them.
+func endsAtSegment(t *testing.T, aborted ...index.TxnEntry) *vfs.Mem {
+	t.Helper()
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := kafkaConfig()
+	cfg.IndexIntervalBytes = 0
+	seg, err := Create(fs, dir, 10, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(10); off < 15; off++ {
+		bl := batch.NewBuilder(batch.BuilderOptions{BaseOffset: off, LeaderEpoch: 1})
+		bl.Append(100+off, nil, []byte("v"), nil)
+		b, err := bl.Build(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := seg.Append([][]byte{b}, []BatchMeta{{BaseOffset: off, LastOffset: off, MaxTimestamp: 100 + off, Size: len(b)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range aborted {
+		if err := seg.AppendAborted(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := seg.FlushIndexes(); err != nil {
+		t.Fatal(err)
+	}
+	if err := seg.SyncAll(); err != nil {
+		t.Fatal(err)
+	}
+	seg.Close()
+	return fs
+}
+
+// A segment ends at an offset if its log does and none of its files says more: entries that a
+// power cut kept of batches that it took must not be believed.
+func TestEndsAt(t *testing.T) {
+	cfg := kafkaConfig()
+	ask := func(fs *vfs.Mem, off int64) bool {
+		t.Helper()
+		seg, err := Open(fs, dir, 10, -1, cfg, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer seg.Close()
+		ended, err := seg.EndsAt(off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ended
+	}
+	below := index.TxnEntry{ProducerID: 1, FirstOffset: 11, LastOffset: 12, LastStableOffset: 13}
+	whole := endsAtSegment(t, below)
+	for off := int64(10); off < 20; off++ {
+		if got := ask(whole, off); got != (off == 15) {
+			t.Errorf("ends at %d: %v", off, got)
+		}
+	}
+	above := below
+	above.LastOffset = 15
+	if ask(endsAtSegment(t, above), 15) {
+		t.Error("a transaction index with a marker that the log has lost was believed")
+	}
+	names := FileNames(10)
+	for name, change := range map[string]struct {
+		file  int
+		bytes []byte
+	}{
+		"time index with an entry beyond the end": {2, []byte{0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 5}},
+		"bytes behind the last batch":             {0, make([]byte, 40)},
+	} {
+		fs := endsAtSegment(t)
+		f, err := fs.OpenFile(dir+"/"+names[change.file], 2, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Size()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(change.bytes, size); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if ask(fs, 15) {
+			t.Errorf("%s: it was believed", name)
+		}
+	}
+}
+
+// Recover tells when it makes index entries anew that were durable before it: those of the batches
+// below the recovery point, unless it begins behind them.
+func TestRecoverTellsOfRemadeIndexes(t *testing.T) {
+	txn := index.TxnEntry{ProducerID: 1, FirstOffset: 11, LastOffset: 12, LastStableOffset: 13}
+	for name, c := range map[string]struct {
+		fs   *vfs.Mem
+		from RecoverFrom
+		want bool
+	}{
+		"from the entry below the recovery point":     {endsAtSegment(t), RecoverFrom{Offset: 15}, false},
+		"nothing below the recovery point":            {endsAtSegment(t), RecoverFrom{Offset: 10}, false},
+		"the first batch has no entry":                {endsAtSegment(t), RecoverFrom{Offset: 11}, false},
+		"the whole of what was durable":               {endsAtSegment(t), RecoverFrom{Offset: 15, Whole: true}, true},
+		"entries of aborted transactions begin again": {endsAtSegment(t, txn), RecoverFrom{Offset: 15}, true},
+	} {
+		cfg := kafkaConfig()
+		seg, err := Open(c.fs, dir, 10, -1, cfg, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		c.from.OnRemade = func() { told = true }
+		if _, err := seg.Recover(c.from, nil); err != nil {
+			t.Fatal(err)
+		}
+		if told != c.want {
+			t.Errorf("%s: told %v", name, told)
+		}
+		seg.Close()
+	}
+}
