@@ -99,7 +99,7 @@ func (p Plan) check() error {
 
 // Run does it. A workload that fails on a target makes that row one that does not count, with the
 // reason in it, and the others go on; only what makes all of it pointless is an error: targets that
-// do not answer, an interrupt.
+// do not answer. When ctx ends, its error comes with a report of what was measured by then.
 func (p Plan) Run(ctx context.Context) (Report, error) {
 	p = p.withDefaults()
 	if err := p.check(); err != nil {
@@ -122,13 +122,13 @@ func (p Plan) Run(ctx context.Context) (Report, error) {
 				p.round(ctx, w, t, &rows[i], round, runName(report.Begun, fmt.Sprintf("%d-%d", i, round)))
 			}
 		}
-		if err := ctx.Err(); err != nil {
-			return Report{}, err
-		}
 		report.Rows = append(report.Rows, rows...)
+		if ctx.Err() != nil {
+			break
+		}
 	}
 	report.Ratios = ratios(report.Rows, p.Against)
-	return report, nil
+	return report, ctx.Err()
 }
 
 // warmUp runs windows until the target is warm.
@@ -148,7 +148,9 @@ func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run s
 			err = fmt.Errorf("nothing was answered; %d errors, the first: %s", f.Errors, f.Error)
 		}
 		if err != nil {
-			row.Refused = fmt.Sprintf("warming up: %v", err)
+			if row.Refused = fmt.Sprintf("warming up: %v", err); ctx.Err() != nil {
+				row.Refused = interrupted
+			}
 			return
 		}
 		windows = append(windows, warmthOf(w, f))
@@ -164,6 +166,9 @@ func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run s
 	}
 }
 
+// interrupted is why a row without any figure does not count, when nothing else is wrong with it.
+const interrupted = "interrupted before its first figure"
+
 // warmthOf is the number that shows how warm a target is: what it does, or, where the load decides
 // that, what it needs for it.
 func warmthOf(w Workload, f Figure) float64 {
@@ -176,10 +181,19 @@ func warmthOf(w Workload, f Figure) float64 {
 // round takes one figure. A row that has ceased to count is not measured any more: nothing would
 // come of it.
 func (p Plan) round(ctx context.Context, w Workload, t *Target, row *Row, round int, run string) {
+	if row.Refused == "" && len(row.Figures) == 0 && ctx.Err() != nil {
+		row.Refused = interrupted
+	}
 	if row.Refused != "" || ctx.Err() != nil {
 		return
 	}
 	f, err := p.run(ctx, w, t, p.Duration, round, run, true)
+	if ctx.Err() != nil { // the rounds before it stand
+		if len(row.Figures) == 0 {
+			row.Refused = interrupted
+		}
+		return
+	}
 	if f.Elapsed > 0 {
 		row.Figures = append(row.Figures, f)
 	}

@@ -170,6 +170,33 @@ func TestPlanRefusesWhatDoesNotCount(t *testing.T) {
 	}
 }
 
+// An interrupt leaves what was measured before it.
+func TestPlanInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var runs int
+	w := newScripted("w", func(t *Target, run string) (Figure, error) {
+		if runs++; runs == 4 {
+			cancel()
+			return Figure{}, ctx.Err()
+		}
+		return good(t, run)
+	})
+	late := newScripted("late", good)
+	p := Plan{Targets: twoTargets(t), Workloads: []Workload{w, late}, Rounds: 5, Duration: time.Second, Warm: -1}
+	report, err := p.Run(ctx)
+	if !errors.Is(err, context.Canceled) || len(report.Rows) != 2 {
+		t.Fatalf("%v, %d rows", err, len(report.Rows))
+	}
+	a, b := report.Rows[0], report.Rows[1]
+	if len(a.Figures) != 2 || len(b.Figures) != 1 || a.Refused != "" || b.Refused != "" || len(report.Ratios) == 0 {
+		t.Errorf("%d and %d figures, %q %q, %d ratios", len(a.Figures), len(b.Figures), a.Refused, b.Refused, len(report.Ratios))
+	}
+	if n := len(*w.log); (*w.log)[n-1] != "clean b" || len(*late.log) != 0 {
+		t.Errorf("%q, then %q", *w.log, *late.log)
+	}
+}
+
 func TestPlanSaysWhatIsWrongWithIt(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

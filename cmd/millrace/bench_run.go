@@ -184,6 +184,9 @@ func (b *benchRun) run(cmd *cobra.Command, args []string) error {
 	b.plan.Watch = live.event
 	report, err := b.plan.Run(cmd.Context())
 	live.clear()
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted; what is printed was measured before")
+	}
 	if err = errors.Join(err, stop()); err != nil && len(report.Rows) == 0 {
 		return err
 	}
