@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -150,13 +151,14 @@ func (f Footprint) connections(ctx context.Context, w io.Writer, b *brokerProces
 
 // brokerProcess is a `millrace serve` of ours.
 type brokerProcess struct {
-	cmd  *exec.Cmd
-	addr string
-	log  bytes.Buffer
+	cmd    *exec.Cmd
+	addr   string
+	log    bytes.Buffer
+	waited sync.Once
 }
 
-// startBroker runs the binary and returns when it has answered its first request, with the time since it was run.
-func startBroker(ctx context.Context, binary, dir string) (*brokerProcess, time.Duration, error) {
+// startBroker runs the binary with settings KEY=VALUE and returns when it has answered its first request, with the time since it was run.
+func startBroker(ctx context.Context, binary, dir string, settings ...string) (*brokerProcess, time.Duration, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, 0, err
 	}
@@ -166,6 +168,9 @@ func startBroker(ctx context.Context, binary, dir string) (*brokerProcess, time.
 	}
 	b := &brokerProcess{}
 	b.cmd = exec.CommandContext(ctx, binary, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile)
+	for _, s := range settings {
+		b.cmd.Args = append(b.cmd.Args, "--set", s)
+	}
 	b.cmd.Stderr = &b.log
 	start := time.Now()
 	if err := b.cmd.Start(); err != nil {
@@ -177,7 +182,7 @@ func startBroker(ctx context.Context, binary, dir string) (*brokerProcess, time.
 			b.addr = strings.TrimSpace(string(addr))
 			break
 		}
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > 5*time.Minute {
 			b.cmd.Process.Kill()
 			b.cmd.Wait()
 			return nil, 0, fmt.Errorf("bench: the broker did not start: %s", b.log.Bytes())
@@ -195,7 +200,9 @@ func startBroker(ctx context.Context, binary, dir string) (*brokerProcess, time.
 
 func (b *brokerProcess) stop() error {
 	b.cmd.Process.Signal(syscall.SIGTERM)
-	if err := b.cmd.Wait(); err != nil {
+	var err error
+	b.waited.Do(func() { err = b.cmd.Wait() })
+	if err != nil {
 		return fmt.Errorf("bench: stopping the broker: %w: %s", err, b.log.Bytes())
 	}
 	return nil

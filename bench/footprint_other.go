@@ -20,3 +20,18 @@ type Footprint struct {
 func (Footprint) Run(context.Context, io.Writer) error {
 	return errors.New("bench: the footprint can be measured on Linux only")
 }
+
+// Restart measures processes, and files with holes.
+type Restart struct {
+	Binary, Dir                         string
+	Set                                 []string
+	Topics, Partitions, Segments, Kills int
+	FillBytes, LogBytes                 int64
+	BatchBytes, InFlight                int
+	Load                                time.Duration
+}
+
+// Run says that this system cannot tell.
+func (Restart) Run(context.Context, io.Writer) error {
+	return errors.New("bench: restarts can be measured on Linux only")
+}

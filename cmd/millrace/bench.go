@@ -18,7 +18,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Load a Kafka-compatible broker, check its answers, print figures",
 	}
-	cmd.AddCommand(benchRunCommand(), benchListCommand(), benchLimitCommand(), benchProduceCommand(), benchFetchCommand(), benchFootprintCommand(), benchDurabilityCommand())
+	cmd.AddCommand(benchRunCommand(), benchListCommand(), benchLimitCommand(), benchProduceCommand(), benchFetchCommand(), benchFootprintCommand(), benchDurabilityCommand(), benchRestartCommand())
 	return cmd
 }
 
