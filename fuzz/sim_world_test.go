@@ -41,6 +41,7 @@ type simWorld struct {
 	disk   *simDisk // the running broker's
 	broker *broker.Broker
 
+	began  time.Time
 	clock  atomic.Int64 // of the history: an event, a tick
 	values atomic.Int64 // the last value that was given to a record
 	over   atomic.Bool  // clients begin nothing more
@@ -60,6 +61,8 @@ type simPlan struct {
 	crashes    []simCrash // one for each round
 	failSyncs  bool
 	settings   []config.Pair
+	calm       time.Duration // in which nothing ends yet
+	length     time.Duration // after which nothing ends any more; 0: after all crashes
 }
 
 // tick is a moment of the history, later than all before.
@@ -104,11 +107,9 @@ func (d *simDisk) hook(op vfs.Op) error {
 			d.endLocked()
 		}
 	}
-	slow, fails := time.Duration(0), false
+	slow, fails := false, false
 	if op.Kind == vfs.OpSync && !d.dead.Load() {
-		if d.rng.IntN(4) == 0 {
-			slow = time.Duration(d.rng.IntN(300)) * time.Microsecond
-		}
+		slow = d.rng.IntN(16) == 0
 		fails = d.fail > 0 && strings.HasSuffix(op.Name, ".log") && !strings.Contains(op.Name, "__cluster") && d.rng.IntN(d.fail) == 0
 		if fails {
 			d.failed++
@@ -116,11 +117,10 @@ func (d *simDisk) hook(op vfs.Op) error {
 		}
 	}
 	d.mu.Unlock()
-	if slow > 0 {
-		// In real time: who waits for the lock under which this sync runs keeps the clock of the
-		// bubble from going on.
-		ts := unix.NsecToTimespec(int64(slow))
-		_ = unix.Nanosleep(&ts, nil) // a signal makes it shorter
+	if slow {
+		// A millisecond of real time: who waits for the lock under which this sync runs keeps the clock
+		// of the bubble from going on.
+		_, _ = unix.Poll(nil, 1) // a signal makes it shorter
 	}
 	return nil
 }
@@ -145,8 +145,8 @@ func (d *simDisk) endLocked() {
 func (w *simWorld) start(mem *vfs.Mem, crash simCrash, after int) {
 	w.t.Helper()
 	d := &simDisk{mem: mem, rng: rand.New(rand.NewPCG(w.rng.Uint64(), 3)), left: after, crashed: make(chan struct{})}
-	if w.plan.failSyncs && crash != simStop {
-		d.fail = 100
+	if w.plan.failSyncs && crash != simStop && !w.calm() {
+		d.fail = 10 << w.rng.IntN(4)
 	}
 	seed := w.rng.Int64()
 	d.crash = func() *vfs.Mem {
@@ -210,7 +210,7 @@ func (w *simWorld) stop(crash simCrash) *vfs.Mem {
 // all clients have stopped. The last broker, on a disk without faults, runs.
 func (w *simWorld) play(clients ...func()) {
 	w.t.Helper()
-	w.net = netio.NewMemory()
+	w.net, w.began = netio.NewMemory(), time.Now()
 	mem := vfs.NewMem()
 	mem.NowMs = func() int64 { return time.Now().UnixMilli() }
 	var working sync.WaitGroup
@@ -218,14 +218,20 @@ func (w *simWorld) play(clients ...func()) {
 		working.Go(c)
 	}
 	for _, crash := range w.plan.crashes {
-		after := 0
-		if w.rng.IntN(5) > 0 {
+		if w.enough() {
+			break
+		}
+		after, most := 0, w.someTime()
+		switch {
+		case w.calm():
+			most = w.plan.calm - time.Since(w.began)
+		case w.rng.IntN(5) > 0:
 			after = 1 + w.rng.IntN(1<<(2+w.rng.IntN(8)))
 		}
 		w.start(mem, crash, after)
 		select {
 		case <-w.disk.crashed:
-		case <-time.After(w.someTime()):
+		case <-time.After(most):
 		}
 		mem = w.stop(crash)
 	}
@@ -234,6 +240,12 @@ func (w *simWorld) play(clients ...func()) {
 	<-time.After(time.Second)
 	w.over.Store(true)
 	working.Wait()
+}
+
+func (w *simWorld) calm() bool { return time.Since(w.began) < w.plan.calm }
+
+func (w *simWorld) enough() bool {
+	return w.plan.length > 0 && time.Since(w.began) >= w.plan.length
 }
 
 // someTime is how long a broker runs at most: mostly moments, sometimes until files have rolled and

@@ -75,7 +75,8 @@ type txnRun struct {
 	p             *process
 	rounds, kills int
 	odd           int                                                               // 1: the first round's group is of KIP-848
-	dial          func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the client's own
+	dial          func(ctx context.Context, network, addr string) (net.Conn, error) // nil: network
+	network       func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the machine's
 }
 
 func newTxnRun(t *testing.T, seed uint64) *txnRun {
@@ -162,8 +163,11 @@ func (r *txnRound) clientOptions(rng *rand.Rand, newest bool) []kgo.Opt {
 		kgo.SeedBrokers(r.addr), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(20 * time.Millisecond), kgo.DialTimeout(time.Second),
 		kgo.ProducerLinger(0), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }), kgo.UnknownTopicRetries(-1),
 	}
-	if r.dial != nil {
+	switch {
+	case r.dial != nil:
 		opts = append(opts, kgo.Dialer(r.dial))
+	case r.network != nil:
+		opts = append(opts, kgo.Dialer(r.network))
 	}
 	if rng.IntN(3) == 0 {
 		opts = append(opts, kgo.RequestRetries(1)) // answers that are lost stay lost
@@ -270,7 +274,11 @@ func (r *txnRound) createTopics() {
 }
 
 func (r *txnRound) admin() *kadm.Client {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(r.addr), kgo.MetadataMinAge(20*time.Millisecond))
+	opts := []kgo.Opt{kgo.SeedBrokers(r.addr), kgo.MetadataMinAge(20 * time.Millisecond)}
+	if r.network != nil {
+		opts = append(opts, kgo.Dialer(r.network))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		r.t.Fatal(err)
 	}
