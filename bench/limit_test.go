@@ -254,8 +254,12 @@ func TestLimitFetchWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.SetLeaderEpoch(0)
+	begun = time.Now()
 	if p := <-got; !bytes.Equal(p.RecordBatches, b) {
 		t.Fatalf("%d bytes instead of the batch's %d", len(p.RecordBatches), len(b))
+	}
+	if took := time.Since(begun); took > 30*time.Second {
+		t.Fatalf("the record came after %v: the fetch slept to the end", took)
 	}
 }
 
