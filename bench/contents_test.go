@@ -256,3 +256,17 @@ func noPrefixDecodes(t *testing.T, body []byte, decode func([]byte) error) {
 		}
 	}
 }
+
+// fetchAnswer is an answer with the records of one partition.
+func fetchAnswer(sessionID, partition int32, records []byte) []byte {
+	resp := kmsg.NewPtrFetchResponse()
+	resp.SetVersion(fetchVersion)
+	resp.SessionID = sessionID
+	t := kmsg.NewFetchResponseTopic()
+	t.Topic = "t"
+	p := kmsg.NewFetchResponseTopicPartition()
+	p.Partition, p.RecordBatches = partition, records
+	t.Partitions = append(t.Partitions, p)
+	resp.Topics = append(resp.Topics, t)
+	return append([]byte{0}, resp.AppendTo(nil)...)
+}
