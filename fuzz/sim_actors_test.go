@@ -53,6 +53,7 @@ type simProducer struct {
 	topic      simTopicID
 	partitions int32
 	idempotent bool
+	slow       bool // it rests for seconds between its batches
 
 	pid   int64
 	epoch int16
@@ -81,6 +82,9 @@ func (p *simProducer) work() {
 			p.queue = append(p.queue, p.newBatch())
 		}
 		p.sendQueue()
+		if p.slow {
+			<-time.After(time.Duration(p.rng.ExpFloat64() * float64(time.Second)))
+		}
 		pause(p.rng)
 	}
 }

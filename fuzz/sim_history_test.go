@@ -24,6 +24,7 @@ const (
 type simOp struct {
 	client    int
 	call, ret int64
+	at        time.Duration // when it was recorded, since the beginning
 	in, out   any
 }
 
@@ -83,7 +84,11 @@ type simEntry struct {
 func (w *simWorld) record(op simOp) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	op.at = time.Since(w.began)
 	w.ops = append(w.ops, op)
+	if op.ret != simNever {
+		w.disk.Load().told()
+	}
 }
 
 // simLog is all that a partition has had at the end, where nothing is under way any more. Offsets

@@ -38,7 +38,7 @@ type simWorld struct {
 	net  *netio.Memory
 	plan simPlan
 
-	disk   *simDisk // the running broker's
+	disk   atomic.Pointer[simDisk] // the running broker's
 	broker *broker.Broker
 
 	began  time.Time
@@ -53,6 +53,7 @@ type simWorld struct {
 	producers map[int64]int
 
 	kills, cuts, stops, failedSyncs int
+	cutAt                           []time.Duration // since the beginning
 }
 
 // simPlan is what a seed decides for all of a simulation.
@@ -89,6 +90,7 @@ type simDisk struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	left    int             // changes until the crash; 0: it comes from elsewhere
+	tell    atomic.Int64    // answers until the crash; 0: it comes from elsewhere
 	fail    int             // one sync of a log in so many fails; 0: none
 	failed  int             // how many have
 	crash   func() *vfs.Mem // ends the run: what the next one finds
@@ -125,6 +127,14 @@ func (d *simDisk) hook(op vfs.Op) error {
 	return nil
 }
 
+// told is called when a client was told that something has happened: the moment at which what is not
+// on disk yet, and should be, is lost.
+func (d *simDisk) told() {
+	if d.tell.Load() > 0 && d.tell.Add(-1) == 0 {
+		d.end()
+	}
+}
+
 // end is the crash, unless it has been.
 func (d *simDisk) end() {
 	d.mu.Lock()
@@ -141,10 +151,11 @@ func (d *simDisk) endLocked() {
 }
 
 // start runs a broker on what the last one left. It ends with the crash after so many changes of
-// the disk, if that is more than 0, which may be before it serves anybody.
-func (w *simWorld) start(mem *vfs.Mem, crash simCrash, after int) {
+// the disk, which may be before it serves anybody, or after so many answers, unless these are 0.
+func (w *simWorld) start(mem *vfs.Mem, crash simCrash, changes, answers int) {
 	w.t.Helper()
-	d := &simDisk{mem: mem, rng: rand.New(rand.NewPCG(w.rng.Uint64(), 3)), left: after, crashed: make(chan struct{})}
+	d := &simDisk{mem: mem, rng: rand.New(rand.NewPCG(w.rng.Uint64(), 3)), left: changes, crashed: make(chan struct{})}
+	d.tell.Store(int64(answers))
 	if w.plan.failSyncs && crash != simStop && !w.calm() {
 		d.fail = 10 << w.rng.IntN(4)
 	}
@@ -153,11 +164,12 @@ func (w *simWorld) start(mem *vfs.Mem, crash simCrash, after int) {
 		// First nobody is told anything any more, then it is decided what is left of what was not told.
 		w.net.Cut()
 		if crash == simPower {
+			w.cutAt = append(w.cutAt, time.Since(w.began))
 			return mem.CrashClone(oldrand.New(oldrand.NewSource(seed)))
 		}
 		return mem.KillClone()
 	}
-	w.disk = d
+	w.disk.Store(d)
 	pairs := append(config.Standalone("data", simAddr), w.plan.settings...)
 	cfg, err := config.Load(append(pairs, config.Pair{Key: "millrace.durability", Value: w.plan.durability}))
 	if err != nil {
@@ -180,7 +192,7 @@ func (w *simWorld) start(mem *vfs.Mem, crash simCrash, after int) {
 // stop ends the run as it was to end, and returns what is left.
 func (w *simWorld) stop(crash simCrash) *vfs.Mem {
 	w.t.Helper()
-	d := w.disk
+	d := w.disk.Load()
 	if crash == simStop && !d.dead.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -221,22 +233,24 @@ func (w *simWorld) play(clients ...func()) {
 		if w.enough() {
 			break
 		}
-		after, most := 0, w.someTime()
-		switch {
+		changes, answers, most := 0, 0, w.someTime()
+		switch how := w.rng.IntN(5); {
 		case w.calm():
 			most = w.plan.calm - time.Since(w.began)
-		case w.rng.IntN(5) > 0:
-			after = 1 + w.rng.IntN(1<<(2+w.rng.IntN(8)))
+		case how < 2:
+			changes = 1 + w.rng.IntN(1<<(2+w.rng.IntN(8)))
+		case how < 4:
+			answers = 1 + w.rng.IntN(1<<w.rng.IntN(8))
 		}
-		w.start(mem, crash, after)
+		w.start(mem, crash, changes, answers)
 		select {
-		case <-w.disk.crashed:
+		case <-w.disk.Load().crashed:
 		case <-time.After(most):
 		}
 		mem = w.stop(crash)
 	}
 	w.plan.failSyncs = false
-	w.start(mem, simStop, 0)
+	w.start(mem, simStop, 0, 0)
 	<-time.After(time.Second)
 	w.over.Store(true)
 	working.Wait()
