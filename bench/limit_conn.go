@@ -250,8 +250,10 @@ func (c *limitConn) write() error {
 	return c.log.publish(c.batches)
 }
 
+// unlock lets go of the log. Offsets of batches that were not written are given again.
 func (c *limitConn) unlock() {
 	if c.log != nil {
+		c.log.nextOff = c.log.end()
 		c.log.writing.Unlock()
 	}
 	clear(c.batches)

@@ -20,14 +20,19 @@ func writeAt(f *os.File, pieces [][]byte, pos int64) error {
 	if err != nil && err != unix.EINTR {
 		return os.NewSyscallError("pwritev", err)
 	}
-	for _, p := range pieces { // what a short write has left
-		if done := min(max(n, 0), len(p)); done < len(p) {
+	return writeRest(f, pieces, pos, max(n, 0))
+}
+
+// writeRest writes pieces, of which the first n bytes are written already, from pos on.
+func writeRest(f *os.File, pieces [][]byte, pos int64, n int) error {
+	for _, p := range pieces {
+		if done := min(n, len(p)); done < len(p) {
 			if _, err := f.WriteAt(p[done:], pos+int64(done)); err != nil {
 				return err
 			}
 		}
 		pos += int64(len(p))
-		n -= len(p)
+		n = max(0, n-len(p))
 	}
 	return nil
 }

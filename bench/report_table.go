@@ -110,7 +110,7 @@ func (r Report) writeMedians(out *printer, workload string) {
 	out.columns(lines, true)
 	for _, row := range rows {
 		if row.Refused != "" {
-			out.printf("  %s DOES NOT COUNT: %s\n", row.Target, row.Refused)
+			out.printf("  %s DOES NOT COUNT: %s\n", row.Target, oneLine(row.Refused))
 		}
 	}
 }

@@ -74,10 +74,11 @@ type Spawned struct {
 	Target
 	Version string // as the target says; empty: it does not
 
-	log    string // file with its output
-	cmd    *exec.Cmd
-	exited chan struct{}
-	err    error // why it exited; read after exited is closed
+	log     string // file with its output
+	cmd     *exec.Cmd
+	stopped bool // by Stop
+	exited  chan struct{}
+	err     error // why it exited; read after exited is closed
 }
 
 // Start starts the target and returns when it answers. It is stopped again when ctx ends before.
@@ -113,7 +114,10 @@ func (sp Spawn) Start(ctx context.Context, o SpawnOptions) (*Spawned, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	if err := s.await(ctx, told, strings.HasPrefix(sp.Kind, kindLimit) || script(sp.Kind) != nil); err != nil {
-		return nil, errors.Join(err, s.Stop())
+		if s.Running() == nil {
+			err = errors.Join(err, s.Stop())
+		}
+		return nil, err
 	}
 	return s, nil
 }
@@ -258,10 +262,15 @@ func (s *Spawned) Running() error {
 }
 
 // Stop stops the target with SIGTERM, or after a minute with everything that it has started by
-// SIGKILL, and says how it ended. A second call does nothing.
+// SIGKILL. The error says how it ended, when that was not well or before Stop. A second call does
+// nothing; no two may be at work at once.
 func (s *Spawned) Stop() error {
-	if s.Running() != nil {
+	if s.stopped {
 		return nil
+	}
+	s.stopped = true
+	if err := s.Running(); err != nil {
+		return err
 	}
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have gone meanwhile
 	select {

@@ -72,6 +72,24 @@ func TestSpawn(t *testing.T) {
 	}
 }
 
+// One that ends by itself is told when it is to be stopped, with what it printed.
+func TestSpawnThatDies(t *testing.T) {
+	s, err := Spawn{Name: "it", Kind: kindLimit}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.exited
+	if err := s.Stop(); err == nil || !strings.Contains(err.Error(), "signal: killed") || !strings.Contains(err.Error(), "address=") {
+		t.Errorf("%v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Errorf("twice: %v", err)
+	}
+}
+
 // One that ends at its start says what it printed, at once.
 func TestSpawnThatEnds(t *testing.T) {
 	_, err := Spawn{Name: "it", Kind: kindMillrace, Settings: []string{"a=b"}}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
