@@ -139,7 +139,12 @@ func (l *lane) write(stop, dead <-chan struct{}) error {
 		}
 		l.sent.Store(n)
 		if err := out.flush(l.conn); err != nil {
-			return fmt.Errorf("bench: sending: %w", err)
+			select {
+			case <-dead: // the reader knows why
+				return nil
+			default:
+				return fmt.Errorf("bench: sending: %w", err)
+			}
 		}
 		if !more {
 			return nil

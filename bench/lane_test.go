@@ -256,6 +256,33 @@ func TestRefusalsAreCountedAndBreaksEndTheLane(t *testing.T) {
 	})
 }
 
+// An answer to another request than the one that is due is none.
+func TestAnswersMustBeInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := inBubble(nil)
+		d.dial = func(context.Context, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			go func() {
+				defer server.Close()
+				frame := make([]byte, 64)
+				if _, err := server.Read(frame); err != nil {
+					return
+				}
+				server.Write(append([]byte{0, 0, 0, 4}, 0, 0, 0, frame[11]+1)) // the next correlation id
+				io.Copy(io.Discard, server)
+			}()
+			return client, nil
+		}
+		f, err := d.drive(t.Context(), nowhere, []*lane{newLane(&echoes{left: 2}, 2)}, 0, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Requests != 0 || f.Errors != 1 || !strings.Contains(f.Error, "where 0 was due") {
+			t.Errorf("%d requests, %d errors: %s", f.Requests, f.Errors, f.Error)
+		}
+	})
+}
+
 func TestADeadTargetIsSaid(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,7 +20,7 @@ type Shape struct {
 	BatchBytes  int // before compression; a batch holds at least one record
 	Codec       batch.Codec
 	Redundancy  int     // a value compresses to about one part in so many; 1: not at all
-	Rate        float64 // produce requests a second, an open loop; 0: as many as are answered
+	Rate        float64 // requests a second, an open loop: of a tail its produce requests; 0: as many as are answered
 	FetchBytes  int     // that a fetch asks for
 	FillBytes   int64   // that a topic holds before it is read
 	Readers     int     // connections that read the tail of what is produced

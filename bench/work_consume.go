@@ -45,7 +45,7 @@ func (w *consumeWork) Run(ctx context.Context, t *Target, d time.Duration) (Figu
 	for c := range lanes {
 		lanes[c] = newLane(w.source(c, len(lanes), w.shape.InFlight), w.shape.InFlight)
 	}
-	return w.driver.drive(ctx, t, lanes, 0, d)
+	return w.driver.drive(ctx, t, lanes, w.shape.Rate, d)
 }
 
 // source reads for one of several connections. Its slots begin at different places, and so do

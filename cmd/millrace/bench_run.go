@@ -62,7 +62,7 @@ func (b *benchRun) add(fs *pflag.FlagSet) {
 	fs.StringVar(&b.json, "json", "", "write everything that was measured to this file")
 	fs.StringVar(&b.benchstat, "benchstat", "", "write lines for benchstat to this file")
 
-	fs.Float64Var(&b.shape.Rate, "rate", 0, "produce requests a second, whose latencies count from when they were due; 0: as many as are answered")
+	fs.Float64Var(&b.shape.Rate, "rate", 0, "requests a second, whose latencies count from when they were due; 0: as many as are answered")
 	fs.IntVar(&b.shape.Partitions, "partitions", 0, "of the topic")
 	fs.IntVar(&b.shape.Connections, "connections", 0, "that carry the load")
 	fs.IntVar(&b.shape.InFlight, "in-flight", 0, "requests outstanding on each connection")
