@@ -7,7 +7,8 @@
 //
 // The tests of this package are the searches that take a real process or a real disk: a broker
 // killed again and again under load, with its transactions checked from the outside, hostile clients
-// beside honest ones, directories mangled before they are opened, a disk that is full. What one
-// package can search alone stands as a fuzz target beside its code. Every search prints the seed
-// that it can be repeated from.
+// beside honest ones, directories mangled before they are opened, a disk that is full. The
+// simulations (sim_*_test.go) are the same without either: a network, a disk and a clock of their own
+// make power cuts as cheap as requests. What one package can search alone stands as a fuzz target
+// beside its code. Every search prints the seed that it can be repeated from.
 package fuzz
