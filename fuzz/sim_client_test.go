@@ -31,9 +31,9 @@ func (w *simWorld) client(id int) *simClient {
 // patienceSim is how long a client waits for an answer.
 const patienceSim = 30 * time.Second
 
-// send sends a request, over a new connection if there is none. One connection in three is cut
-// somewhere on either way.
-func (c *simClient) send(req kmsg.Request, version int16) error {
+// send sends requests in one piece, over a new connection if there is none. One connection in three
+// is cut somewhere on either way.
+func (c *simClient) send(version int16, reqs ...kmsg.Request) error {
 	if c.conn == nil {
 		conn, err := c.w.net.Dial(simAddr)
 		if err != nil {
@@ -44,6 +44,22 @@ func (c *simClient) send(req kmsg.Request, version int16) error {
 		}
 		c.conn = conn
 	}
+	var frames []byte
+	for _, req := range reqs {
+		frames = append(frames, c.frame(req, version)...)
+		c.sent = append(c.sent, req)
+	}
+	return c.hangUpOn(func() error {
+		if err := c.conn.SetDeadline(time.Now().Add(patienceSim)); err != nil {
+			return err
+		}
+		_, err := c.conn.Write(frames)
+		return err
+	})
+}
+
+// frame encodes a request with its size prefix.
+func (c *simClient) frame(req kmsg.Request, version int16) []byte {
 	c.corr++
 	req.SetVersion(version)
 	f := kbin.AppendInt16(make([]byte, 4, 256), req.Key())
@@ -55,14 +71,7 @@ func (c *simClient) send(req kmsg.Request, version int16) error {
 	}
 	f = req.AppendTo(f)
 	binary.BigEndian.PutUint32(f, uint32(len(f)-4))
-	c.sent = append(c.sent, req)
-	return c.hangUpOn(func() error {
-		if err := c.conn.SetDeadline(time.Now().Add(patienceSim)); err != nil {
-			return err
-		}
-		_, err := c.conn.Write(f)
-		return err
-	})
+	return f
 }
 
 // receive reads the answer to the oldest request without one.
@@ -118,7 +127,7 @@ func (c *simClient) hangUp() {
 
 // ask sends a request and waits for the answer. An error says nothing of what has become of it.
 func ask[R kmsg.Response](c *simClient, req kmsg.Request, version int16) (r R, err error) {
-	if err := c.send(req, version); err != nil {
+	if err := c.send(version, req); err != nil {
 		return r, err
 	}
 	resp, err := c.receive()
