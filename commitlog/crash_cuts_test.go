@@ -1,10 +1,12 @@
 package commitlog
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"math/rand"
+	"os"
 	"slices"
 	"testing"
 
@@ -386,4 +388,53 @@ func TestPowerCuts(t *testing.T) {
 		}
 	}
 	t.Logf("%d power cuts (%d of them right before a sync or a rename), %d kills, %d of all while a start recovered; first seed %d", count.cuts, count.atSyncs, count.kills, count.inRecovery, first)
+}
+
+// TestTornTailIsWalkedFromTheRecoveryPoint: how much a start reads after a power cut does not depend on whether the
+// last batch came through whole.
+func TestTornTailIsWalkedFromTheRecoveryPoint(t *testing.T) {
+	for _, cut := range []int64{0, 10} {
+		mem := vfs.NewMem()
+		o := testOptions(mem)
+		cfg := testConfig()
+		cfg.SegmentBytes = 1 << 20
+		o.Configure = func(string) *Config { return cfg }
+		s := mustOpen(t, o)
+		l, err := s.Create("t-0", TopicID{1}, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 {
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		l.checkpoint()
+		if err := s.points.writeRecovery(s); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+		}
+		killed := mem.KillClone()
+		s.Close(1)
+		name := (*l.segs.Load()).active().Path()
+		f, err := killed.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Size()
+		if err := errors.Join(err, f.Truncate(size-cut), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var report RecoveryReport
+		o.FS = killed
+		o.Listener.Recovered = func(r RecoveryReport) { report = r }
+		s = mustOpen(t, o)
+		if end := s.Log("t-0").EndOffset(); end != 203-min(cut, 1) || report.BytesWalked > 8000 || (report.BytesCut > 0) != (cut > 0) {
+			t.Errorf("%d bytes cut off: end %d, %+v", cut, end, report)
+		}
+		s.Close(1)
+	}
 }

@@ -44,7 +44,7 @@ func (ld *loader) recover() error {
 		first = list.floor(point)
 	}
 	for i, seg := range list {
-		damaged := !ld.indexed[seg.BaseOffset()] || i == len(list)-1 && seg.Check() != nil
+		damaged := !ld.indexed[seg.BaseOffset()] || i == len(list)-1 && ld.spoilt(seg, own)
 		if i < first && !damaged {
 			continue
 		}
@@ -72,6 +72,16 @@ func (ld *loader) recover() error {
 		}
 	}
 	return nil
+}
+
+// spoilt says that the active segment's indexes are to be made anew, because they are
+// damaged or, after a clean stop, do not fit the log. After another one the walk is
+// there for that: a log that ends in a torn batch does not call for more of it.
+func (ld *loader) spoilt(active *segment.Segment, own bool) bool {
+	err := active.Check()
+	var corrupt *CorruptError
+	torn := errors.As(err, &corrupt) && corrupt.File == active.Path()
+	return err != nil && (ld.clean || !own || !torn)
 }
 
 // gapBefore says that segment i, which was walked neither, does not go on where

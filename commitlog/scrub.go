@@ -43,7 +43,8 @@ type scrubber struct {
 	at   int    // the log that is looked at
 	base int64  // its segments from here on are to be looked at
 	seg  *segment.Scrub
-	cuts int64 // Log.cuts before its segments were looked at
+	of   *segment.Segment // what seg looks at, or looked at last
+	cuts int64            // Log.cuts before its segments were looked at
 	buf  []byte
 
 	report ScrubReport
@@ -136,7 +137,8 @@ func (c *scrubber) open() bool {
 	if c.buf == nil {
 		c.buf = make([]byte, scrubSlice)
 	}
-	seg, err := list[i].OpenScrub(l.nextOf(list, i), c.buf, func(e *CorruptError) { c.damaged(e) })
+	c.of = list[i]
+	seg, err := c.of.OpenScrub(l.nextOf(list, i), c.buf, func(e *CorruptError) { c.damaged(e) })
 	if err != nil {
 		if !errors.Is(err, segment.ErrClosed) {
 			c.damaged(err)
@@ -184,8 +186,12 @@ func (c *scrubber) close() {
 }
 
 func (c *scrubber) damaged(err error) {
-	if c.logs[c.at].cuts.Load() != c.cuts {
-		return // the log was cut meanwhile, and other batches may be where these were
+	l := c.logs[c.at]
+	if cuts := l.cuts.Load(); cuts != c.cuts || cuts%2 > 0 {
+		return // the log was cut meanwhile, or is being cut: other batches may be where these were
+	}
+	if !slices.Contains(*l.segs.Load(), c.of) {
+		return // it is the log's no more, and its name may be that of another which went after it
 	}
 	c.report.Damaged++
 	c.mu.Lock()

@@ -66,11 +66,14 @@ func TestEndsAt(t *testing.T) {
 		return ended
 	}
 	below := index.TxnEntry{ProducerID: 1, FirstOffset: 11, LastOffset: 12, LastStableOffset: 13}
-	whole := endsAtSegment(t, below)
+	whole := endsAtSegment(t)
 	for off := int64(10); off < 20; off++ {
 		if got := ask(whole, off); got != (off == 15) {
 			t.Errorf("ends at %d: %v", off, got)
 		}
+	}
+	if ask(endsAtSegment(t, below), 15) {
+		t.Error("a transaction index was believed, which a recovery that was cut may have begun to make anew")
 	}
 	above := below
 	above.LastOffset = 15

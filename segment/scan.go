@@ -230,7 +230,7 @@ func (s *Segment) loadEnd() error {
 }
 
 // EndsAt reports whether the segment, opened to be appended to, ends at off, and no
-// index of it knows of anything there or above. What the kernel has of the log is
+// index of it can say otherwise. What the kernel has of the log is
 // durable then; more there is not to recover if all below off was durable before.
 func (s *Segment) EndsAt(off int64) (bool, error) {
 	if s.Check() != nil || s.NextOffset() != off {
@@ -254,24 +254,17 @@ func (s *Segment) EndsAt(off int64) (bool, error) {
 	})
 }
 
-// endBelow reports whether all entries of the time and the transaction index are of
-// batches below off; those of the offset index the caller has held against the log.
+// endBelow reports whether all entries of the time index are of batches below off, and
+// there is no transaction index; the offset index the caller has held against the log.
 func (x *indexes) endBelow(off int64) (bool, error) {
 	latest, err := x.times.Last()
 	if err != nil || latest.Timestamp != index.NoTimestamp && latest.Offset >= off {
 		return false, err
 	}
-	below := true
-	err = x.txns.whereExists(func(t *index.Txn) error {
-		n, err := t.Entries()
-		if err != nil {
-			return err
-		}
-		valid, err := t.Valid(off)
-		below = valid == n
-		return err
-	})
-	return below, err
+	// A recovery that was cut may have taken entries out of a transaction index that it
+	// meant to make anew, and nothing in the other files says so.
+	marked, err := x.txns.exists()
+	return !marked, err
 }
 
 // ReadNextOffset is NextOffset for a sealed segment: where it is not known it

@@ -1,0 +1,128 @@
+package segment
+
+import (
+	"errors"
+	"math"
+	"math/rand"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/index"
+	"github.com/millrace-project/millrace/vfs"
+)
+
+// cutRecovery is a segment that was durable with all its indexes, and then a part of
+// one more batch.
+type cutRecovery struct {
+	t     *testing.T
+	rng   *rand.Rand
+	cfg   Config
+	twin  twin
+	marks []int64 // where aborted transactions end
+}
+
+func newCutRecovery(t *testing.T, rng *rand.Rand) (*cutRecovery, *vfs.Mem) {
+	mem := vfs.NewMem()
+	p := newPair(t, rng, mem)
+	c := &cutRecovery{t: t, rng: rng, cfg: p.cfg, twin: twin{base: p.twin.base}}
+	for range 12 {
+		p.append()
+		c.marks = append(c.marks, p.twin.next()-1)
+		if err := p.seg.AppendAborted(c.entry(p.twin.next() - 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(p.seg.SyncAll(), mem.SyncDir(dir), mem.SyncDir(".")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := mem.OpenFile(p.seg.Path(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	torn := p.twin.grow(rng, p.ts)[0].data
+	if _, err := f.WriteAt(torn[:1+rng.Intn(len(torn)-1)], p.seg.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close(), p.seg.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c.twin = p.twin
+	c.cfg.IndexIntervalBytes = 256 << rng.Intn(3) // it may have changed
+	return c, mem
+}
+
+func (c *cutRecovery) entry(marker int64) index.TxnEntry {
+	return index.TxnEntry{ProducerID: 7, FirstOffset: c.twin.base, LastOffset: marker, LastStableOffset: marker + 1}
+}
+
+// recover is what a start does: of the batches that are walked, the aborted
+// transactions are told anew.
+func (c *cutRecovery) recover(fs vfs.FS, whole bool) *Segment {
+	c.cfg.Handles = vfs.NewHandles(2, 20)
+	s, err := Open(fs, dir, c.twin.base, -1, c.cfg, false)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	from := int64(math.MaxInt64)
+	size, err := s.Recover(RecoverFrom{Offset: c.twin.next(), Whole: whole}, func(b batch.Batch, _ int64) error {
+		from = min(from, b.BaseOffset())
+		return nil
+	})
+	if err != nil || size != int64(len(c.twin.bytes())) {
+		c.t.Fatalf("recovered %d bytes of %d: %v", size, len(c.twin.bytes()), err)
+	}
+	for _, marker := range c.marks {
+		if marker >= from {
+			if err := s.AppendAborted(c.entry(marker)); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+	return s
+}
+
+// TestCutRecovery cuts the power at each change of a recovery that makes index entries
+// below the recovery point anew, as one does that begins with a torn batch at the end.
+// The next finds nothing torn: what it does not walk stands in all indexes.
+func TestCutRecovery(t *testing.T) {
+	rng, _ := seedOf(t)
+	cuts := 0
+	for i := range rounds(10) {
+		c, mem := newCutRecovery(t, rng)
+		var points []*vfs.Mem
+		s := c.recover(vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind.Changes() {
+				points = append(points, mem.CrashClone(rng), mem.CrashClone(rng))
+			}
+			return nil
+		}), i%4 > 0)
+		if err := errors.Join(s.Seal(), s.SyncAll(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range append(points, mem.CrashClone(rng)) {
+			cuts++
+			s := c.recover(p, false)
+			got, _, err := s.Aborted(0, math.MaxInt64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.EqualFunc(got, c.marks, func(e index.TxnEntry, marker int64) bool { return e == c.entry(marker) }) {
+				t.Fatalf("%d aborted transactions, want %d", len(got), len(c.marks))
+			}
+			q := &pair{t: t, rng: rng, fs: p, cfg: c.cfg, seg: s, twin: c.twin}
+			for range 5 {
+				q.checkAll()
+				q.checkTimes()
+				q.checkRead()
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if cuts < 40 {
+		t.Fatalf("only %d cuts", cuts)
+	}
+}
