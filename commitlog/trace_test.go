@@ -74,9 +74,14 @@ func TestTrace(t *testing.T) {
 	if err := s.Close(5); err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/trace.txt"
+	sameAsGolden(t, "testdata/trace.txt", out.String())
+}
+
+// sameAsGolden holds a trace against a golden file.
+func sameAsGolden(t *testing.T, golden, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -84,7 +89,7 @@ func TestTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := out.String(); got != string(want) {
+	if got != string(want) {
 		t.Errorf("the trace differs from %s (-update rewrites it):\n%s", golden, diffLines(string(want), got))
 	}
 }

@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"flag"
 	"fmt"
 	"math/rand"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 )
 
+var cutsFlag = flag.Int("crash.cuts", 0, "how many power cuts TestCrashes makes at least")
+
 // crashRun appends, takes snapshots and restarts on a memory file system, and knows what was committed.
 type crashRun struct {
 	t         *testing.T
@@ -22,6 +25,13 @@ type crashRun struct {
 	written   []string // values that are or were about to be in the log, in order
 	committed int      // how many of them are committed
 	epoch     int32
+	cuts      *int
+}
+
+// cut is the power going off.
+func (r *crashRun) cut() *vfs.Mem {
+	*r.cuts++
+	return r.files.CrashClone(r.rng)
 }
 
 // all is what a reader of n sees, snapshot and log as one, without control records.
@@ -92,11 +102,12 @@ func (r *crashRun) check(files *vfs.Mem, goOn bool) {
 // Whatever a power cut leaves of unsynced bytes and names, what was committed is there, nothing else than what was
 // written is there, the epoch never falls, and the directory opens.
 func TestCrashes(t *testing.T) {
-	for seed := range int64(120) {
+	cuts := 0
+	for seed := int64(0); seed < 120 || cuts < *cutsFlag; seed++ {
 		rng := rand.New(rand.NewSource(seed))
 		files := vfs.NewMem()
 		format(t, files, "/d")
-		r := &crashRun{t: t, rng: rng, files: files, durable: func(o *Options) {
+		r := &crashRun{t: t, rng: rng, files: files, cuts: &cuts, durable: func(o *Options) {
 			o.Durability = commitlog.Durability(seed % 2)
 			o.RetentionBytes = 600
 			if seed%3 == 0 {
@@ -114,17 +125,18 @@ func TestCrashes(t *testing.T) {
 			case 4:
 				r.snapshot()
 			case 5:
-				r.check(r.files.CrashClone(rng), rng.Intn(3) == 0)
+				r.check(r.cut(), rng.Intn(3) == 0)
 			case 6:
 				r.check(r.files.KillClone(), rng.Intn(3) == 0)
 			}
 		}
-		r.check(r.files.CrashClone(rng), false)
+		r.check(r.cut(), false)
 		r.n.close(t)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+	t.Logf("%d power cuts", cuts)
 }
 
 // A crash at any moment of formatting leaves a directory that is formatted or can be.

@@ -3,12 +3,15 @@ package segment
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"math/rand"
 	"testing"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/vfs"
 )
+
+var cutsFlag = flag.Int("crash.cuts", 0, "how many crashes TestCrash makes at least")
 
 // crashPoint is what a crash found: the file system, what had been promised,
 // and what had been written.
@@ -90,7 +93,7 @@ func crashes(t *testing.T, rng *rand.Rand) (points []crashPoint, cfg Config, bas
 func TestCrash(t *testing.T) {
 	rng, _ := seedOf(t)
 	n := 0
-	for range rounds(40) {
+	for i := 0; i < rounds(40) || n < *cutsFlag; i++ {
 		points, cfg, base := crashes(t, rng)
 		for _, at := range points {
 			n++
@@ -101,6 +104,7 @@ func TestCrash(t *testing.T) {
 	if n < 100 {
 		t.Fatalf("only %d crashes", n)
 	}
+	t.Logf("%d crashes, one in five a kill", n)
 }
 
 func checkCrash(t *testing.T, rng *rand.Rand, at crashPoint, cfg Config, base int64) {
