@@ -96,7 +96,7 @@ func (s *Store) loadLogs(want func(name string) bool) error {
 			s.janitor.producersSeen()
 		}
 		s.mu.Lock()
-		s.mu.logs[l.name] = l
+		s.setLocked(l.name, l)
 		s.mu.Unlock()
 		s.cleaner.changed(l)
 	}

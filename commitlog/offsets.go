@@ -154,8 +154,9 @@ func (c *checkpointFiles) forget(s *Store, name string) error {
 
 // entries collects what offset says of each log that the files cover.
 func (s *Store) entries(offset func(l *Log) (off int64, ok bool)) []OffsetEntry {
-	var entries []OffsetEntry
-	for _, l := range s.Logs() {
+	logs := s.ordered()
+	entries := make([]OffsetEntry, 0, len(logs))
+	for _, l := range logs {
 		if !l.keep {
 			continue
 		}
@@ -170,10 +171,15 @@ func (s *Store) entries(offset func(l *Log) (off int64, ok bool)) []OffsetEntry 
 func (c *checkpointFiles) writeRecovery(s *Store) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pointed := make(map[*Log]int64)
+	type pointed struct {
+		l   *Log
+		off int64
+	}
+	var written []pointed
 	data := encodeOffsets(nil, s.entries(func(l *Log) (int64, bool) {
-		pointed[l] = l.recovery.Load()
-		return pointed[l], true
+		off := l.recovery.Load()
+		written = append(written, pointed{l, off})
+		return off, true
 	}))
 	sum := checksum(data)
 	own := fmt.Sprintf("0\n%08x %08x\n", sum, c.mu.recoverySum)
@@ -187,8 +193,8 @@ func (c *checkpointFiles) writeRecovery(s *Store) error {
 		return fmt.Errorf("commitlog: %w", err)
 	}
 	c.mu.recoverySum, c.ours = sum, true
-	for l, off := range pointed {
-		l.pointed.Store(off)
+	for _, p := range written {
+		p.l.pointed.Store(p.off)
 	}
 	return nil
 }

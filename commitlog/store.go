@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -47,9 +48,12 @@ type Store struct {
 
 	mu struct {
 		sync.RWMutex
-		logs   map[string]*Log
-		loaded bool // Load is done: checkpoint files may be written
-		closed bool
+		logs      map[string]*Log
+		moves     int    // counts changes of logs
+		order     []*Log // logs by topic and partition as of move orderedAt; not to be changed
+		orderedAt int
+		loaded    bool // Load is done: checkpoint files may be written
+		closed    bool
 	}
 }
 
@@ -222,6 +226,36 @@ func (s *Store) list() []*Log {
 	return logs
 }
 
+// setLocked makes l the log of that name; nil: there is none.
+func (s *Store) setLocked(name string, l *Log) {
+	s.mu.moves++
+	if l == nil {
+		delete(s.mu.logs, name)
+		return
+	}
+	s.mu.logs[name] = l
+}
+
+// ordered returns the store's logs by topic and partition. Checkpoint files are written
+// in this order every few seconds, and of many logs the sorting would be all the work.
+func (s *Store) ordered() []*Log {
+	s.mu.RLock()
+	order, moves := s.mu.order, s.mu.moves
+	fresh := order != nil && s.mu.orderedAt == moves
+	s.mu.RUnlock()
+	if fresh {
+		return order
+	}
+	order = s.list()
+	slices.SortFunc(order, func(a, b *Log) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
+	})
+	s.mu.Lock()
+	s.mu.order, s.mu.orderedAt = order, moves // it may have later moves too: then it is made once more
+	s.mu.Unlock()
+	return order
+}
+
 // Offline returns how many logs a failing disk has taken offline (Log.Err).
 func (s *Store) Offline() (n int) {
 	s.mu.RLock()
@@ -257,11 +291,11 @@ func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
 	}
 	// The name is taken before the work, and the log refuses work until it is done.
 	l.mu.closed = true
-	s.mu.logs[l.name] = l
+	s.setLocked(l.name, l)
 	s.mu.Unlock()
 	if err := l.create(); err != nil {
 		s.mu.Lock()
-		delete(s.mu.logs, name)
+		s.setLocked(name, nil)
 		s.mu.Unlock()
 		return nil, fmt.Errorf("commitlog: create %s: %w", name, err)
 	}
@@ -339,7 +373,7 @@ func (s *Store) takeAway(l *Log, target string, remove bool) error {
 	}
 	s.points.dropped(l.name)
 	s.mu.Lock()
-	delete(s.mu.logs, l.name)
+	s.setLocked(l.name, nil)
 	s.mu.Unlock()
 	for _, seg := range *l.segs.Load() {
 		seg.Close()

@@ -105,6 +105,7 @@ func (l *Log) trim(end int64) {
 	if l.end.Load() != end || l.mu.closed {
 		return
 	}
+	l.marks.Store(nil)
 	if err := (*l.segs.Load()).active().Trim(); err != nil {
 		l.store.janitor.report(l.name, err)
 	}
