@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,6 +95,14 @@ func TestSpawnThatDies(t *testing.T) {
 func TestSpawnThatEnds(t *testing.T) {
 	_, err := Spawn{Name: "it", Kind: kindMillrace, Settings: []string{"a=b"}}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "does not serve") || !strings.Contains(err.Error(), "--set a=b") {
+		t.Errorf("%v", err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "it"), 0o755), os.WriteFile(filepath.Join(dir, "it", "data"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Spawn{Name: "it", Kind: kindLimit}.Start(t.Context(), SpawnOptions{Dir: dir, Binary: os.Args[0]})
+	if err == nil || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("%v", err)
 	}
 	if _, err := (Spawn{Name: "it", Kind: "./none"}).Start(t.Context(), SpawnOptions{Dir: t.TempDir()}); err == nil {
