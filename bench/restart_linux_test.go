@@ -11,7 +11,7 @@ import (
 )
 
 // A stretched segment shows the length that was asked for, ends at the same offset for the engine that
-// opens it, and has its first and its last batch where its index says.
+// opens it, and has its batches where its index says.
 func TestStretch(t *testing.T) {
 	dir := t.TempDir()
 	cfg := segment.Config{IndexIntervalBytes: 1000, IndexMaxBytes: 1 << 20}
@@ -53,7 +53,7 @@ func TestStretch(t *testing.T) {
 	if err := seg.Check(); err != nil || seg.NextOffset() != batches {
 		t.Fatalf("it ends at %d, want %d: %v", seg.NextOffset(), batches, err)
 	}
-	for _, off := range []int64{0, batches - 1} {
+	for off := range int64(batches) {
 		v, err := seg.Read(off, 1, seg.Size(), true)
 		if err != nil || v == nil {
 			t.Fatalf("read %d: %v, %v", off, v, err)
