@@ -14,7 +14,7 @@ var mutants = []mutant{
 	{"end read after the sync", "commitlog/syncer.go", "\tl.publishSynced(end)\n\treturn false, nil\n", "\tl.publishSynced(l.end.Load())\n\treturn false, nil\n", "./commitlog", "TestWhatArrives|TestCrash$|TestConcurrent"},
 	{"only the active segment synced", "commitlog/syncer.go", "for i := list.floor(synced); i < len(list); i++ {", "for i := len(list) - 1; i < len(list); i++ {", "./commitlog", "^TestCrash$"},
 	{"directory not synced after a roll", "commitlog/roll.go", "\tl.mu.dirNew = true\n", "", "./commitlog", "^TestCrash$"},
-	{"log stays online after a failed sync", "commitlog/syncer.go", "\tif err != nil {\n\t\tl.fail(err)\n\t\treturn\n\t}\n\tl.advanced()", "\tif err != nil {\n\t\treturn\n\t}\n\tl.advanced()", "./commitlog", "TestFailedSync"},
+	{"log stays online after a failed sync", "commitlog/syncer.go", "\tcase offline:\n\t\tl.fail(err)\n\tdefault:\n\t\tl.store.janitor.report(l.name, err)\n", "\tdefault:\n\t\t_ = offline\n\t\tl.store.janitor.report(l.name, err)\n", "./commitlog", "TestFailedSync"},
 	{"failed sync is tried again", "segment/sync.go", "\tif err != nil {\n\t\treturn s.fail(err)\n\t}", "\tif err != nil {\n\t\treturn err\n\t}", "./segment", "TestFailedSync"},
 	{"failed write is not cut back", "segment/append.go", "\terr := f.Truncate(pos)\n\tif err == nil {", "\tvar err error\n\tif err == nil {", "./segment", "TestFailedAppend"},
 	{"file replaced without a sync", "vfs/vfs.go", "\tif _, err = f.WriteAt(data, 0); err == nil {\n\t\terr = f.Sync()\n\t}\n", "\t_, err = f.WriteAt(data, 0)\n", "./commitlog", "^TestCrash$"},
@@ -37,7 +37,7 @@ var mutants = []mutant{
 	{"offset index on disk before the others", "segment/recover.go", "\tx.offsets.Hold(true)\n\tx.times.Hold(true)\n", "", "./segment", "TestCutRecovery"},
 	{"offset index keeps what is made anew", "segment/recover.go", "\tcase info.Size() > 0:\n", "\tcase info.Size() < 0:\n", "./segment", "TestCutRecovery"},
 	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestSnapshotsOfALostEnd"},
-	{"epochs of a lost end stay", "commitlog/load.go", "\tif l.epoch.cache.truncateFromEnd(end) {", "\tif l.epoch.cache.truncateFromEnd(maxOffset) {", "./commitlog", "TestEpochsOfALostEnd"},
+	{"epochs of a lost end stay", "commitlog/load.go", "l.epoch.cache.truncateFromEnd(end), ", "l.epoch.cache.truncateFromEnd(maxOffset), ", "./commitlog", "TestEpochsOfALostEnd"},
 
 	// Truncation.
 	{"truncation cuts a batch too few", "segment/truncate.go", "b, ok, err := s.locate(f, off, size)", "b, ok, err := s.locate(f, off+1, size)", "./segment", "TestTwin"},
@@ -45,10 +45,10 @@ var mutants = []mutant{
 	{"truncation leaves the positions in memory", "segment/truncate.go", "\ts.mu.recent.cut(pos)\n", "", "./segment", "TestTwin"},
 	{"truncation leaves remembered positions of ends", "commitlog/truncate.go", "\tl.marks.Store(nil)\n\tl.mu.writeBackSeg = nil\n", "\tl.mu.writeBackSeg = nil\n", "./commitlog", "TestTwin"},
 	{"truncation leaves leader epochs", "commitlog/truncate.go", "\tl.cutEpochs(off)\n\tif next < off {", "\tif next < off {", "./commitlog", "TestTwin|TestEpochs|TestTruncate"},
-	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\tif err := l.lowerRecovery(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestCrash$"},
+	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\terr := l.lowerRecovery(recovery)\n", "\terr := l.lowerRecovery(max(recovery, l.recovery.Load()))\n", "./commitlog", "TestCrash$"},
 	{"truncation leaves the producers", "commitlog/truncate.go", "\tif err := l.reloadProducersLocked(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestTwin"},
-	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(off+1, maxOffset)\n\tif err := l.removeSnapshots(gone); err != nil {\n\t\treturn err\n\t}\n\tl.endAtLocked(off)", "\tl.endAtLocked(off)", "./commitlog", "TestTwin|TestCrash$"},
-	{"truncation is not synced", "commitlog/truncate.go", "\tif err := active.SyncAll(); err != nil {\n\t\treturn err\n\t}\n\treturn l.finishCutLocked()", "\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
+	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(lo, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset, max(lo, maxOffset))\n", "./commitlog", "TestTwin|TestCrash$|TestOneAnswer"},
+	{"truncation is not synced", "commitlog/truncate.go", "\t\tif err := seg.SyncAll(); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn l.finishCutLocked()", "\t\t_ = seg\n\t}\n\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
 	{"high watermark above the end", "commitlog/truncate.go", "{&l.start, &l.starting, &l.hw, &l.recovery,", "{&l.start, &l.starting, &l.recovery,", "./commitlog", "TestTruncationLowers"},
 
 	// Batches and indexes.
