@@ -75,6 +75,7 @@ soak: crash
 	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
 	$(GO) test ./groups -run TestRandom -timeout 60m -sim.seeds 300
 	$(GO) test ./commitlog -run TestCleanModel -timeout 60m -clean.seeds 1000
+	$(GO) test ./commitlog -run 'TestPowerCuts|TestOneAnswer' -v -timeout 60m -crash.cuts=10000 -meta.seeds=200
 	$(GO) test -tags synctests ./fuzz -run TestSim -v -timeout 3h -sim.broker.seeds=2500 -sim.txn.seeds=100
 	$(GO) test ./fuzz -run 'TestTransactions$$|TestPlantedFaultsAreFound' -v -timeout 3h -txn.duration=1h -txn.kill=5s
 
