@@ -103,7 +103,7 @@ var engineDirectories = sync.OnceValue(func() []*directory {
 		}
 		must(l.Sync())
 	}
-	killed, err := memTree(fs, dataDir)
+	killed, err := memTree(fs.KillClone(), dataDir) // the store is at work
 	must(err)
 	must(store.Close(1))
 	stopped, err := memTree(fs, dataDir)
