@@ -70,11 +70,8 @@ type Log struct {
 	cleaning  atomic.Pointer[logCleaning] // nil unless the log is compacted
 }
 
-// failure is why a log takes no more work. The first one stays, but for a half cut.
-type failure struct {
-	err  error
-	half *halfCut // another truncation ends this failure; nil: nothing does
-}
+// failure is why a log takes no more work.
+type failure struct{ err error }
 
 // logState is what appends, truncation and upkeep change; the lock is held for
 // the writer's own write and for no other I/O of data.
@@ -234,7 +231,7 @@ func (l *Log) advanced() {
 }
 
 // Err says why the log takes no more work: ErrOffline with its cause, ErrClosed,
-// ErrStorage after a truncation that is to be made again, or nil.
+// or nil.
 func (l *Log) Err() error {
 	if f := l.failure.Load(); f != nil {
 		return f.err
@@ -261,7 +258,7 @@ func (l *Log) failSoon(cause error) {
 
 func (l *Log) failQuietly(cause error) (first bool) {
 	err := fmt.Errorf("%w: %s: %w", ErrOffline, l.name, cause)
-	if !l.endWith(err) {
+	if !l.failure.CompareAndSwap(nil, &failure{err: err}) {
 		return false
 	}
 	l.store.unclean.Store(true)
@@ -270,20 +267,6 @@ func (l *Log) failQuietly(cause error) (first bool) {
 		fn(l.name, cause)
 	}
 	return true
-}
-
-// endWith lets the log take no more work, for good; it reports whether it is this
-// call that did.
-func (l *Log) endWith(err error) bool {
-	for {
-		was := l.failure.Load()
-		if was != nil && was.half == nil {
-			return false
-		}
-		if l.failure.CompareAndSwap(was, &failure{err: err}) {
-			return true
-		}
-	}
 }
 
 // failWaiters ends the callers of Sync.

@@ -396,7 +396,7 @@ func (l *Log) retire() bool {
 	}
 	l.mu.closed = true
 	l.mu.Unlock()
-	l.endWith(ErrClosed)
+	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
 	l.failWaiters(ErrClosed)
 	if fn := l.observer.Load(); fn != nil {
 		(*fn)()

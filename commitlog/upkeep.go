@@ -163,7 +163,7 @@ func (l *Log) close() error {
 	if err == nil {
 		l.advanced() // what waits for the last sync
 	}
-	l.endWith(ErrClosed)
+	l.failure.CompareAndSwap(nil, &failure{err: ErrClosed})
 	for _, seg := range *l.segs.Load() {
 		err = errors.Join(err, seg.Close())
 	}

@@ -45,10 +45,10 @@ var mutants = []mutant{
 	{"truncation leaves the positions in memory", "segment/truncate.go", "\ts.mu.recent.cut(pos)\n", "", "./segment", "TestTwin"},
 	{"truncation leaves remembered positions of ends", "commitlog/truncate.go", "\tl.marks.Store(nil)\n\tl.mu.writeBackSeg = nil\n", "\tl.mu.writeBackSeg = nil\n", "./commitlog", "TestTwin"},
 	{"truncation leaves leader epochs", "commitlog/truncate.go", "\tl.cutEpochs(off)\n\tif next < off {", "\tif next < off {", "./commitlog", "TestTwin|TestEpochs|TestTruncate"},
-	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\terr := l.lowerRecovery(recovery)\n", "\terr := l.lowerRecovery(max(recovery, l.recovery.Load()))\n", "./commitlog", "TestCrash$"},
+	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\tif err := l.lowerRecovery(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestCrash$"},
 	{"truncation leaves the producers", "commitlog/truncate.go", "\tif err := l.reloadProducersLocked(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestTwin"},
-	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(lo, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset, max(lo, maxOffset))\n", "./commitlog", "TestTwin|TestCrash$|TestOneAnswer"},
-	{"truncation is not synced", "commitlog/truncate.go", "\t\tif err := seg.SyncAll(); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn l.finishCutLocked()", "\t\t_ = seg\n\t}\n\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
+	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(off+1, maxOffset)\n\tif err := l.removeSnapshots(gone); err != nil {\n\t\treturn err\n\t}\n\tl.endAtLocked(off)", "\tl.endAtLocked(off)", "./commitlog", "TestTwin|TestCrash$|TestOneAnswer"},
+	{"truncation is not synced", "commitlog/truncate.go", "\tif err := active.SyncAll(); err != nil {\n\t\treturn err\n\t}\n\treturn l.finishCutLocked()", "\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
 	{"high watermark above the end", "commitlog/truncate.go", "{&l.start, &l.starting, &l.hw, &l.recovery,", "{&l.start, &l.starting, &l.recovery,", "./commitlog", "TestTruncationLowers"},
 
 	// Batches and indexes.
