@@ -98,8 +98,9 @@ func (r *markerRun) pause(ps []txn.Partition, last wire.Code) {
 		r.w.b.log.Warn("markers of a transaction cannot be written and are tried again", "producerId", r.m.ProducerID, "epoch", r.m.Epoch,
 			"partitions", len(ps), "first", logName(ps[0].Topic, ps[0].Index), "error", last)
 	}
-	r.w.after(r.backoff, func() { r.write(ps) }, func() { r.done(errMarkersClosed) })
-	r.backoff = min(2*r.backoff, markerBackoffMax)
+	wait := r.backoff
+	r.backoff = min(2*wait, markerBackoffMax) // first: what comes later is another goroutine's
+	r.w.after(wait, func() { r.write(ps) }, func() { r.done(errMarkersClosed) })
 }
 
 // gone says that a partition exists no more: nobody waits for its transaction's end.

@@ -374,8 +374,12 @@ func (m *cleanModel) forgetUnknown() {
 		if known[id] {
 			continue
 		}
-		if p.txn >= 0 || p.last != nil && p.last.last >= m.log.StartOffset() {
+		if p.last.last >= m.log.StartOffset() {
 			m.fatalf("the log has forgotten producer %d, last batch %d-%d; unsure %v", id, p.last.base, p.last.last, m.unsure)
+		}
+		if p.txn >= 0 { // nothing of it is left to decide
+			x := &m.txns[p.txn]
+			x.open, x.committed, x.marker = false, false, x.first
 		}
 		delete(m.producers, id)
 	}

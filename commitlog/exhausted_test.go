@@ -247,8 +247,8 @@ func TestIndexWithoutRoomInACheckpoint(t *testing.T) {
 		return nil
 	})))
 	l = mustCreate(t, s, "t-0")
+	l.syncing.Lock() // before the append, which is not to be synced by another
 	mustAppend(t, l, spec{n: 1, value: 400, ts: fixedClock(), epoch: -1}.build())
-	l.syncing.Lock()
 	armed.Store(true)
 	offline, err := l.persistLocked(false)
 	l.syncing.Unlock()

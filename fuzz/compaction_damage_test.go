@@ -135,7 +135,7 @@ func (c *cleaning) load(name string, keys, bytes int) {
 	c.t.Helper()
 	const size = 2000 // of which a value takes half on average, and half of that when it is compressed
 	w := c.writer(name, keys, size, int(c.reader.partitions)*bytes/(size/4))
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := w.write(ctx, c.p.addr); err != nil {
 		c.t.Fatalf("%v\n%s", err, tail(c.p.log()))
