@@ -84,8 +84,8 @@ func (e *exhausting) open() {
 				}
 			},
 			LogOffline: func(name string, err error) { e.t.Errorf("%s is offline: %v", name, err) }},
+		idleHandles: 2, // that files are opened often
 	})
-	e.store.handles = vfs.NewHandles(2, maxOpenHandles) // that files are opened often
 }
 
 func (e *exhausting) run() {

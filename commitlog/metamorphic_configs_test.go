@@ -149,13 +149,10 @@ func (r *metaRun) open() {
 	if r.cfg.traced {
 		fs = vfs.NewFaulty(fs, func(vfs.Op) error { return nil })
 	}
-	r.opts.FS = fs
+	r.opts.FS, r.opts.idleHandles = fs, r.cfg.handles
 	s, err := Open(r.dir, r.opts)
 	if err != nil {
 		r.fatalf("open: %v", err)
-	}
-	if r.cfg.handles > 0 {
-		s.handles = vfs.NewHandles(r.cfg.handles, maxOpenHandles)
 	}
 	if r.cfg.reserveBytes > 0 { // a power cut may have left it short: it is filled before records are taken
 		if err := s.reserve.fill(); err != nil {

@@ -69,6 +69,8 @@ type Options struct {
 	HighWatermarkMs int64
 	// MaxSyncs bounds the fdatasyncs that run at once (16).
 	MaxSyncs int
+
+	idleHandles int // how many files stay open that nobody uses; tests have few
 	// RecoveryWorkers bounds the logs that load at once (16, or 2 for each CPU if
 	// those are more).
 	RecoveryWorkers int
@@ -157,6 +159,9 @@ func (o *Options) withDefaults() Options {
 		r.Privileged = func(string) bool { return false }
 	}
 	setDefault(&r.ScrubBytesPerSecond, 10<<20)
+	if r.idleHandles <= 0 {
+		r.idleHandles = maxIdleHandles
+	}
 	if r.MaxSyncs <= 0 {
 		r.MaxSyncs = 16
 	}

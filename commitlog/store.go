@@ -73,7 +73,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		opts:         o,
 		fs:           o.FS,
 		noCheckpoint: make(map[string]bool, len(o.NoCheckpoint)),
-		handles:      vfs.NewHandles(maxIdleHandles, maxOpenHandles),
+		handles:      vfs.NewHandles(o.idleHandles, maxOpenHandles),
 		syncer:       newSyncer(o.MaxSyncs),
 	}
 	for _, name := range o.NoCheckpoint {
