@@ -266,7 +266,10 @@ func TestSwap(t *testing.T) {
 				t.Fatalf("a View from before the swap has other bytes (%v)", err)
 			}
 			old.Close()
-			for _, off := range l.mu.snapshots.offs {
+			l.mu.Lock()
+			snapshots := slices.Clone(l.mu.snapshots.offs)
+			l.mu.Unlock()
+			for _, off := range snapshots {
 				if off > sc.lo && off < sc.hi {
 					t.Errorf("a snapshot at %d is left", off)
 				}
