@@ -142,20 +142,25 @@ func (t *table) Sync() error {
 }
 
 // keep cuts the index to its first k entries and opens it for appending.
-func (t *table) keep(k int) error {
+func (t *table) keep(k int) error { return t.cutTo(k, false) }
+
+// keepLater is keep, but leaves it to the next Flush to cut the file, as Hold does:
+// until then nothing is written, and no descriptor held.
+func (t *table) keepLater(k int) error { return t.cutTo(k, true) }
+
+func (t *table) cutTo(k int, later bool) error {
 	t.write.Lock()
 	defer t.write.Unlock()
 	if err := t.loadLocked(); err != nil {
 		return err
 	}
-	return t.keepLocked(k)
+	return t.keepLocked(k, later)
 }
 
-func (t *table) keepLocked(k int) error {
+func (t *table) keepLocked(k int, later bool) error {
 	t.mu.Lock()
-	cut := k < t.mu.flushed || t.mu.trim
-	later := cut && t.mu.held
-	cut = cut && !later
+	long := k < t.mu.flushed || t.mu.trim // the file, for k entries
+	cut := long && !later && !t.mu.held
 	t.mu.Unlock()
 	t.unmap()
 	t.mu.Lock()
@@ -172,32 +177,7 @@ func (t *table) keepLocked(k int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if cut || later {
-		t.mu.trim = later
-	}
-	if k <= t.mu.tailFrom {
-		t.mu.tail, t.mu.tailFrom = nil, k
-	} else {
-		t.mu.tail = t.mu.tail[:(k-t.mu.tailFrom)*t.size]
-	}
-	t.mu.n = k
-	t.mu.flushed = min(t.mu.flushed, k)
-	return nil
-}
-
-// keepLater is keep, but leaves it to the next Flush to cut the file: until then
-// nothing is written, and no descriptor held.
-func (t *table) keepLater(k int) error {
-	t.write.Lock()
-	defer t.write.Unlock()
-	if err := t.loadLocked(); err != nil {
-		return err
-	}
-	t.unmap()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.mu.writable = true
-	t.mu.trim = t.mu.trim || k < t.mu.flushed
+	t.mu.trim = long && !cut
 	if k <= t.mu.tailFrom {
 		t.mu.tail, t.mu.tailFrom = nil, k
 	} else {
@@ -222,7 +202,7 @@ func (t *table) Reset() error {
 	t.mu.tail, t.mu.tailFrom, t.mu.n, t.mu.flushed = nil, 0, 0, 0
 	t.mu.trim = err != nil || size > 0
 	t.mu.Unlock()
-	return t.keepLocked(0)
+	return t.keepLocked(0, false)
 }
 
 // Unseal opens the index for appending.
