@@ -3,10 +3,8 @@ package bench
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -212,29 +210,16 @@ func (l *lane) rouse() {
 	}
 }
 
+// readAnswer reads the answer to request n, which must have been sent.
 func (l *lane) readAnswer(in *bufio.Reader, body []byte, n int64) ([]byte, error) {
 	if in.Buffered() < 4 {
 		l.rouse()
 	}
-	var head [8]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return body, fmt.Errorf("bench: reading an answer: %w", err)
+	body, err := readAnswer(in, body, int32(n))
+	if err == nil && n >= l.sent.Load() {
+		err = fmt.Errorf("bench: an answer to request %d before it was sent", n)
 	}
-	size := int(int32(binary.BigEndian.Uint32(head[:]))) - 4
-	if size < 0 || size > 256<<20 {
-		return body, fmt.Errorf("bench: an answer of %d bytes", size+4)
-	}
-	if got := int32(binary.BigEndian.Uint32(head[4:])); got != int32(n) || n >= l.sent.Load() {
-		return body, fmt.Errorf("bench: an answer to request %d where %d was due", got, n)
-	}
-	if cap(body) < size {
-		body = make([]byte, size)
-	}
-	body = body[:size]
-	if _, err := io.ReadFull(in, body); err != nil {
-		return body, fmt.Errorf("bench: reading an answer: %w", err)
-	}
-	return body, nil
+	return body, err
 }
 
 // add enters one answer. It returns the error if that ends the lane: all but a refusal do, and a

@@ -284,3 +284,28 @@ func (c *limitConn) flush() error {
 	c.out, c.files = c.out[:0], c.files[:0]
 	return nil
 }
+
+// sendMore sends p, behind which more follows at once.
+func sendMore(raw syscall.RawConn, p []byte) (err error) {
+	rawErr := raw.Write(func(fd uintptr) bool {
+		for len(p) > 0 {
+			var n int
+			n, err = trySend(int(fd), p)
+			switch err {
+			case nil:
+				p = p[n:]
+			case syscall.EINTR:
+			case syscall.EAGAIN:
+				return false
+			default:
+				err = os.NewSyscallError(sendCall, err)
+				return true
+			}
+		}
+		return true
+	})
+	if rawErr != nil {
+		return rawErr
+	}
+	return err
+}

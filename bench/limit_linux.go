@@ -37,30 +37,12 @@ func writeRest(f *os.File, pieces [][]byte, pos int64, n int) error {
 	return nil
 }
 
-// sendMore sends p and tells the kernel that more follows at once.
-func sendMore(raw syscall.RawConn, p []byte) (err error) {
-	rawErr := raw.Write(func(fd uintptr) bool {
-		for len(p) > 0 {
-			var n int
-			n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
-			switch err {
-			case nil:
-				p = p[n:]
-			case unix.EINTR:
-			case unix.EAGAIN:
-				return false
-			default:
-				err = os.NewSyscallError("sendmsg", err)
-				return true
-			}
-		}
-		return true
-	})
-	if rawErr != nil {
-		return rawErr
-	}
-	return err
+// trySend sends some of p and tells the kernel that more follows at once.
+func trySend(fd int, p []byte) (int, error) {
+	return unix.SendmsgN(fd, p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 }
+
+const sendCall = "sendmsg"
 
 // sendFile sends a range of a file, whose own position it does not use.
 func sendFile(raw syscall.RawConn, f *os.File, from, n int64) error {

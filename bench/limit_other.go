@@ -19,29 +19,10 @@ func writeAt(f *os.File, pieces [][]byte, pos int64) error {
 	return nil
 }
 
-func sendMore(raw syscall.RawConn, p []byte) (err error) {
-	rawErr := raw.Write(func(fd uintptr) bool {
-		for len(p) > 0 {
-			var n int
-			n, err = syscall.Write(int(fd), p)
-			switch err {
-			case nil:
-				p = p[n:]
-			case syscall.EINTR:
-			case syscall.EAGAIN:
-				return false
-			default:
-				err = os.NewSyscallError("write", err)
-				return true
-			}
-		}
-		return true
-	})
-	if rawErr != nil {
-		return rawErr
-	}
-	return err
-}
+// trySend sends some of p.
+func trySend(fd int, p []byte) (int, error) { return syscall.Write(fd, p) }
+
+const sendCall = "write"
 
 // sendFile copies: the limit of other systems is not the least that they could do.
 func sendFile(raw syscall.RawConn, f *os.File, from, n int64) error {
