@@ -141,7 +141,7 @@ func TestReaderGoesOnBehindDamage(t *testing.T) {
 		framed bool                  // its offsets are known
 		alone  bool                  // no other batch is lost
 	}{
-		{"a byte of a record", 70, func(p []byte) []byte { return []byte{p[0] + 1} }, true, true},
+		{"a byte of a record", batch.HeaderSize + 3, func(p []byte) []byte { return []byte{p[0] + 1} }, true, true},
 		{"checksum", 17, func([]byte) []byte { return []byte{1, 2, 3, 4} }, true, true},
 		{"attributes", 22, func([]byte) []byte { return []byte{0x77} }, true, true},
 		{"format version", 16, func([]byte) []byte { return []byte{9} }, false, true},
