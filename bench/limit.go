@@ -15,8 +15,8 @@ import (
 
 // Limit is a target that does the least that any broker must do, and nothing else: it takes
 // frames, checks each batch's CRC, stamps the offset, writes to a file and answers; it sends ranges
-// of files by sendfile. It keeps no producers' state, validates no records, syncs nothing, rolls
-// nothing and forgets everything when it ends. What a broker needs beyond it is the price of being
+// of files by sendfile. It keeps no producers' state, validates no records, syncs nothing unless it is
+// told to, rolls nothing and forgets everything when it ends. What a broker needs beyond it is the price of being
 // one, so a figure can be read as a share of what is possible.
 //
 // It serves as much of the protocol as bench and a plain client ask: ApiVersions, Metadata,
@@ -28,6 +28,9 @@ type Limit struct {
 	// read brings are handled, batches that follow each other in a log are written by one call, and
 	// one call writes their answers.
 	Plain bool
+	// Sync answers for a batch, and lets readers see it, when fdatasync(2) of its file has returned.
+	// A file is synced by one call at a time, for all that was written before it.
+	Sync bool
 }
 
 // LimitServer is a limit that listens. Serve runs it until Close.
@@ -35,6 +38,7 @@ type LimitServer struct {
 	o       Limit
 	l       net.Listener
 	dir     string                                 // of this run's files
+	disk    *limitDisk                             // nil: nothing is synced
 	topics  atomic.Pointer[map[string][]*limitLog] // by name, a log a partition; replaced whole
 	nextPID atomic.Int64
 	closing chan struct{}
@@ -61,6 +65,9 @@ func ListenLimit(o Limit) (*LimitServer, error) {
 		return nil, fmt.Errorf("bench: limit: %w", errors.Join(err, os.Remove(dir)))
 	}
 	s := &LimitServer{o: o, l: l, dir: dir, closing: make(chan struct{})}
+	if o.Sync {
+		s.disk = newLimitDisk()
+	}
 	s.topics.Store(&map[string][]*limitLog{})
 	s.mu.open = map[net.Conn]struct{}{}
 	return s, nil
@@ -157,7 +164,7 @@ func (s *LimitServer) create(topic string, partitions int) (bool, error) {
 	logs := make([]*limitLog, partitions)
 	for i := range logs {
 		var err error
-		if logs[i], err = newLimitLog(s.dir, topic, i); err != nil {
+		if logs[i], err = newLimitLog(s.dir, topic, i, s.disk); err != nil {
 			for _, l := range logs[:i] {
 				err = errors.Join(err, l.remove())
 			}

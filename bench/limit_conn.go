@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -32,8 +33,8 @@ type limitConn struct {
 	in         []byte
 	start, end int // what of in was read and not handled
 
-	out   []byte
-	files []limitRange // that belong into out
+	limitAnswers             // that were not sent
+	later        *limitLater // sends them when they are on disk; nil: the limit does not sync
 
 	log     *limitLog // whose writing lock is held; nil: none's
 	batches [][]byte  // stamped, to be written to log; alias in
@@ -49,14 +50,6 @@ type limitConn struct {
 	timer    *time.Timer
 }
 
-// limitRange is a range of a file that is sent at pos of out.
-type limitRange struct {
-	file *os.File
-	pos  int
-	from int64
-	n    int64
-}
-
 func newLimitConn(s *LimitServer, tcp *net.TCPConn) *limitConn {
 	t := time.NewTimer(farAway)
 	t.Stop()
@@ -68,6 +61,10 @@ func (c *limitConn) serve() (err error) {
 		return err
 	}
 	defer c.unlock()
+	if c.s.disk != nil {
+		c.later = newLimitLater(c.tcp, c.raw)
+		defer func() { err = cmp.Or(c.later.end(), err) }() // reading only saw what came of it
+	}
 	if c.s.o.Plain {
 		return c.servePlain()
 	}
@@ -247,42 +244,41 @@ func (c *limitConn) write() error {
 		return nil
 	}
 	defer c.unlock()
-	return c.log.publish(c.batches)
+	if err := c.log.publish(c.batches); err != nil {
+		return err
+	}
+	if c.later == nil {
+		return nil
+	}
+	d := limitDue{c.log, c.log.nextPos}
+	if n := len(c.due); n > 0 && c.due[n-1].log == c.log {
+		c.due[n-1] = d
+	} else {
+		c.due = append(c.due, d)
+	}
+	return nil
 }
 
 // unlock lets go of the log. Offsets of batches that were not written are given again.
 func (c *limitConn) unlock() {
 	if c.log != nil {
-		c.log.nextOff = c.log.end()
+		c.log.nextOff = c.log.written()
 		c.log.writing.Unlock()
 	}
 	clear(c.batches)
 	c.log, c.batches = nil, c.batches[:0]
 }
 
-// flush writes the batches, then their answers: nothing is answered that is not in the file.
+// flush writes the batches, then their answers: nothing is answered that is not in the file, or with
+// Sync on the disk.
 func (c *limitConn) flush() error {
 	if err := c.write(); err != nil {
 		return err
 	}
-	sent := 0
-	for _, f := range c.files {
-		if err := sendMore(c.raw, c.out[sent:f.pos]); err != nil {
-			return err
-		}
-		sent = f.pos
-		if err := sendFile(c.raw, f.file, f.from, f.n); err != nil {
-			return err
-		}
+	if c.later != nil {
+		return c.later.hand(&c.limitAnswers)
 	}
-	if sent < len(c.out) {
-		if _, err := c.tcp.Write(c.out[sent:]); err != nil {
-			return err
-		}
-	}
-	clear(c.files)
-	c.out, c.files = c.out[:0], c.files[:0]
-	return nil
+	return c.send(c.tcp, c.raw)
 }
 
 // sendMore sends p, behind which more follows at once.

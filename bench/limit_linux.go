@@ -37,6 +37,21 @@ func writeRest(f *os.File, pieces [][]byte, pos int64, n int) error {
 	return nil
 }
 
+// dataSync returns when what was written to the file is on disk, and its length.
+func dataSync(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var syncErr error
+	err = raw.Control(func(fd uintptr) {
+		for syncErr = unix.EINTR; syncErr == unix.EINTR; {
+			syncErr = unix.Fdatasync(int(fd))
+		}
+	})
+	return errors.Join(err, os.NewSyscallError("fdatasync", syncErr))
+}
+
 // trySend sends some of p and tells the kernel that more follows at once.
 func trySend(fd int, p []byte) (int, error) {
 	return unix.SendmsgN(fd, p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)

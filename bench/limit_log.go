@@ -16,6 +16,7 @@ import (
 type limitLog struct {
 	topic string
 	file  *os.File
+	disk  *limitDisk // nil: nothing is synced
 
 	// writing is held from the first batch that gets an offset until all that have one are written,
 	// so that offsets follow each other in the file. What follows is guarded by it.
@@ -28,19 +29,25 @@ type limitLog struct {
 	mu struct {
 		sync.Mutex
 		index   limitIndex
-		end     int64 // next offset
-		size    int64 // of the file
+		written limitEntry // where the next batch will be
+		seen    limitEntry // up to which readers see the log: to written, or what of it is on disk
 		waiting []chan struct{}
+
+		syncing bool
+		failed  error // of a sync: nothing is on disk for certain after it
 	}
+	synced *sync.Cond // on mu: a sync has ended
 }
 
-func newLimitLog(dir, topic string, partition int) (*limitLog, error) {
+func newLimitLog(dir, topic string, partition int, disk *limitDisk) (*limitLog, error) {
 	name := filepath.Join(dir, fmt.Sprintf("%s-%d.log", topic, partition))
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("bench: limit: %w", err)
 	}
-	return &limitLog{topic: topic, file: f}, nil
+	l := &limitLog{topic: topic, file: f, disk: disk}
+	l.synced = sync.NewCond(&l.mu)
+	return l, nil
 }
 
 // remove deletes the file. Who still reads it gets an error.
@@ -65,8 +72,8 @@ func (l *limitLog) stamp(b batch.Batch) (base int64) {
 	return base
 }
 
-// publish writes stamped batches at the end of the file and lets readers see them. The caller holds
-// writing; after an error the log is of no use any longer.
+// publish writes stamped batches at the end of the file and, where nothing is synced, lets readers
+// see them. The caller holds writing; after an error the log is of no use any longer.
 func (l *limitLog) publish(batches [][]byte) error {
 	if l.removed {
 		return fmt.Errorf("bench: limit: %s was deleted", l.topic)
@@ -79,10 +86,71 @@ func (l *limitLog) publish(batches [][]byte) error {
 		l.mu.index.add(limitEntry{batch.Batch(b).BaseOffset(), l.nextPos})
 		l.nextPos += int64(len(b))
 	}
-	l.mu.end, l.mu.size = l.nextOff, l.nextPos
-	l.wakeLocked()
+	l.mu.written = limitEntry{l.nextOff, l.nextPos}
+	if l.disk == nil {
+		l.showLocked(l.mu.written)
+	}
 	l.mu.Unlock()
 	return nil
+}
+
+// showLocked lets readers see the log up to end.
+func (l *limitLog) showLocked(end limitEntry) {
+	l.mu.seen = end
+	l.wakeLocked()
+}
+
+// limitDisk syncs the files of all logs, so many at a time.
+type limitDisk struct {
+	slots chan struct{}
+	sync  func(*os.File) error
+}
+
+func newLimitDisk() *limitDisk {
+	const most = 16 // each takes a thread while it waits
+	return &limitDisk{slots: make(chan struct{}, most), sync: dataSync}
+}
+
+func (l *limitLog) onDisk(pos int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.seen.pos >= pos
+}
+
+// syncTo returns when the file is on disk up to pos. Who finds no sync at work does one, of all that
+// has been written when it begins; the others wait for that and look again: a group commit without
+// a timer.
+func (l *limitLog) syncTo(pos int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.mu.seen.pos < pos && l.mu.failed == nil {
+		if l.mu.syncing {
+			l.synced.Wait()
+			continue
+		}
+		l.mu.syncing = true
+		l.syncLocked()
+		l.mu.syncing = false
+		l.synced.Broadcast()
+	}
+	return l.mu.failed
+}
+
+// syncLocked lets go of the lock while it syncs.
+func (l *limitLog) syncLocked() {
+	l.mu.Unlock()
+	l.disk.slots <- struct{}{}
+	l.mu.Lock()
+	end := l.mu.written
+	l.mu.Unlock()
+	err := l.disk.sync(l.file)
+	<-l.disk.slots
+	l.mu.Lock()
+	if err != nil {
+		l.mu.failed = fmt.Errorf("bench: limit: %s: %w", l.file.Name(), err)
+		return
+	}
+	l.showLocked(end)
 }
 
 func (l *limitLog) wake() {
@@ -120,7 +188,7 @@ func (l *limitLog) forget(w chan struct{}) {
 func (l *limitLog) find(off int64, most int64, first bool) (pos, n, end int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	end = l.mu.end
+	end = l.mu.seen.off
 	if off < 0 || off > end {
 		return 0, 0, end, false
 	}
@@ -129,27 +197,35 @@ func (l *limitLog) find(off int64, most int64, first bool) (pos, n, end int64, o
 	}
 	at := l.mu.index.floor(func(e limitEntry) bool { return e.off <= off })
 	pos = l.mu.index.at(at).pos
-	if l.mu.size-pos <= most {
-		return pos, l.mu.size - pos, end, true
+	if l.mu.seen.pos-pos <= most {
+		return pos, l.mu.seen.pos - pos, end, true
 	}
 	last := l.mu.index.floor(func(e limitEntry) bool { return e.pos <= pos+most })
 	if last == at && first {
 		last++
 	}
-	stop := l.mu.size
+	stop := l.mu.seen.pos
 	if last < l.mu.index.n {
 		stop = l.mu.index.at(last).pos
 	}
 	return pos, stop - pos, end, true
 }
 
+// end is the offset up to which readers see the log.
 func (l *limitLog) end() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.end
+	return l.mu.seen.off
 }
 
-// limitEntry says where a batch begins.
+// written is the offset after the last that is in the file.
+func (l *limitLog) written() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.written.off
+}
+
+// limitEntry says where a batch begins, or will.
 type limitEntry struct{ off, pos int64 }
 
 // limitIndex has an entry a batch, in blocks, so that it grows without being copied.

@@ -19,6 +19,9 @@ func writeAt(f *os.File, pieces [][]byte, pos int64) error {
 	return nil
 }
 
+// dataSync returns when what was written to the file is on disk.
+func dataSync(f *os.File) error { return f.Sync() }
+
 // trySend sends some of p.
 func trySend(fd int, p []byte) (int, error) { return syscall.Write(fd, p) }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -19,13 +20,20 @@ import (
 	"github.com/millrace-project/millrace/batch"
 )
 
-// startLimit runs a limit for a test and gives its address.
-func startLimit(t *testing.T, plain bool) string {
+// startLimit runs a limit of that form for a test and gives its address.
+func startLimit(t *testing.T, form Limit) string { return startLimitOn(t, form, nil).Addr() }
+
+// startLimitOn has the limit sync its files by what is given, where that is not nil.
+func startLimitOn(t *testing.T, form Limit, disk func(*os.File) error) *LimitServer {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := ListenLimit(Limit{Addr: "127.0.0.1:0", Dir: dir, Plain: plain})
+	form.Addr, form.Dir = "127.0.0.1:0", dir
+	s, err := ListenLimit(form)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if disk != nil {
+		s.disk.sync = disk
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(context.Background()) }()
@@ -38,12 +46,12 @@ func startLimit(t *testing.T, plain bool) string {
 			t.Errorf("left behind: %v %v", left, err)
 		}
 	})
-	return s.Addr()
+	return s
 }
 
-func forms(t *testing.T, test func(t *testing.T, plain bool)) {
-	for _, plain := range []bool{false, true} {
-		t.Run(fmt.Sprintf("plain=%v", plain), func(t *testing.T) { test(t, plain) })
+func forms(t *testing.T, test func(t *testing.T, form Limit)) {
+	for name, form := range map[string]Limit{kindLimit: {}, kindLimitPlain: {Plain: true}, kindLimitSync: {Sync: true}, "plain and sync": {Plain: true, Sync: true}} {
+		t.Run(name, func(t *testing.T) { test(t, form) })
 	}
 }
 
@@ -106,8 +114,8 @@ func fetchOnce(t *testing.T, addr, topic string, partition int32, off int64, mos
 // Many frames in one write, for two partitions and of several sizes, are answered in order, and the
 // log is what was sent: the same from every limit at which it is read.
 func TestLimitKeepsWhatItAnswers(t *testing.T) {
-	forms(t, func(t *testing.T, plain bool) {
-		addr := startLimit(t, plain)
+	forms(t, func(t *testing.T, form Limit) {
+		addr := startLimit(t, form)
 		makeTopic(t, addr, "t", 2)
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -195,8 +203,8 @@ func readLog(t *testing.T, addr, topic string, partition int32, end int64, most 
 
 // Offsets are given once when many connections write to one log.
 func TestLimitWithManyWriters(t *testing.T) {
-	forms(t, func(t *testing.T, plain bool) {
-		addr := startLimit(t, plain)
+	forms(t, func(t *testing.T, form Limit) {
+		addr := startLimit(t, form)
 		makeTopic(t, addr, "t", 1)
 		const writers, each = 8, 50
 		var all []byte
@@ -238,7 +246,7 @@ func TestLimitWithManyWriters(t *testing.T) {
 
 // A fetch at the end waits for the next record, and gives up when it was told to.
 func TestLimitFetchWaits(t *testing.T) {
-	addr := startLimit(t, false)
+	addr := startLimit(t, Limit{})
 	makeTopic(t, addr, "t", 1)
 	begun := time.Now()
 	if p := fetchOnce(t, addr, "t", 0, 0, 1<<20, 30*time.Millisecond); p.ErrorCode != 0 || len(p.RecordBatches) != 0 {
@@ -270,7 +278,7 @@ func TestLimitFetchWaits(t *testing.T) {
 
 // What is wrong has the code that a broker gives.
 func TestLimitRefuses(t *testing.T) {
-	addr := startLimit(t, false)
+	addr := startLimit(t, Limit{})
 	makeTopic(t, addr, "t", 1)
 	bad := smallBatch(t, 1, 10)
 	bad[len(bad)-1] ^= 1
@@ -317,8 +325,8 @@ func TestLimitRefuses(t *testing.T) {
 // A client that is not ours finds a broker: it makes a topic, writes with an idempotent producer,
 // reads back, and deletes; a topic that is made again is empty.
 func TestLimitServesAPlainClient(t *testing.T) {
-	forms(t, func(t *testing.T, plain bool) {
-		addr := startLimit(t, plain)
+	forms(t, func(t *testing.T, form Limit) {
+		addr := startLimit(t, form)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		for range 2 {
@@ -365,7 +373,7 @@ func TestLimitServesAPlainClient(t *testing.T) {
 
 // A connection that breaks behind a batch takes the batch with it, whole: the next one has its offset.
 func TestLimitLeavesNoGap(t *testing.T) {
-	addr := startLimit(t, false)
+	addr := startLimit(t, Limit{})
 	makeTopic(t, addr, "t", 1)
 	for range 3 {
 		conn, err := net.Dial("tcp", addr)

@@ -31,6 +31,7 @@ const (
 	kindMillrace   = "millrace"
 	kindLimit      = "limit"       // many frames a read
 	kindLimitPlain = "limit-plain" // two reads and a write a frame
+	kindLimitSync  = "limit-sync"  // many frames a read, answered when they are on disk
 )
 
 const (
@@ -40,7 +41,7 @@ const (
 
 // Kinds names what Spawn can start.
 func Kinds() []string {
-	kinds := []string{kindMillrace, kindLimit, kindLimitPlain}
+	kinds := []string{kindMillrace, kindLimit, kindLimitPlain, kindLimitSync}
 	files, err := peers.ReadDir("peers")
 	if err != nil {
 		panic("BUG: bench: " + err.Error())
@@ -127,10 +128,10 @@ func (sp Spawn) command(o SpawnOptions, dir string, port int) (*exec.Cmd, error)
 	data := filepath.Join(dir, "data")
 	binary := o.Binary
 	switch {
-	case sp.Kind == kindLimit || sp.Kind == kindLimitPlain:
+	case sp.Kind == kindLimit || sp.Kind == kindLimitPlain || sp.Kind == kindLimitSync:
 		args := []string{"bench", "limit", "--listen", loopback(port), "--data-dir", data}
-		if sp.Kind == kindLimitPlain {
-			args = append(args, "--plain")
+		if form, ok := strings.CutPrefix(sp.Kind, kindLimit+"-"); ok {
+			args = append(args, "--"+form)
 		}
 		return exec.Command(binary, args...), nil
 	case script(sp.Kind) != nil:
@@ -145,8 +146,9 @@ func (sp Spawn) command(o SpawnOptions, dir string, port int) (*exec.Cmd, error)
 		binary = sp.Kind
 	}
 	cmd := exec.Command(binary, "serve", "--data-dir", data, "--listen", loopback(port))
-	// What a workload has deleted makes room before the next one needs it; peers are told the same.
-	for _, kv := range append([]string{"log.segment.delete.delay.ms=1000"}, sp.Settings...) {
+	// What a workload has deleted makes room before the next one needs it, and no group waits for
+	// more members than there are; peers are told the same.
+	for _, kv := range append([]string{"log.segment.delete.delay.ms=1000", "group.initial.rebalance.delay.ms=0"}, sp.Settings...) {
 		cmd.Args = append(cmd.Args, "--set", kv)
 	}
 	return cmd, nil

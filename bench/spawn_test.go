@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 func serveLimit(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	l := Limit{Addr: args[1], Dir: args[3], Plain: len(args) > 4}
+	l := Limit{Addr: args[1], Dir: args[3], Plain: slices.Contains(args, "--plain"), Sync: slices.Contains(args, "--sync")}
 	s, err := ListenLimit(l)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func serveLimit(args []string) error {
 }
 
 func TestSpawn(t *testing.T) {
-	for _, kind := range []string{kindLimit, kindLimitPlain} {
+	for _, kind := range []string{kindLimit, kindLimitPlain, kindLimitSync} {
 		s, err := Spawn{Name: "it", Kind: kind}.Start(t.Context(), SpawnOptions{Dir: t.TempDir(), Binary: os.Args[0]})
 		if err != nil {
 			t.Fatal(err)

@@ -83,7 +83,7 @@ func (t *Target) Answers(ctx context.Context) error {
 // Spawn is a target to be started.
 type Spawn struct {
 	Name     string
-	Kind     string            // millrace, limit, limit-plain, a peer's script, or the path of a millrace
+	Kind     string            // millrace, limit, limit-plain, limit-sync, a peer's script, or the path of a millrace
 	Settings []string          // KEY=VALUE, of the broker
 	Configs  map[string]string // of every topic
 }

@@ -33,5 +33,6 @@ until it is interrupted.`,
 	fs.StringVar(&l.Addr, "listen", "127.0.0.1:9092", "HOST:PORT to listen on")
 	fs.StringVar(&l.Dir, "data-dir", "./millrace-limit", "where the files are; they are removed at the end")
 	fs.BoolVar(&l.Plain, "plain", false, "two reads and a write for each frame, instead of all frames that a read brings")
+	fs.BoolVar(&l.Sync, "sync", false, "answer when the disk has what was written: one fdatasync at a time for each file, of all that came before it")
 	return cmd
 }
