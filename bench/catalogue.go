@@ -67,5 +67,17 @@ func Catalogue() []Entry {
 			Shape{Connections: 100, Partitions: 10, RecordBytes: 1024, Rate: 5000}, newConnectionsWork},
 		{"connections", "the same beside 10 000 connections that do nothing",
 			Shape{Connections: 100, Partitions: 10, RecordBytes: 1024, Rate: 5000, Idle: 10_000}, newConnectionsWork},
+		{"groups", "1000 groups of 10 members in the classic protocol, 16 groups at a time, until all are stable, then one rebalance of each",
+			Shape{Connections: 16, Groups: 1000, Members: 10, Partitions: 10}, newGroupsWork},
+		{"groups-consumer", "the same in KIP-848's protocol",
+			Shape{Connections: 16, Groups: 1000, Members: 10, Partitions: 10}, newConsumerGroupsWork},
+		{"commits", "the members of 1000 stable groups commit an offset each in turns, 16 connections × 10 requests",
+			Shape{Connections: 16, InFlight: 10, Groups: 1000, Members: 10, Partitions: 10}, newCommitsWork},
+		{"transactions", "1 KB records in batches of 16 KB to 10 partitions a request, a commit every 100 ms, 2 producers × 5 requests",
+			Shape{Connections: 2, Partitions: 10, PerRequest: 10, RecordBytes: 1024, BatchBytes: 16 << 10}, newTransactionsWork},
+		{"transactions-plain", "the same producers without transactions: what transactions is to be held against",
+			Shape{Connections: 2, Partitions: 10, PerRequest: 10, RecordBytes: 1024, BatchBytes: 16 << 10}, newTransactionsPlainWork},
+		{"exactly-once", "200 records a second that a program copies to a second topic in transactions, each to when a reader of that has it",
+			Shape{RecordBytes: 1024, InFlight: 64, Rate: 200}, newCopyWork},
 	}
 }

@@ -133,7 +133,7 @@ func readAnswer(in *bufio.Reader, buf []byte, correlation int32) ([]byte, error)
 
 // frame encodes a request whole, size prefix included.
 func frame(req kmsg.Request) []byte {
-	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("millrace-bench")).AppendRequest(nil, req, 0)
+	return formatter.AppendRequest(nil, req, 0)
 }
 
 // ask sends one request on a connection of its own.
@@ -156,6 +156,11 @@ func ask(ctx context.Context, addr string, req kmsg.Request) (kmsg.Response, err
 	if err != nil {
 		return nil, err
 	}
+	return decoded(req, answer)
+}
+
+// decoded reads the answer to a request.
+func decoded(req kmsg.Request, answer []byte) (kmsg.Response, error) {
 	resp := req.ResponseKind()
 	resp.SetVersion(req.GetVersion())
 	return resp, decode(resp, answer)

@@ -27,6 +27,9 @@ const (
 	baseSequencePos  = 53
 )
 
+// attrTransactional is that bit of the attributes' second byte.
+const attrTransactional = 1 << 4
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // contents are the batches that a load sends: the same bytes to every target. They are read by any
@@ -107,6 +110,8 @@ type producer struct {
 	first int   // the template that its first batch is of
 	sent  int64 // batches; the sender's
 	acked int64 // batches; the receiver's
+
+	transactional bool // its batches are of transactions
 }
 
 // size of the batch that the producer sends as its nth, and the batch's template.
@@ -129,6 +134,9 @@ func (c *contents) appendHeader(dst []byte, p *producer, n int64, t *template, n
 	binary.BigEndian.PutUint64(h[producerIDPos:], uint64(p.id))
 	binary.BigEndian.PutUint16(h[producerEpochPos:], uint16(p.epoch))
 	binary.BigEndian.PutUint32(h[baseSequencePos:], uint32(c.sequence(n)))
+	if p.transactional {
+		h[attributesPos+1] |= attrTransactional
+	}
 	binary.BigEndian.PutUint32(h[crcPos:], t.shift.join(crc32.Checksum(h[attributesPos:], castagnoli), t.crc))
 	return dst
 }

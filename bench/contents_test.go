@@ -130,7 +130,7 @@ func TestFramesDecode(t *testing.T) {
 	stamp := func(dst []byte, p piece, tmpl *template) []byte {
 		return c.appendHeader(dst, p.producer, p.n, tmpl, time.UnixMilli(77))
 	}
-	out.produce(41, "topic-of-frames", c, []piece{{3, a, 0}, {9, b, 6}}, stamp)
+	out.produce(41, "", "topic-of-frames", c, []piece{{3, a, 0}, {9, b, 6}}, stamp)
 	out.fetch(42, "topic-of-frames", fetchOptions{maxWaitMs: 1, minBytes: 2, maxBytes: 3, sessionID: 4, sessionEpoch: 5}, []place{{6, 7, 8}, {9, 10, 11}})
 	out.fetch(43, "topic-of-frames", fetchOptions{sessionID: 4, sessionEpoch: 6}, nil)
 	total := out.total

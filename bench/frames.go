@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // outbox gathers the frames of one write. What is small is copied; payloads are lent and leave by
@@ -85,6 +86,15 @@ func (o *outbox) flush(conn net.Conn) error {
 	return err
 }
 
+// request appends a whole request that is encoded anew each time.
+func (o *outbox) request(correlation int32, req kmsg.Request) {
+	b := formatter.AppendRequest(o.copied[len(o.copied):], req, correlation) // it must begin with nothing
+	o.copied = append(o.copied, b...)
+	o.total += len(b)
+}
+
+var formatter = kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID))
+
 func appendCompact(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s)+1)), s...)
 }
@@ -96,10 +106,16 @@ type piece struct {
 	n         int64 // of the producer's batches
 }
 
-// produce appends a Produce request, version 9, acknowledged by all in-sync replicas.
-func (o *outbox) produce(correlation int32, topic string, c *contents, pieces []piece, stamp func(dst []byte, p piece, t *template) []byte) {
+// produce appends a Produce request, version 9, acknowledged by all in-sync replicas. Without a
+// transaction the transactional id is empty, and goes out as null.
+func (o *outbox) produce(correlation int32, transactionalID, topic string, c *contents, pieces []piece, stamp func(dst []byte, p piece, t *template) []byte) {
 	o.begin(0, produceVersion, correlation)
-	o.copied = append(o.copied, 0, 0xff, 0xff) // no transactional id; acks -1
+	if transactionalID == "" {
+		o.copied = append(o.copied, 0)
+	} else {
+		o.copied = appendCompact(o.copied, transactionalID)
+	}
+	o.copied = append(o.copied, 0xff, 0xff) // acks -1
 	o.copied = binary.BigEndian.AppendUint32(o.copied, produceTimeoutMs)
 	o.copied = appendCompact(append(o.copied, 2), topic)
 	o.copied = binary.AppendUvarint(o.copied, uint64(len(pieces)+1))
@@ -128,7 +144,11 @@ type place struct {
 type fetchOptions struct {
 	maxWaitMs, minBytes, maxBytes int32
 	sessionID, sessionEpoch       int32
+	isolation                     int8 // 0: everything up to the high watermark
 }
+
+// readCommitted is the isolation of a reader who sees nothing behind the first open transaction.
+const readCommitted int8 = 1
 
 // fetch appends a Fetch request, version 12.
 func (o *outbox) fetch(correlation int32, topic string, f fetchOptions, places []place) {
@@ -137,7 +157,7 @@ func (o *outbox) fetch(correlation int32, topic string, f fetchOptions, places [
 	b = binary.BigEndian.AppendUint32(b, uint32(f.maxWaitMs))
 	b = binary.BigEndian.AppendUint32(b, uint32(f.minBytes))
 	b = binary.BigEndian.AppendUint32(b, uint32(f.maxBytes))
-	b = append(b, 0) // read_uncommitted
+	b = append(b, byte(f.isolation))
 	b = binary.BigEndian.AppendUint32(b, uint32(f.sessionID))
 	b = binary.BigEndian.AppendUint32(b, uint32(f.sessionEpoch))
 	if len(places) == 0 {

@@ -51,7 +51,7 @@ type lane struct {
 	tally      tally
 }
 
-// tally is what a lane has seen since it was last asked.
+// tally is what a lane, or whatever else loads a target, has seen since it was last asked.
 type tally struct {
 	mu struct {
 		sync.Mutex
@@ -65,7 +65,7 @@ type tally struct {
 func newLane(s source, window int) *lane {
 	l := &lane{source: s, window: max(1, window), counted: true, wake: make(chan struct{}, 1)}
 	l.ring = make([]time.Time, l.window)
-	l.tally.mu.latency, l.tally.spare = newHistogram(), newHistogram()
+	l.tally.init()
 	return l
 }
 
@@ -221,6 +221,9 @@ func (l *lane) readAnswer(in *bufio.Reader, body []byte, n int64) ([]byte, error
 	}
 	return body, err
 }
+
+// init makes a tally ready.
+func (t *tally) init() { t.mu.latency, t.spare = newHistogram(), newHistogram() }
 
 // add enters one answer. It returns the error if that ends the lane: all but a refusal do, and a
 // target that refuses for ever does not need to be asked for ever.

@@ -35,23 +35,28 @@ func (d driver) withDefaults() driver {
 // the counted lanes together send so many requests a second; without, as many as fit their windows.
 func (d driver) drive(ctx context.Context, t *Target, lanes []*lane, rate float64, duration time.Duration) (Figure, error) {
 	d = d.withDefaults()
-	for _, l := range lanes {
+	tallies := make([]*tally, len(lanes))
+	defer func() {
+		for _, l := range lanes {
+			if l.conn != nil {
+				l.conn.Close()
+			}
+		}
+	}()
+	for i, l := range lanes {
 		conn, err := d.dial(ctx, t.Addr)
 		if err != nil {
-			for _, l := range lanes {
-				if l.conn != nil {
-					l.conn.Close()
-				}
-			}
 			return Figure{}, fmt.Errorf("bench: %s: %w", t.Name, err)
 		}
-		l.conn = conn
+		l.conn, tallies[i] = conn, &l.tally
 	}
-	disk := diskBytes(t.Dir)
-	m, err := newMeter(t, lanes, d.watch)
-	if err != nil {
-		return Figure{}, err
-	}
+	return d.measure(ctx, t, tallies, func(start time.Time) time.Duration {
+		return d.runLanes(ctx, lanes, rate, start, duration)
+	})
+}
+
+// runLanes returns how long the counted lanes took: what helpers do after them is not what is measured.
+func (d driver) runLanes(ctx context.Context, lanes []*lane, rate float64, start time.Time, duration time.Duration) time.Duration {
 	stop := make(chan struct{})
 	var all, counted, helpers sync.WaitGroup
 	if rate > 0 {
@@ -61,7 +66,7 @@ func (d driver) drive(ctx context.Context, t *Target, lanes []*lane, rate float6
 				paced = append(paced, l)
 			}
 		}
-		for i, s := range spreadOver(m.start, rate, len(paced)) {
+		for i, s := range spreadOver(start, rate, len(paced)) {
 			paced[i].due = s
 		}
 		all.Go(func() { pace(stop, paced, d.sleep()) })
@@ -73,20 +78,32 @@ func (d driver) drive(ctx context.Context, t *Target, lanes []*lane, rate float6
 		}
 		wg.Go(func() { l.run(ctx, stop) })
 	}
-	over, sampled := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(sampled)
-		m.sample(over)
-	}()
 	select {
 	case <-ctx.Done():
 	case <-time.After(duration):
 	}
 	close(stop)
 	counted.Wait()
-	elapsed := time.Since(m.start) // what helpers still do is not what is measured
+	elapsed := time.Since(start)
 	helpers.Wait()
 	all.Wait()
+	return elapsed
+}
+
+// measure looks at the target and at this process while load runs, which enters what it sees into
+// the tallies and returns how much of its time, from start on, the figure is about.
+func (d driver) measure(ctx context.Context, t *Target, tallies []*tally, load func(start time.Time) time.Duration) (Figure, error) {
+	disk := diskBytes(t.Dir)
+	m, err := newMeter(t, tallies, d.watch)
+	if err != nil {
+		return Figure{}, err
+	}
+	over, sampled := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sampled)
+		m.sample(over)
+	}()
+	elapsed := load(m.start)
 	close(over)
 	<-sampled
 	m.figure.Elapsed = elapsed
@@ -104,23 +121,23 @@ func (d driver) untilDone(ctx context.Context, t *Target, lanes []*lane) (Figure
 
 // meter takes the samples of one run.
 type meter struct {
-	target *Target
-	lanes  []*lane
-	watch  func(Sample)
-	start  time.Time
-	figure Figure
+	target  *Target
+	tallies []*tally
+	watch   func(Sample)
+	start   time.Time
+	figure  Figure
 
 	serverCPU, clientCPU time.Duration // at the start of the second
 	firstServer          time.Duration
 	firstClient          time.Duration
 }
 
-func newMeter(t *Target, lanes []*lane, watch func(Sample)) (*meter, error) {
+func newMeter(t *Target, tallies []*tally, watch func(Sample)) (*meter, error) {
 	server, err := cpuTime(t.PID)
 	if err != nil {
 		return nil, fmt.Errorf("bench: %s: %w", t.Name, err)
 	}
-	m := &meter{target: t, lanes: lanes, watch: watch, serverCPU: server, clientCPU: selfCPU()}
+	m := &meter{target: t, tallies: tallies, watch: watch, serverCPU: server, clientCPU: selfCPU()}
 	m.firstServer, m.firstClient = m.serverCPU, m.clientCPU
 	m.figure = Figure{ServerCPU: -1, ClientCPU: -1, RSS: -1, DiskBytes: -1, Latency: newHistogram()}
 	m.start = time.Now()
@@ -145,11 +162,11 @@ func (m *meter) sample(over <-chan struct{}) {
 	}
 }
 
-// second adds what the lanes have seen since the last call to the figure.
+// second adds what the tallies have seen since the last call to the figure.
 func (m *meter) second() Sample {
 	before, latency := m.figure, newHistogram()
-	for _, l := range m.lanes {
-		l.tally.drain(&m.figure, latency)
+	for _, y := range m.tallies {
+		y.drain(&m.figure, latency)
 	}
 	s := Sample{
 		At:       time.Since(m.start),
@@ -182,13 +199,13 @@ func (m *meter) finish(disk int64) {
 	if after := diskBytes(m.target.Dir); disk >= 0 && after >= 0 {
 		f.DiskBytes = after - disk
 	}
-	for _, l := range m.lanes {
-		l.tally.mu.Lock()
-		f.Errors += l.tally.mu.errors
-		if f.Error == "" && l.tally.mu.first != nil {
-			f.Error = l.tally.mu.first.Error()
+	for _, y := range m.tallies {
+		y.mu.Lock()
+		f.Errors += y.mu.errors
+		if f.Error == "" && y.mu.first != nil {
+			f.Error = y.mu.first.Error()
 		}
-		l.tally.mu.Unlock()
+		y.mu.Unlock()
 	}
 }
 

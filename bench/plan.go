@@ -142,6 +142,7 @@ func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run s
 		rule.window = min(rule.window, p.Warm)
 	}
 	var windows []float64
+	var spent time.Duration
 	for n := 0; ctx.Err() == nil && row.Refused == ""; n++ {
 		f, err := p.run(ctx, w, t, rule.window, 0, fmt.Sprintf("%s%d", run, n), false)
 		if err == nil && f.Requests == 0 {
@@ -153,11 +154,11 @@ func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run s
 			}
 			return
 		}
-		windows = append(windows, warmthOf(w, f))
-		enough, warm := rule.done(windows)
+		windows, spent = append(windows, warmthOf(w, f)), spent+f.Elapsed
+		enough, warm := rule.done(windows, spent)
 		note := ""
 		if enough && !warm {
-			note = fmt.Sprintf("%s is not warm by the rule after %v of %s: taken as it is", t.Name, time.Duration(len(windows))*rule.window, w.Name())
+			note = fmt.Sprintf("%s is not warm by the rule after %v of %s: taken as it is", t.Name, spent.Round(time.Second), w.Name())
 		}
 		p.Watch(Event{Stage: Warmed, Workload: w.Name(), Target: t.Name, Figure: f, Note: note})
 		if enough {

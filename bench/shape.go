@@ -19,13 +19,16 @@ type Shape struct {
 	KeyBytes    int // of a record's key; 0: null
 	BatchBytes  int // before compression; a batch holds at least one record
 	Codec       batch.Codec
-	Redundancy  int     // a value compresses to about one part in so many; 1: not at all
-	Rate        float64 // requests a second, an open loop: of a tail its produce requests; 0: as many as are answered
-	FetchBytes  int     // that a fetch asks for
-	FillBytes   int64   // that a topic holds before it is read
-	Readers     int     // connections that read the tail of what is produced
-	Cold        int     // connections that read what was there before
-	Idle        int     // connections that do nothing
+	Redundancy  int           // a value compresses to about one part in so many; 1: not at all
+	Rate        float64       // requests a second, an open loop: of a tail its produce requests; 0: as many as are answered
+	FetchBytes  int           // that a fetch asks for
+	FillBytes   int64         // that a topic holds before it is read
+	Readers     int           // connections that read the tail of what is produced
+	Cold        int           // connections that read what was there before
+	Idle        int           // connections that do nothing
+	Groups      int           // consumer groups
+	Members     int           // of each group
+	CommitEvery time.Duration // between the commits of a transactional producer
 	Seed        uint64
 }
 
@@ -43,8 +46,13 @@ func (s Shape) withDefaults() Shape {
 	atLeast(&s.BatchBytes, 1)
 	atLeast(&s.Redundancy, 4)
 	atLeast(&s.FetchBytes, 1<<20)
+	atLeast(&s.Groups, 1)
+	atLeast(&s.Members, 1)
 	if s.FillBytes <= 0 {
 		s.FillBytes = 256 << 20
+	}
+	if s.CommitEvery <= 0 {
+		s.CommitEvery = 100 * time.Millisecond
 	}
 	s.PerRequest = min(s.PerRequest, s.Partitions)
 	return s
@@ -62,6 +70,8 @@ type work struct {
 	contents  *contents
 	topic     string
 	producers [][]*producer // by connection, then by partition; nil where a connection has none
+
+	transactional bool // each connection's producer has a transactional id
 }
 
 func newWork(name string, s Shape) work { return work{name: name, shape: s.withDefaults()} }
@@ -108,19 +118,27 @@ func (w *work) Verify(ctx context.Context, t *Target) error {
 func (w *work) newProducers(ctx context.Context, t *Target, connections int, writes func(connection, partition int) bool) ([][]*producer, error) {
 	out := make([][]*producer, connections)
 	for c := range out {
-		id, epoch, err := initProducer(ctx, t.Addr)
+		id, epoch, err := initProducer(ctx, t.Addr, w.transactionalID(c))
 		if err != nil {
 			return nil, err
 		}
 		out[c] = make([]*producer, w.shape.Partitions)
 		for p := range out[c] {
 			if writes(c, p) {
-				out[c][p] = &producer{id: id, epoch: epoch, first: (13*c + 7*p) % distinctBatches}
+				out[c][p] = &producer{id: id, epoch: epoch, first: (13*c + 7*p) % distinctBatches, transactional: w.transactional}
 			}
 		}
 	}
 	w.producers = append(w.producers, out...)
 	return out, nil
+}
+
+// transactionalID is that of a connection's producer; empty: it has none.
+func (w *work) transactionalID(connection int) string {
+	if !w.transactional {
+		return ""
+	}
+	return fmt.Sprintf("%s-%d", w.topic, connection)
 }
 
 func everywhere(int, int) bool { return true }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,23 +76,45 @@ func endOffsets(ctx context.Context, addr, topic string, partitions int) ([]int6
 		t.Partitions = append(t.Partitions, part)
 	}
 	req.Topics = append(req.Topics, t)
-	for deadline := time.Now().Add(time.Minute); ; {
+	var ends []int64
+	err := patiently(ctx, func() error {
 		resp, err := ask(ctx, addr, req)
-		if err != nil {
-			return nil, err
-		}
-		ends, err := endsOf(resp.(*kmsg.ListOffsetsResponse), partitions)
 		if err == nil {
-			return ends, nil
+			ends, err = endsOf(resp.(*kmsg.ListOffsetsResponse), partitions)
 		}
-		if !kerr.IsRetriable(err) || time.Now().After(deadline) {
-			return nil, fmt.Errorf("bench: ends of %s: %w", topic, err)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bench: ends of %s: %w", topic, err)
+	}
+	return ends, nil
+}
+
+// patiently asks again for a minute what is answered with an error that passes: a leader or a
+// coordinator that is only being made, a transaction that is only ending.
+func patiently(ctx context.Context, ask func() error) error {
+	for deadline := time.Now().Add(time.Minute); ; {
+		err := ask()
+		if !passes(err) || time.Now().After(deadline) {
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
 		}
+	}
+}
+
+func passes(err error) bool {
+	return kerr.IsRetriable(err) || errors.Is(err, kerr.ConcurrentTransactions)
+}
+
+// pause ends early, with its error, when ctx does.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -115,35 +138,66 @@ func endsOf(resp *kmsg.ListOffsetsResponse, partitions int) ([]int64, error) {
 	return ends, nil
 }
 
-// initProducer asks for a producer id; a coordinator that is only being made is waited for.
-func initProducer(ctx context.Context, addr string) (id int64, epoch int16, err error) {
+// initProducer asks for a producer id, for that transactional id unless it is empty.
+func initProducer(ctx context.Context, addr, transactionalID string) (id int64, epoch int16, err error) {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.SetVersion(4)
+	if transactionalID != "" {
+		req.TransactionalID = &transactionalID
+	}
 	req.ProducerID, req.ProducerEpoch = -1, -1
 	req.TransactionTimeoutMillis = 60_000
-	for deadline := time.Now().Add(time.Minute); ; {
+	err = patiently(ctx, func() error {
 		resp, err := ask(ctx, addr, req)
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
 		got := resp.(*kmsg.InitProducerIDResponse)
-		err = kerr.ErrorForCode(got.ErrorCode)
-		if err == nil {
-			return got.ProducerID, got.ProducerEpoch, nil
-		}
-		if !kerr.IsRetriable(err) || time.Now().After(deadline) {
-			return 0, 0, fmt.Errorf("bench: a producer id: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return 0, 0, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
+		id, epoch = got.ProducerID, got.ProducerEpoch
+		return kerr.ErrorForCode(got.ErrorCode)
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("bench: a producer id: %w", err)
 	}
+	return id, epoch, nil
 }
 
-// Probe asks a target for its versions: whether anything answers there that speaks the protocol.
+// Kinds of coordinators.
+const ofGroups, ofTransactions int8 = 0, 1
+
+// findCoordinator has the target make what its coordinators keep their state in, and returns when
+// one is found.
+func findCoordinator(ctx context.Context, addr, key string, kind int8) error {
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.SetVersion(findCoordinatorVersion)
+	req.CoordinatorKey, req.CoordinatorType = key, kind
+	err := patiently(ctx, func() error {
+		resp, err := ask(ctx, addr, req)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.(*kmsg.FindCoordinatorResponse).ErrorCode)
+	})
+	if err != nil {
+		return fmt.Errorf("bench: the coordinator of %s: %w", key, err)
+	}
+	return nil
+}
+
+// findCoordinatorVersion is the newest that asks for one key.
+const findCoordinatorVersion = 3
+
+// Probe asks a target for its versions: whether anything answers there that speaks the protocol,
+// and serves what every workload asks for.
 func Probe(ctx context.Context, addr string) error {
+	return serves(ctx, addr, map[kmsg.Key]int16{
+		kmsg.Produce: produceVersion, kmsg.Fetch: fetchVersion, kmsg.ListOffsets: 4,
+		kmsg.CreateTopics: 5, kmsg.DeleteTopics: 5, kmsg.InitProducerID: 4,
+	})
+}
+
+// serves is nil when the target knows these versions, and names those that it does not know.
+func serves(ctx context.Context, addr string, want map[kmsg.Key]int16) error {
 	resp, err := ask(ctx, addr, kmsg.NewPtrApiVersionsRequest())
 	if err != nil {
 		return err
@@ -152,21 +206,26 @@ func Probe(ctx context.Context, addr string) error {
 	if err := kerr.ErrorForCode(versions.ErrorCode); err != nil {
 		return fmt.Errorf("bench: %s: %w", addr, err)
 	}
-	want := map[int16]int16{0: produceVersion, 1: fetchVersion, 2: 4, 19: 5, 20: 5, 22: 4}
+	served := map[kmsg.Key]bool{}
 	for _, api := range versions.ApiKeys {
-		if v, ok := want[api.ApiKey]; ok && api.MinVersion <= v && v <= api.MaxVersion {
-			delete(want, api.ApiKey)
-		}
-	}
-	if len(want) == 0 {
-		return nil
+		v, ok := want[kmsg.Key(api.ApiKey)]
+		served[kmsg.Key(api.ApiKey)] = ok && api.MinVersion <= v && v <= api.MaxVersion
 	}
 	var missing []string
 	for key, v := range want {
-		missing = append(missing, fmt.Sprintf("%s %d", kmsg.NameForKey(key), v))
+		if !served[key] {
+			missing = append(missing, fmt.Sprintf("%s %d", kmsg.NameForKey(key.Int16()), v))
+		}
 	}
-	return fmt.Errorf("bench: %s does not serve %s", addr, strings.Join(missing, ", "))
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("%w: %s has no %s", errNotServed, addr, strings.Join(missing, ", "))
 }
+
+// errNotServed is about a target that cannot do what a workload is about.
+var errNotServed = errors.New("bench: not served")
 
 // caller is a connection that asks one thing after another.
 type caller struct {
@@ -197,6 +256,44 @@ func (c *caller) call(build func(out *outbox, correlation int32)) ([]byte, error
 	body, err := readAnswer(c.in, c.body, c.n)
 	c.body = body
 	return body, err
+}
+
+// ask sends a request and decodes its answer, whose bytes are valid until the next call.
+func (c *caller) ask(req kmsg.Request) (kmsg.Response, error) {
+	body, err := c.call(func(out *outbox, correlation int32) { out.request(correlation, req) })
+	if err != nil {
+		return nil, err
+	}
+	return decoded(req, body)
+}
+
+// askAll sends requests in one write, and gives fn their answers one after the other, whose bytes
+// are valid during the call only.
+func (c *caller) askAll(reqs []kmsg.Request, fn func(i int, resp kmsg.Response) error) error {
+	first := c.n + 1
+	c.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	for _, req := range reqs {
+		c.n++
+		c.out.request(c.n, req)
+	}
+	if err := c.out.flush(c.conn); err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	for i, req := range reqs {
+		body, err := readAnswer(c.in, c.body, first+int32(i))
+		c.body = body
+		if err != nil {
+			return err
+		}
+		resp, err := decoded(req, body)
+		if err == nil {
+			err = fn(i, resp)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hello makes sure that a connection that is to stay idle is one that the target has taken.

@@ -11,7 +11,9 @@ import (
 
 // verifyTopic reads a topic back from its beginning and holds it against what was sent: offsets
 // without gaps, each producer's batches in order, their records and checksums, as many as were
-// acknowledged, and an end offset that is their number.
+// acknowledged, and an end offset that is their number. It reads as a consumer does that takes only
+// what is committed, and no transaction may have been aborted. Without contents the batches may be
+// anybody's: of them only offsets and checksums are looked at.
 func verifyTopic(ctx context.Context, t *Target, topic string, partitions int, c *contents, producers [][]*producer) error {
 	fail := func(err error) error {
 		return fmt.Errorf("bench: %s holds something else than was sent: %w", t.Name, err)
@@ -46,7 +48,7 @@ func verifyTopic(ctx context.Context, t *Target, topic string, partitions int, c
 
 // verification of one partition.
 type verification struct {
-	contents  *contents
+	contents  *contents // nil: not known
 	producers map[int64]*producer
 	seen      map[int64]int64 // batches, by producer id
 	next      int64           // the offset that is due
@@ -56,7 +58,7 @@ func (v *verification) read(conn *caller, topic string, partition int32, end int
 	const fetchBytes = 8 << 20
 	for v.next < end {
 		body, err := conn.call(func(out *outbox, correlation int32) {
-			out.fetch(correlation, topic, fetchOptions{maxWaitMs: 1000, minBytes: 1, maxBytes: fetchBytes, sessionEpoch: -1}, []place{{partition, v.next, fetchBytes}})
+			out.fetch(correlation, topic, fetchOptions{maxWaitMs: 1000, minBytes: 1, maxBytes: fetchBytes, sessionEpoch: -1, isolation: readCommitted}, []place{{partition, v.next, fetchBytes}})
 		})
 		if err != nil {
 			return err
@@ -97,17 +99,37 @@ func (v *verification) batches(records []byte) error {
 			return err
 		}
 		p := v.producers[b.ProducerID()]
-		if p == nil {
+		if p == nil && v.contents != nil {
 			return fmt.Errorf("a batch of producer %d, who sent none here", b.ProducerID())
 		}
 		if b.BaseOffset() != v.next || b.LastOffset() != v.next+int64(b.Count())-1 {
 			return fmt.Errorf("a batch from %d to %d with %d records", b.BaseOffset(), b.LastOffset(), b.Count())
 		}
-		if err := v.contents.check(b, p, v.seen[p.id]); err != nil {
+		switch {
+		case b.IsControl():
+			err = committing(b)
+		case v.contents == nil:
+			err = b.VerifyCRC()
+		default:
+			err = v.contents.check(b, p, v.seen[p.id])
+			v.seen[p.id]++
+		}
+		if err != nil {
 			return err
 		}
-		v.seen[p.id]++
 		v.next = b.LastOffset() + 1
 		records = rest
 	}
+}
+
+// committing is nil for the marker of a transaction that was committed.
+func committing(b batch.Batch) error {
+	if err := b.VerifyCRC(); err != nil {
+		return err
+	}
+	m, err := b.EndTxnMarker()
+	if err == nil && m.Type != batch.Commit {
+		err = fmt.Errorf("a transaction of producer %d was aborted", b.ProducerID())
+	}
+	return err
 }

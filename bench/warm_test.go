@@ -24,8 +24,23 @@ func TestWarmth(t *testing.T) {
 		{"even at the last moment", []float64{1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 2, 2}, true, true},
 		{"nothing answered", []float64{0, 0, 0, 0, 0, 0}, false, false},
 	} {
-		if enough, warm := rule.done(c.windows); enough != c.enough || warm != c.warm {
+		if enough, warm := rule.done(c.windows, time.Duration(len(c.windows))*rule.window); enough != c.enough || warm != c.warm {
 			t.Errorf("%s: enough %v, warm %v; want %v, %v", c.name, enough, warm, c.enough, c.warm)
 		}
+	}
+}
+
+// What counts is the time that the windows took, not the time that they were to take.
+func TestWarmthOfShortWindows(t *testing.T) {
+	rule := warmth{window: 5 * time.Second, least: 30 * time.Second, most: 60 * time.Second, differs: 0.05}
+	even := make([]float64, 10)
+	for i := range even {
+		even[i] = 100
+	}
+	if enough, _ := rule.done(even, 10*time.Second); enough {
+		t.Error("ten windows of a second are enough, where 30 s are asked for")
+	}
+	if enough, warm := rule.done(even[:2], 40*time.Second); !enough || !warm {
+		t.Error("two windows of 20 s are not enough")
 	}
 }

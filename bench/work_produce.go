@@ -46,6 +46,8 @@ func (w *work) produceLanes(ctx context.Context, t *Target) ([]*lane, error) {
 
 // produceSource sends a producer's batches.
 type produceSource struct {
+	transactionalID string // empty: it writes no transactions
+
 	topic      string
 	contents   *contents
 	partitions []int32 // that it goes round
@@ -90,7 +92,7 @@ func (s *produceSource) next(out *outbox, n int64, due time.Time) bool {
 		*slot = append(*slot, pc)
 	}
 	now := time.Now()
-	out.produce(int32(n), s.topic, s.contents, *slot, func(dst []byte, p piece, t *template) []byte {
+	out.produce(int32(n), s.transactionalID, s.topic, s.contents, *slot, func(dst []byte, p piece, t *template) []byte {
 		return s.contents.appendHeader(dst, p.producer, p.n, t, now)
 	})
 	return true
