@@ -244,13 +244,13 @@ func (t *table) count(all entries) (int, error) {
 	return n, nil
 }
 
-// entries is the file's first n entries, mapped or by pread.
+// entries is the file's first n entries, in memory or by pread.
 type entries struct {
-	t      *table
-	n      int
-	mapped []byte   // nil: read from file
-	file   vfs.File // through block
-	block  *[blockSize]byte
+	t     *table
+	n     int
+	all   []byte   // nil: read from file
+	file  vfs.File // through block
+	block *[blockSize]byte
 }
 
 // withEntries runs fn over the first n entries of the file. A fault in a
@@ -265,12 +265,18 @@ func (t *table) withEntries(n int, fn func(e entries) error) error {
 	if !ok {
 		block := blocks.Get().(*[blockSize]byte)
 		defer blocks.Put(block)
-		return fn(entries{t: t, n: n, file: val.(vfs.File), block: block})
+		e := entries{t: t, n: n, file: val.(vfs.File), block: block}
+		if n*t.size <= blockSize { // one read, whatever is asked of it
+			if e.all, err = e.get(0, n); err != nil {
+				return err
+			}
+		}
+		return fn(e)
 	}
 	if m.Len() < int64(n*t.size) {
 		return t.corrupt(m.Len(), "file has shrunk")
 	}
-	err = m.Read(func(p []byte) error { return fn(entries{t: t, n: n, mapped: p[:n*t.size]}) })
+	err = m.Read(func(p []byte) error { return fn(entries{t: t, n: n, all: p[:n*t.size]}) })
 	if fault, ok := err.(*vfs.FaultError); ok {
 		return t.corrupt(0, fault.Error())
 	}
@@ -280,8 +286,8 @@ func (t *table) withEntries(n int, fn func(e entries) error) error {
 // get returns entries [lo, hi), at most a block of them, valid until the next call.
 func (e entries) get(lo, hi int) ([]byte, error) {
 	size := e.t.size
-	if e.mapped != nil {
-		return e.mapped[lo*size : hi*size], nil
+	if e.all != nil {
+		return e.all[lo*size : hi*size], nil
 	}
 	p := e.block[:(hi-lo)*size]
 	n, err := e.file.ReadAt(p, int64(lo*size))
@@ -304,8 +310,8 @@ func (e entries) at(i int, to *entry) error {
 // find is table.find among these entries. In a file it reads block by block: the last one, where readers mostly are, then
 // where the target lies if keys grow evenly, as they nearly do, and by halves where they do not.
 func (e entries) find(key func(e []byte) int64, target int64, floor, ceil *entry) (int, error) {
-	if e.mapped != nil {
-		return e.t.search(e.mapped, key, target, floor, ceil), nil
+	if e.all != nil {
+		return e.t.search(e.all, key, target, floor, ceil), nil
 	}
 	var (
 		per          = blockSize / e.t.size
