@@ -209,7 +209,7 @@ type loader struct {
 	indexed map[int64]bool
 
 	walked     segmentList                // what recovery read, less what it dropped
-	walkedFrom int64                      // offset from which records were read and checked
+	walkedFrom int64                      // offset from which what is derived of records is made anew
 	walkedAt   map[*segment.Segment]int64 // the same in each segment that was walked
 	mended     bool                       // indexes were made anew of which the recovery point says that they are durable
 	epochsCut  bool                       // the leader epoch file says more than there is

@@ -117,7 +117,8 @@ func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err
 		ld.report.BytesCut += n
 		ld.report.Cause = why
 	}
-	from.OnRemade = func() { ld.mended = true }
+	remade := false
+	from.OnRemade = func() { remade, ld.mended = true, true }
 	walkedFrom := seg.NextOffset()
 	_, err = seg.Recover(from, func(b batch.Batch, pos int64) error {
 		if walkedFrom < 0 || b.BaseOffset() < walkedFrom {
@@ -136,6 +137,12 @@ func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err
 	}
 	if walkedFrom < 0 {
 		walkedFrom = seg.NextOffset()
+	}
+	if !remade {
+		// The transaction index has all that it needs of what lies below the recovery
+		// point, where a snapshot is: without that, producers would be looked for in
+		// the whole log.
+		walkedFrom = max(walkedFrom, from.Offset)
 	}
 	ld.walkedFrom, ld.walkedAt[seg] = min(ld.walkedFrom, walkedFrom), walkedFrom
 	return cut, nil

@@ -107,6 +107,34 @@ func TestEndsAt(t *testing.T) {
 	}
 }
 
+// What a killed process cut off behind the end may come back until the log is synced. Asking whether it
+// ends there does not do that, the next Sync does, and those after it have nothing to do.
+func TestEndsAtLeavesTheSyncToTheNext(t *testing.T) {
+	syncs := 0
+	fs := vfs.NewFaulty(endsAtSegment(t), func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync {
+			syncs++
+		}
+		return nil
+	})
+	seg, err := Open(fs, dir, 10, -1, kafkaConfig(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seg.Close()
+	if ended, err := seg.EndsAt(15); err != nil || !ended {
+		t.Fatalf("ends at 15: %v, %v", ended, err)
+	}
+	for i, want := range []int{0, 1, 1} {
+		if syncs != want {
+			t.Errorf("%d syncs after %d calls of Sync, want %d", syncs, i, want)
+		}
+		if err := seg.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Recover tells when it makes index entries anew that were durable before it: those of the batches
 // below the recovery point, unless it begins behind them.
 func TestRecoverTellsOfRemadeIndexes(t *testing.T) {

@@ -36,7 +36,7 @@ type RecoverFrom struct {
 // Recover makes a segment that was not closed cleanly fit for use: it makes
 // what the kernel has durable, reads it back from the disk, walks the batches,
 // cuts the file at the first byte that is not part of a whole and valid one,
-// rebuilds the indexes of what it walked, and syncs the log. fn is called with
+// rebuilds the indexes of what it walked, and syncs the log if it was cut. fn is called with
 // every batch walked and its position, in order, before the next is read; b is
 // valid during the call; an error ends recovery and is returned. Entries of the
 // transaction index for the walked batches are dropped: fn's owner appends them
@@ -353,12 +353,12 @@ func (w *walk) finish(onCut func(why *CorruptError, n int64)) error {
 		if err := w.f.Truncate(w.pos); err != nil {
 			return s.fail(err)
 		}
+		if err := w.f.Sync(); err != nil {
+			return s.fail(err)
+		}
 		if onCut != nil {
 			onCut(w.bad, w.size-w.pos)
 		}
-	}
-	if err := w.f.Sync(); err != nil {
-		return s.fail(err)
 	}
 	if w.times.max > index.NoTimestamp {
 		if err := s.index().times.MaybeAppend(w.times.max, w.times.maxOff, true); err != nil && !errors.Is(err, index.ErrFull) {

@@ -230,8 +230,10 @@ func (s *Segment) loadEnd() error {
 }
 
 // EndsAt reports whether the segment, opened to be appended to, ends at off, and no
-// index of it can say otherwise. What the kernel has of the log is
-// durable then; more there is not to recover if all below off was durable before.
+// index of it can say otherwise: there is nothing to recover then if all below off is
+// durable. All that a power cut can do then is to bring bytes back that were cut off
+// behind it, for the next start to look at; so this syncs nothing, but the next Sync
+// does, also if nothing is appended.
 func (s *Segment) EndsAt(off int64) (bool, error) {
 	if s.Check() != nil || s.NextOffset() != off {
 		return false, nil
@@ -246,12 +248,10 @@ func (s *Segment) EndsAt(off int64) (bool, error) {
 			return false, readError(err)
 		}
 	}
-	return true, s.withLog(func(f vfs.File) error {
-		if err := f.Sync(); err != nil {
-			return s.fail(err)
-		}
-		return nil
-	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.foreign = true
+	return true, nil
 }
 
 // endBelow reports whether all entries of the time index are of batches below off, and

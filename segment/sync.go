@@ -13,9 +13,9 @@ import (
 // Sync and Append returns it.
 func (s *Segment) Sync() error {
 	s.mu.Lock()
-	pinned, gen, failed := s.mu.pinned, s.mu.gen, s.mu.failed
+	due, gen, failed := s.mu.pinned || s.mu.foreign, s.mu.gen, s.mu.failed
 	s.mu.Unlock()
-	if failed != nil || !pinned {
+	if failed != nil || !due {
 		return failed
 	}
 	f, err := s.openWriter()
@@ -28,6 +28,7 @@ func (s *Segment) Sync() error {
 		return s.fail(err)
 	}
 	s.mu.Lock()
+	s.mu.foreign = false
 	unpin := s.mu.pinned && s.mu.gen == gen
 	if unpin {
 		s.mu.pinned = false
