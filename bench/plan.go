@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,7 +23,7 @@ type Plan struct {
 	// six times as long. 0 asks for the 30 s that the figures of Apache Kafka need, less than 0 for
 	// none at all.
 	Warm    time.Duration
-	Against string      // the target that ratios are against; the first one
+	Against []string    // the targets that ratios are against; the first one
 	Watch   func(Event) // told how it goes, from another goroutine too, but never twice at once; may be nil
 }
 
@@ -67,8 +68,8 @@ func (p Plan) withDefaults() Plan {
 	if p.Watch == nil {
 		p.Watch = func(Event) {}
 	}
-	if p.Against == "" && len(p.Targets) > 0 {
-		p.Against = p.Targets[0].Name
+	if len(p.Against) == 0 && len(p.Targets) > 0 {
+		p.Against = []string{p.Targets[0].Name}
 	}
 	return p
 }
@@ -84,8 +85,13 @@ func (p Plan) check() error {
 		}
 		seen[t.Name] = true
 	}
-	if !seen[p.Against] {
-		return fmt.Errorf("bench: no target is called %s, which ratios are to be against", p.Against)
+	for i, name := range p.Against {
+		if !seen[name] {
+			return fmt.Errorf("bench: no target is called %s, which ratios are to be against", name)
+		}
+		if slices.Contains(p.Against[:i], name) {
+			return fmt.Errorf("bench: ratios are to be against %s twice", name)
+		}
 	}
 	named := map[string]bool{}
 	for _, w := range p.Workloads {
@@ -112,6 +118,10 @@ func (p Plan) Run(ctx context.Context) (Report, error) {
 	}
 	report := Report{Title: p.Title, Begun: time.Now(), Machine: machine(p.Targets), Rounds: p.Rounds, Duration: p.Duration}
 	for _, w := range p.Workloads {
+		if c, ok := w.(interface{ Client() (name, version string) }); ok {
+			name, version := c.Client()
+			report.Machine["client "+name] = version
+		}
 		rows := make([]Row, len(p.Targets))
 		for i, t := range p.Targets {
 			rows[i] = Row{Workload: w.Name(), Target: t.Name}

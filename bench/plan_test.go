@@ -68,7 +68,7 @@ func twoTargets(t *testing.T) []*Target {
 func TestPlanInterleavesRounds(t *testing.T) {
 	w := newScripted("w", good)
 	var measured int
-	p := Plan{Targets: twoTargets(t), Workloads: []Workload{w}, Rounds: 2, Duration: time.Second, Warm: -1, Against: "b",
+	p := Plan{Targets: twoTargets(t), Workloads: []Workload{w}, Rounds: 2, Duration: time.Second, Warm: -1, Against: []string{"b"},
 		Watch: func(e Event) {
 			if e.Stage == Measured {
 				measured++
@@ -212,7 +212,8 @@ func TestPlanSaysWhatIsWrongWithIt(t *testing.T) {
 		{Plan{}, "nothing to do"},
 		{Plan{Targets: []*Target{dead, dead}, Workloads: []Workload{w}}, "two targets"},
 		{Plan{Targets: []*Target{dead}, Workloads: []Workload{w, w}}, "twice"},
-		{Plan{Targets: []*Target{dead}, Workloads: []Workload{w}, Against: "kafka"}, "no target is called kafka"},
+		{Plan{Targets: []*Target{dead}, Workloads: []Workload{w}, Against: []string{"kafka"}}, "no target is called kafka"},
+		{Plan{Targets: []*Target{dead}, Workloads: []Workload{w}, Against: []string{"dead", "dead"}}, "against dead twice"},
 		{Plan{Targets: []*Target{dead}, Workloads: []Workload{w}}, "target dead: bench: dial"},
 	} {
 		if _, err := c.p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -85,28 +85,36 @@ func ratioOfMedians(a, b []float64) (value, low, high float64) {
 	return value, ratios[resamples*25/1000], ratios[resamples*975/1000-1]
 }
 
-// ratios compares every target's row of a workload with that of the one against which they are
-// measured, metric by metric. Rows that do not count have none, nor have metrics that a figure lacks.
-func ratios(rows []Row, against string) []Ratio {
+// ratios compares every target's row of a workload with those of the targets in against, in their
+// order and metric by metric. Two of these are compared once: the later with the one before it. Rows
+// that do not count have no ratios, nor have metrics that a figure lacks.
+func ratios(rows []Row, against []string) []Ratio {
 	var out []Ratio
-	for _, base := range rows {
-		if base.Target != against || base.Refused != "" {
-			continue
-		}
-		for _, row := range rows {
-			if row.Workload != base.Workload || row.Target == against || row.Refused != "" {
+	for i, name := range against {
+		for _, base := range rows {
+			if base.Target != name || base.Refused != "" {
 				continue
 			}
-			for _, m := range Metrics() {
-				a, b := values(row.Figures, m), values(base.Figures, m)
-				if a == nil || b == nil {
-					continue
+			for _, row := range rows {
+				if row.Workload == base.Workload && row.Refused == "" && row.Target != name && !slices.Contains(against[:i], row.Target) {
+					out = append(out, row.over(base)...)
 				}
-				r := Ratio{Workload: row.Workload, Metric: m.Name, Target: row.Target, Against: against, Rounds: min(len(a), len(b))}
-				r.Value, r.Low, r.High = ratioOfMedians(a, b)
-				out = append(out, r)
 			}
 		}
+	}
+	return out
+}
+
+// over is row ÷ base, a ratio for each metric that both have.
+func (row Row) over(base Row) (out []Ratio) {
+	for _, m := range Metrics() {
+		a, b := values(row.Figures, m), values(base.Figures, m)
+		if a == nil || b == nil {
+			continue
+		}
+		r := Ratio{Workload: row.Workload, Metric: m.Name, Target: row.Target, Against: base.Target, Rounds: min(len(a), len(b))}
+		r.Value, r.Low, r.High = ratioOfMedians(a, b)
+		out = append(out, r)
 	}
 	return out
 }

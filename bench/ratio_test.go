@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -83,7 +84,7 @@ func TestRatiosOfRows(t *testing.T) {
 		{Workload: "consume", Target: "ours", Figures: []Figure{figureOf(300, time.Second)}},
 	}
 	got := map[string]Ratio{}
-	for _, r := range ratios(rows, "kafka") {
+	for _, r := range ratios(rows, []string{"kafka"}) {
 		if r.Workload != "produce" || r.Against != "kafka" || r.Target == "broken" || r.Rounds != 2 {
 			t.Errorf("%+v", r)
 		}
@@ -98,5 +99,25 @@ func TestRatiosOfRows(t *testing.T) {
 		if _, ok := got[key]; ok {
 			t.Errorf("%s: a ratio of what was not measured", key)
 		}
+	}
+}
+
+// Against several targets there is a ratio for every pair of which one is among them, once.
+func TestRatiosAgainstSeveral(t *testing.T) {
+	var rows []Row
+	for i, name := range []string{"limit", "old", "kafka", "new"} {
+		rows = append(rows, Row{Workload: "produce", Target: name, Figures: []Figure{figureOf(int64(100*(i+1)), time.Second)}})
+	}
+	got := map[string]float64{}
+	var order []string
+	for _, r := range ratios(rows, []string{"kafka", "limit"}) {
+		if r.Metric == "requests" {
+			got[r.Target+" ÷ "+r.Against] = r.Value
+			order = append(order, r.Target+" ÷ "+r.Against)
+		}
+	}
+	want := map[string]float64{"limit ÷ kafka": 1. / 3, "old ÷ kafka": 2. / 3, "new ÷ kafka": 4. / 3, "old ÷ limit": 2, "new ÷ limit": 4}
+	if !maps.EqualFunc(got, want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }) || len(order) != len(want) || order[0] != "limit ÷ kafka" {
+		t.Errorf("%v in the order %v, want %v", got, order, want)
 	}
 }

@@ -406,15 +406,15 @@ func cpuChart(all []series) string {
 	return pic.picture(cpuUnit(requests) + " of each target")
 }
 
-// ratioChart shows a workload's ratios on a logarithmic axis, each with its interval.
-func (r Report) ratioChart(workload string, colourOf func(target string) int) string {
+// ratioChart shows a workload's ratios against one target on a logarithmic axis, each with its interval.
+func (r Report) ratioChart(workload, against string, colourOf func(target string) int) string {
 	const rowHeight, left, right = 19.0, 132.0, 152.0
 	pairs := r.pairs(workload)
 	var shown []Ratio
 	lo, hi := 0.8, 1.25
 	for _, m := range Metrics() {
 		for _, p := range pairs {
-			if x, ok := r.ratio(workload, m.Name, p); ok && x.Value > 0 && !math.IsInf(x.Value, 0) {
+			if x, ok := r.ratio(workload, m.Name, p); ok && p[1] == against && x.Value > 0 && !math.IsInf(x.Value, 0) {
 				shown = append(shown, x)
 				lo, hi = min(lo, x.Value, cmp.Or(x.Low, x.Value)), max(hi, x.Value, x.High)
 			}
@@ -446,7 +446,7 @@ func (r Report) ratioChart(workload string, colourOf func(target string) int) st
 		pic.text(pic.w-right+14, mid+4, "start", "value "+one.verdict().class(), one.text())
 	}
 	pic.text((x.from+x.to)/2, pic.h-5, "middle", "tick", "ratio")
-	return pic.picture("ratios of " + workload)
+	return pic.picture("ratios of " + workload + " against " + against)
 }
 
 func (v verdict) class() string { return [...]string{"even", "good", "bad"}[v] }

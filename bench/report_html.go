@@ -95,12 +95,22 @@ func (r Report) htmlWorkload(out *printer, name string) {
 		out.figure("p99 over time, ms", p99Chart(shown))
 		out.figure("Cost on the target, "+cpuUnit(requests), cpuChart(shown))
 		out.figure("Latency by percentile, ms", latencyChart(shown))
-		if len(r.pairs(name)) > 0 {
-			out.figure("Ratios with their intervals of 95 %", r.ratioChart(name, colour))
+		for _, against := range r.against(name) {
+			out.figure("Ratios to "+against+" with their intervals of 95 %", r.ratioChart(name, against, colour))
 		}
 		out.printf("</div>")
 	}
 	out.printf("</section>\n")
+}
+
+// against are the targets that a workload's ratios are to.
+func (r Report) against(workload string) (out []string) {
+	for _, p := range r.pairs(workload) {
+		if !slices.Contains(out, p[1]) {
+			out = append(out, p[1])
+		}
+	}
+	return out
 }
 
 func (p *printer) figure(caption, picture string) {

@@ -10,11 +10,14 @@ import (
 	"unicode/utf8"
 )
 
+// tableWidth is what a terminal shows without breaking lines: ratios that need more go below.
+const tableWidth = 120
+
 // WriteTable writes the report for a terminal: for each workload the medians of the rounds, then
 // the ratios with their intervals.
 func (r Report) WriteTable(w io.Writer) error {
 	out := &printer{w: w}
-	out.printf("%s\n%s\n", r.Title, r.subtitle())
+	out.printf("%s\n%s\n%s\n", r.Title, r.subtitle(), r.legend())
 	for _, k := range slices.Sorted(maps.Keys(r.Machine)) {
 		out.printf("%s: %s\n", k, r.Machine[k])
 	}
@@ -28,6 +31,14 @@ func (r Report) WriteTable(w io.Writer) error {
 
 func (r Report) subtitle() string {
 	return fmt.Sprintf("%s, %s of %v, targets in turns", r.Begun.UTC().Format("2006-01-02 15:04 UTC"), plural(r.Rounds, "round"), r.Duration)
+}
+
+// legend says what the numbers are.
+func (r Report) legend() string {
+	if r.Rounds == 1 {
+		return "figures and ratios are those of a single round, which has no intervals"
+	}
+	return "figures are medians of the rounds; ratios are those of medians (with their intervals of 95 %)"
 }
 
 func plural(n int, what string) string {
@@ -115,31 +126,57 @@ func (r Report) writeMedians(out *printer, workload string) {
 	}
 }
 
+// writeRatios has a column for each pair of targets, as many beside each other as fit.
 func (r Report) writeRatios(out *printer, workload string) {
-	pairs := r.pairs(workload)
-	if len(pairs) == 0 {
-		return
-	}
-	lines := [][]string{{"  ratio"}}
-	for _, p := range pairs {
-		lines[0] = append(lines[0], p[0]+" ÷ "+p[1])
-	}
+	names := []string{"  ratio"}
 	for _, m := range Metrics() {
-		line, some := []string{"  " + m.Name}, false
-		for _, p := range pairs {
-			x, ok := r.ratio(workload, m.Name, p)
+		names = append(names, "  "+m.Name)
+	}
+	columns, width := [][]string{names}, widest(names)
+	flush := func() {
+		if len(columns) > 1 {
+			out.printf("\n")
+			out.columns(across(columns), false)
+		}
+	}
+	for _, p := range r.pairs(workload) {
+		column := []string{p[0] + " ÷ " + p[1]}
+		for _, m := range Metrics() {
 			cell := "–"
-			if ok {
-				cell, some = x.text(), true
+			if x, ok := r.ratio(workload, m.Name, p); ok {
+				cell = x.text()
 			}
-			line = append(line, cell)
+			column = append(column, cell)
+		}
+		if len(columns) > 1 && width+2+widest(column) > tableWidth {
+			flush()
+			columns, width = columns[:1], widest(names)
+		}
+		columns, width = append(columns, column), width+2+widest(column)
+	}
+	flush()
+}
+
+func widest(cells []string) (n int) {
+	for _, c := range cells {
+		n = max(n, utf8.RuneCountInString(c))
+	}
+	return n
+}
+
+// across turns columns into lines, without those of which only the first cell says something.
+func across(columns [][]string) (lines [][]string) {
+	for i := range columns[0] {
+		line, some := make([]string, len(columns)), false
+		for j, c := range columns {
+			line[j] = c[i]
+			some = some || j > 0 && c[i] != "–"
 		}
 		if some {
 			lines = append(lines, line)
 		}
 	}
-	out.printf("\n")
-	out.columns(lines, false)
+	return lines
 }
 
 // header is the unit, or for what has no rate of its own name and unit.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 var updateReports = flag.Bool("report.update", false, "write the golden files of the reports")
@@ -70,7 +71,7 @@ func syntheticReport() Report {
 	refused := syntheticFigure(rng, 10, 10, 1, 1)
 	refused.Errors, refused.Error = 3, "NOT_LEADER_OR_FOLLOWER"
 	r.Rows = append(r.Rows, Row{Workload: "many-producers", Target: "other", Figures: []Figure{refused}, Refused: "3 errors <of> 10, the first: NOT_LEADER_OR_FOLLOWER"})
-	r.Ratios = ratios(r.Rows, "kafka-2")
+	r.Ratios = ratios(r.Rows, []string{"kafka-2", "limit"})
 	return r
 }
 
@@ -80,7 +81,7 @@ func TestReports(t *testing.T) {
 	r := syntheticReport()
 	hdr := regexp.MustCompile(`"hdr": "[^"]*"`) // deflated: its bytes are the compressor's affair
 	for file, write := range map[string]func(io.Writer) error{
-		"report.txt": r.WriteTable, "report.json": r.WriteJSON, "report.bench": r.WriteBenchstat, "report.html": r.WriteHTML,
+		"report.txt": r.WriteTable, "report.json": r.WriteJSON, "report.bench": r.WriteBenchstat, "report.html": r.WriteHTML, "report.md": r.WriteMarkdown,
 	} {
 		var got bytes.Buffer
 		if err := write(&got); err != nil {
@@ -180,8 +181,8 @@ func TestHTMLReportStandsAlone(t *testing.T) {
 		for pictures := 0; ; {
 			tok, err := dec.Token()
 			if errors.Is(err, io.EOF) {
-				if name == "full" && pictures != 10 {
-					t.Errorf("%s: %d pictures, want 10", name, pictures)
+				if name == "full" && pictures != 12 {
+					t.Errorf("%s: %d pictures, want 12", name, pictures)
 				}
 				break
 			}
@@ -283,7 +284,7 @@ func TestTicks(t *testing.T) {
 // The first error of the writer comes out.
 func TestReportSaysWhenItCannotBeWritten(t *testing.T) {
 	r := syntheticReport()
-	for name, write := range map[string]func(io.Writer) error{"table": r.WriteTable, "JSON": r.WriteJSON, "benchstat": r.WriteBenchstat, "HTML": r.WriteHTML} {
+	for name, write := range map[string]func(io.Writer) error{"table": r.WriteTable, "JSON": r.WriteJSON, "benchstat": r.WriteBenchstat, "HTML": r.WriteHTML, "Markdown": r.WriteMarkdown} {
 		if err := write(&fullWriter{room: 1000}); !errors.Is(err, errFull) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -300,4 +301,61 @@ func (w *fullWriter) Write(p []byte) (int, error) {
 	}
 	w.room -= len(p)
 	return len(p), nil
+}
+
+// Ratios against several targets stand beside each other where there is room, else below.
+func TestTableKeepsToItsWidth(t *testing.T) {
+	r := syntheticReport()
+	for _, name := range []string{"a-rather-long-name-of-a-target", "another-long-name-of-a-target"} {
+		for _, row := range r.Rows[:2] {
+			row.Target = name
+			r.Rows = append(r.Rows, row)
+		}
+	}
+	r.Rows = r.rowsOf("produce")
+	r.Ratios = ratios(r.Rows, []string{"kafka-2", "limit"})
+	var out strings.Builder
+	if err := r.WriteTable(&out); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(out.String(), "\n\n  ratio")
+	for line := range strings.Lines(table) {
+		if n := utf8.RuneCountInString(line); n > tableWidth+1 {
+			t.Errorf("%d characters: %s", n, line)
+		}
+	}
+	for _, p := range r.pairs("produce") {
+		if n := strings.Count(table, p[0]+" ÷ "+p[1]); n != 1 {
+			t.Errorf("%s ÷ %s stands there %d times", p[0], p[1], n)
+		}
+	}
+	if n := strings.Count(table, "throughput"); n < 2 {
+		t.Errorf("%d blocks of ratios:\n%s", n, table)
+	}
+}
+
+// A table in Markdown shows what is worse and what does not count, and no cell ends early.
+func TestMarkdownLeavesNothingOut(t *testing.T) {
+	r := syntheticReport()
+	r.Ratios = ratios(r.Rows, []string{"limit"}) // next to which everything is worse
+	r.Rows = append(r.Rows, Row{Workload: "none|at all", Target: "kafka-2", Refused: "no <leader>"})
+	var out strings.Builder
+	if err := r.WriteMarkdown(&out); err != nil {
+		t.Fatal(err)
+	}
+	table, notes, _ := strings.Cut(out.String(), "\n\n")
+	lines := strings.Split(table, "\n")
+	for _, line := range lines {
+		if got, want := strings.Count(strings.ReplaceAll(line, `\|`, ""), "|"), strings.Count(lines[0], "|"); got != want {
+			t.Errorf("%d bars where the head has %d: %s", got, want, line)
+		}
+	}
+	if n := strings.Count(table, "*worse:*"); n < 10 || strings.Contains(table, "**") {
+		t.Errorf("%d ratios are said to be worse:\n%s", n, table)
+	}
+	for _, want := range []string{`none\|at all on kafka-2 does not count: no &lt;leader>`, "many-producers on other does not count: 3 errors"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no %q in\n%s", want, notes)
+		}
+	}
 }

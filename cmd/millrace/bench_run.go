@@ -21,13 +21,14 @@ import (
 // benchRun is `millrace bench run`: what its flags say.
 type benchRun struct {
 	targets, spawns []string
-	against, dir    string
+	clients         []string
+	dir             string
 	plan            bench.Plan
 	warm            time.Duration
 	shape           bench.Shape
 	codec           string
 
-	html, json, benchstat string
+	html, json, benchstat, markdown string
 }
 
 func benchRunCommand() *cobra.Command {
@@ -42,7 +43,9 @@ only when nothing was refused and everything was there. Workloads are those of "
 patterns such as 'consume*'.`,
 		Example: `  millrace bench run produce end-to-end --spawn millrace,kafka,limit --html report.html
   millrace bench run 'consume*' --target old=127.0.0.1:9092 --target new=127.0.0.1:9192 --rounds 10
-  millrace bench run produce --spawn before=./millrace-before,after=./millrace --rate 1000`,
+  millrace bench run produce --spawn before=./millrace-before,after=./millrace --rate 1000
+  millrace bench run produce consume --spawn kafka,millrace,limit --against kafka,limit --markdown table.md
+  millrace bench run produce --spawn kafka,millrace --client own,franz-go,java`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return b.run(cmd, args) },
 	}
@@ -54,13 +57,15 @@ func (b *benchRun) add(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&b.targets, "target", nil, "a broker that runs: NAME=HOST:PORT[,pid=N][,dir=PATH]")
 	fs.StringSliceVar(&b.spawns, "spawn", nil, "targets to start and stop: "+strings.Join(bench.Kinds(), ", ")+", or [NAME=]PATH of a millrace; each with settings as :KEY=VALUE, of its topics as :topic.KEY=VALUE")
 	fs.StringVar(&b.dir, "dir", "", "where started targets keep their data; empty: the system's place for temporary files")
-	fs.StringVar(&b.against, "against", "", "the target that ratios are against; the first one unless said")
+	fs.StringSliceVar(&b.plan.Against, "against", nil, "the targets that ratios are against; the first one unless said")
+	fs.StringSliceVar(&b.clients, "client", []string{bench.OwnClient}, "what loads the targets: "+strings.Join(bench.Clients(), ", ")+"; others than "+bench.OwnClient+" can produce* and consume*")
 	fs.IntVar(&b.plan.Rounds, "rounds", 5, "figures of each workload and target")
 	fs.DurationVarP(&b.plan.Duration, "duration", "d", 10*time.Second, "of one run")
 	fs.DurationVar(&b.warm, "warm", 30*time.Second, "how long a target is loaded at least before its first figure counts; 0: not at all")
 	fs.StringVar(&b.html, "html", "", "write a report with pictures to this file")
 	fs.StringVar(&b.json, "json", "", "write everything that was measured to this file")
 	fs.StringVar(&b.benchstat, "benchstat", "", "write lines for benchstat to this file")
+	fs.StringVar(&b.markdown, "markdown", "", "write a table for a README to this file")
 
 	fs.Float64Var(&b.shape.Rate, "rate", 0, "requests a second, whose latencies count from when they were due; 0: as many as are answered")
 	fs.IntVar(&b.shape.Partitions, "partitions", 0, "of the topic")
@@ -128,8 +133,8 @@ func (b *benchRun) change(fs *pflag.FlagSet) (func(*bench.Shape), error) {
 	}, nil
 }
 
-// chosen are the workloads that the patterns name, in the catalogue's order.
-func chosen(patterns []string, change func(*bench.Shape)) ([]bench.Workload, error) {
+// chosen are the workloads that the patterns name, in the catalogue's order, each by every client.
+func chosen(patterns []string, change func(*bench.Shape), clients []string) ([]bench.Workload, error) {
 	var out []bench.Workload
 	used := make([]bool, len(patterns))
 	for _, e := range bench.Catalogue() {
@@ -142,8 +147,15 @@ func chosen(patterns []string, change func(*bench.Shape)) ([]bench.Workload, err
 			used[i] = used[i] || ok
 			matches = matches || ok
 		}
-		if matches {
-			out = append(out, e.New(change))
+		for _, client := range clients {
+			if !matches {
+				break
+			}
+			w, err := bench.WithClient(e.New(change), client)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, w)
 		}
 	}
 	for i, p := range patterns {
@@ -159,7 +171,7 @@ func (b *benchRun) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if b.plan.Workloads, err = chosen(args, change); err != nil {
+	if b.plan.Workloads, err = chosen(args, change, b.clients); err != nil {
 		return err
 	}
 	if len(b.targets)+len(b.spawns) == 0 {
@@ -171,7 +183,7 @@ func (b *benchRun) run(cmd *cobra.Command, args []string) error {
 	if b.plan.Warm = b.warm; b.warm == 0 {
 		b.plan.Warm = -1
 	}
-	b.plan.Against, b.plan.Title = b.against, "millrace "+version+": "+strings.Join(args, " ")
+	b.plan.Title = "millrace " + version + ": " + strings.Join(args, " ")
 	outputs, err := b.outputs()
 	if err != nil {
 		return err
@@ -215,7 +227,7 @@ func (b *benchRun) outputs() (out []output, err error) {
 	for _, o := range []struct {
 		name string
 		form func(bench.Report, io.Writer) error
-	}{{b.html, bench.Report.WriteHTML}, {b.json, bench.Report.WriteJSON}, {b.benchstat, bench.Report.WriteBenchstat}} {
+	}{{b.html, bench.Report.WriteHTML}, {b.json, bench.Report.WriteJSON}, {b.benchstat, bench.Report.WriteBenchstat}, {b.markdown, bench.Report.WriteMarkdown}} {
 		if o.name == "" {
 			continue
 		}

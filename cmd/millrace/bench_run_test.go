@@ -29,9 +29,9 @@ func tryBench(t *testing.T, args ...string) (string, error) {
 func TestBenchRunComparesTargets(t *testing.T) {
 	a, b := startNode(t, millrace.Set("millrace.durability", "os")), startNode(t, millrace.Set("millrace.durability", "os"))
 	dir := t.TempDir()
-	out, err := tryBench(t, "run", "produce-s*", "end-to-end", "--target", "old="+a.addr, "--target", "new="+b.addr, "--against", "old",
+	out, err := tryBench(t, "run", "produce-s*", "end-to-end", "--target", "old="+a.addr, "--target", "new="+b.addr, "--against", "old,new",
 		"--rounds", "2", "--duration", "100ms", "--warm", "0",
-		"--html", filepath.Join(dir, "r.html"), "--json", filepath.Join(dir, "r.json"), "--benchstat", filepath.Join(dir, "r.txt"))
+		"--html", filepath.Join(dir, "r.html"), "--json", filepath.Join(dir, "r.json"), "--benchstat", filepath.Join(dir, "r.txt"), "--markdown", filepath.Join(dir, "r.md"))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -52,7 +52,7 @@ func TestBenchRunComparesTargets(t *testing.T) {
 	if len(report.Rows) != 4 || len(report.Rows[0].Figures) != 2 || len(report.Ratios) == 0 {
 		t.Errorf("%d rows, %d ratios", len(report.Rows), len(report.Ratios))
 	}
-	for _, name := range []string{"r.html", "r.txt"} {
+	for _, name := range []string{"r.html", "r.txt", "r.md"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v %v", name, info, err)
 		}
@@ -73,6 +73,9 @@ func TestBenchRunSaysWhatIsWrong(t *testing.T) {
 		{[]string{"run", "produce", "--target", "127.0.0.1:1"}, "no name"},
 		{[]string{"run", "produce", "--target", dead, "--target", dead}, "two targets"},
 		{[]string{"run", "produce", "--target", dead, "--against", "y"}, "no target is called y"},
+		{[]string{"run", "produce", "--target", dead, "--client", "sarama"}, `no client is called "sarama"`},
+		{[]string{"run", "tail", "--target", dead, "--client", "franz-go"}, "own client only"},
+		{[]string{"run", "produce", "--target", dead, "--client", "own,own"}, "twice"},
 		{[]string{"run", "produce", "--target", dead, "--rounds", "0"}, "--rounds"},
 		{[]string{"run", "produce", "--target", dead, "--connections", "-3"}, "--connections"},
 		{[]string{"run", "produce", "--target", dead, "--compression", "rar"}, "--compression"},
@@ -121,6 +124,20 @@ func TestBenchListNamesEveryWorkload(t *testing.T) {
 	for _, e := range bench.Catalogue() {
 		if !strings.Contains(out, e.Name) || !strings.Contains(out, e.About) {
 			t.Errorf("%s is not in\n%s", e.Name, out)
+		}
+	}
+}
+
+// Each client has a row of its own, which is called by it.
+func TestBenchRunByClients(t *testing.T) {
+	n := startNode(t, millrace.Set("millrace.durability", "os"))
+	out, err := tryBench(t, "run", "produce", "--target", "it="+n.addr, "--client", "own,franz-go", "--rounds", "1", "--duration", "100ms", "--warm", "0")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"\nproduce\n", "\nproduce-by-franz-go\n", "client franz-go: "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 }
