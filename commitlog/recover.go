@@ -200,18 +200,20 @@ func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segmen
 	if err != nil {
 		return err
 	}
-	if err := l.replay(from, end, walked); err != nil {
-		return err
-	}
-	if set := &l.mu.snapshots; len(set.offs) > 0 && from < end && set.offs[len(set.offs)-1] > from {
-		// A newer snapshot knows more: of a producer whose last batch was lost, the
+	set := &l.mu.snapshots
+	if len(set.offs) > 0 && from < end && set.offs[len(set.offs)-1] > from {
+		if err := l.replay(from, end, walked, false); err != nil {
+			return err
+		}
+		// The newer snapshot knows more: of a producer whose last batch was lost, the
 		// cleaner may have removed the one before.
 		if from, err = l.loadSnapshot(end); err != nil {
 			return err
 		}
-		if err := l.replay(from, end, nil); err != nil {
-			return err
-		}
+		walked = nil
+	}
+	if err := l.replay(from, end, walked, true); err != nil {
+		return err
 	}
 	l.mu.producers.onHighWatermark(l.hw.Load())
 	l.publishUnstableLocked()
@@ -220,11 +222,17 @@ func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segmen
 
 // replay gives the batches in [from, end) to the producers' state. Below the recovery
 // point there may be batches that cannot be read, which readers are told of and the
-// cleaner keeps: what stands behind them counts.
-func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64) error {
+// cleaner keeps: what stands behind them counts. With snapshots, those of segments
+// that begin behind from are taken anew, as in Kafka: the last stop came before they
+// were written, and the cleaner relies on them when it removes what producers wrote
+// below.
+func (l *Log) replay(from, end int64, walked map[*segment.Segment]int64, snapshots bool) error {
 	list := *l.segs.Load()
 	for i := list.floor(from); i < len(list) && from < end; i++ {
 		seg := list[i]
+		if base := seg.BaseOffset(); snapshots && base > from && l.mu.producers.count() > 0 {
+			l.takeSnapshotLocked(base)
+		}
 		indexFrom, ok := walked[seg]
 		if !ok {
 			indexFrom = maxOffset

@@ -76,6 +76,7 @@ var mutants = []mutant{
 	{"swap into a log that was cut", "commitlog/swap.go", "l.failure.Load() != nil || l.cuts.Load() != cuts {", "l.failure.Load() != nil {", "./commitlog", "TestSwapOfACutLog"},
 	{"cleaner keeps the older value", "compaction/filter.go", "case f.last.get(r.hash) > r.off:", "case f.last.get(r.hash) >= 0 && f.last.get(r.hash) < r.off:", "./compaction", "TestTwin|TestLatest"},
 	{"tombstones go at once", "compaction/filter.go", "case !r.value && expired:", "case !r.value && (expired || f != nil):", "./compaction", "TestTombstones"},
+	{"snapshots of segments that a kill prevented", "commitlog/recover.go", "snapshots && base > from &&", "snapshots && base < from &&", "./commitlog", "TestProducerWhoseLastBatchIsCut"},
 	{"last batch of a producer goes", "compaction/filter.go", "mustStay := f.isLastOfProducer(h) || ", "mustStay := ", "./compaction", "TestTwin|TestAborted|TestMarkers"},
 
 	// Above the engine.
