@@ -472,10 +472,11 @@ func (m *cleanModel) crashInPass() string {
 	var at string
 	var synced int64
 	kill := m.rng.Intn(3) == 0
+	rng := rand.New(rand.NewSource(m.rng.Int63())) // a change may be one of upkeep, beside the pass
 	strike := func(op vfs.Op) error {
 		at, synced = op.String(), m.log.SyncedOffset()
 		if left = m.mem.KillClone(); !kill {
-			left = m.mem.CrashClone(m.rng)
+			left = m.mem.CrashClone(rng)
 		}
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -31,7 +32,7 @@ func TestFailedSyncTakesTheLogOffline(t *testing.T) {
 	}
 	mem.FailSync("data/t-0/00000000000000000000.log")
 	mustAppend(t, l, one.build())
-	if err := l.Sync(); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
+	if err := syncSoon(t, l); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
 		t.Fatalf("sync: %v", err)
 	}
 	for l.Err() == nil {
@@ -76,6 +77,20 @@ func TestFailedSyncTakesTheLogOffline(t *testing.T) {
 	}
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// syncSoon syncs a log whose disk fails. One that stays online would try for ever, and so is no reason to wait.
+func syncSoon(t *testing.T, l *Log) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- l.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatalf("a sync that failed has not answered; the log's error is %v", l.Err())
+		return nil
 	}
 }
 
