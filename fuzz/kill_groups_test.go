@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,7 +33,8 @@ const (
 // TestKillGroups kills the broker with SIGKILL while the members of a classic group and of a KIP-848
 // group come, go, consume and commit, and while somebody commits outside of any generation. The
 // clients are not told: they go on by themselves on the broker that is started again on the same
-// address. Every commit that was acknowledged must be there, what is committed never goes back, and
+// address. Every commit that was acknowledged must be there, what is committed never goes back but by a
+// commit that somebody had sent before and given up, which the log must have behind it, and
 // both groups must get on with every partition after each kill.
 func TestKillGroups(t *testing.T) {
 	seed := *killSeed
@@ -65,6 +67,10 @@ func TestKillGroups(t *testing.T) {
 	}
 	k.wg.Wait()
 	k.verify(*killGroupRounds)
+	for _, d := range k.doubts {
+		log, err := k.history(t.Context(), d.group, d.partition)
+		t.Logf("group %s partition %d, its log (%v): %v", d.group, d.partition, err, log)
+	}
 	if err := k.p.stop(); err != nil {
 		t.Errorf("a clean stop ended with %v", err)
 	}
@@ -89,6 +95,13 @@ type groupKiller struct {
 	open    map[string]map[place]int   // by group: commits that were sent and not acknowledged; they may be carried out at any time
 	since   map[string]map[int32]bool  // partitions with an acknowledged commit since the broker was started
 	commits int
+	doubts  []doubt
+}
+
+// doubt is a group and partition whose commits did not come in order.
+type doubt struct {
+	group     string
+	partition int32
 }
 
 // killedGroup is one group and its clients.
@@ -292,6 +305,7 @@ func (k *groupKiller) told(group string, ends, before map[int32]int64) {
 		k.open[group][place{p, off}]--
 		if was := before[p]; off < was && !k.mayBe(group, p, off-pollRecords, off) {
 			k.t.Errorf("group %s partition %d: a commit of %d was acknowledged after one of %d", group, p, off, was)
+			k.doubts = append(k.doubts, doubt{group, p})
 		}
 		k.acked[group][p] = max(k.acked[group][p], off)
 		k.since[group][p] = true
@@ -386,11 +400,80 @@ func (k *groupKiller) verify(round int) {
 		}
 		for p, off := range want {
 			got, ok := offsets.Lookup(groupTopic, p)
-			if !ok || got.At < off && !k.gaveUp(name, p, got.At) {
-				k.t.Errorf("round %d: group %s partition %d: a commit of %d was acknowledged, now it is at %d", round, name, p, off, got.At)
+			if ok && got.At >= off {
+				continue
+			}
+			log, err := k.history(ctx, name, p)
+			kept := ok && follows(log, off, got.At) && k.gaveUp(name, p, got.At)
+			k.t.Logf("round %d: group %s partition %d: a commit of %d was acknowledged, now it is at %d; its log (%v) has %v", round, name, p, off, got.At, err, log[max(0, len(log)-20):])
+			if !kept {
+				k.t.Fail()
 			}
 		}
 	}
+}
+
+// loggedCommit is one commit as the log has it.
+type loggedCommit struct {
+	at, ms int64 // where in the log, and when
+	off    int64 // -1 = deleted
+}
+
+func (c loggedCommit) String() string { return fmt.Sprintf("%d:%d@%d", c.at, c.off, c.ms) }
+
+// follows says that the log has a commit of off, and one of now behind it.
+func follows(log []loggedCommit, off, now int64) bool {
+	at := slices.IndexFunc(log, func(c loggedCommit) bool { return c.off == off })
+	return at >= 0 && slices.ContainsFunc(log[at:], func(c loggedCommit) bool { return c.off == now })
+}
+
+// history reads, oldest first, what the log has of a group's commits for a partition.
+func (k *groupKiller) history(ctx context.Context, group string, partition int32) ([]loggedCommit, error) {
+	const topic = "__consumer_offsets"
+	cl := k.client(kgo.FetchMaxWait(50 * time.Millisecond))
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	starts, err := adm.ListStartOffsets(ctx, topic)
+	ends, err2 := adm.ListEndOffsets(ctx, topic)
+	if err = errors.Join(err, err2, starts.Error(), ends.Error()); err != nil {
+		return nil, err
+	}
+	left, from := map[int32]int64{}, map[int32]kgo.Offset{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if start, _ := starts.Lookup(topic, o.Partition); start.Offset < o.Offset {
+			left[o.Partition], from[o.Partition] = o.Offset, kgo.NewOffset().AtStart()
+		}
+	})
+	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: from})
+	var log []loggedCommit
+	for len(left) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return log, err
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+			if c, ok := commitOf(r, group, partition); ok {
+				log = append(log, c)
+			}
+		})
+	}
+	return log, nil
+}
+
+// commitOf takes a record of __consumer_offsets for a commit of that group and partition; ok says that it is one.
+func commitOf(r *kgo.Record, group string, partition int32) (c loggedCommit, ok bool) {
+	key, value := kmsg.NewOffsetCommitKey(), kmsg.NewOffsetCommitValue()
+	if len(r.Key) < 2 || binary.BigEndian.Uint16(r.Key) > 1 || key.ReadFrom(r.Key) != nil || key.Group != group || key.Partition != partition {
+		return c, false
+	}
+	c = loggedCommit{at: r.Offset, ms: r.Timestamp.UnixMilli(), off: -1}
+	if r.Value != nil && value.ReadFrom(r.Value) == nil {
+		c.off = value.Offset
+	}
+	return c, true
 }
 
 // gaveUp says that a commit of that offset was never acknowledged; the group goes on from there.
