@@ -146,10 +146,10 @@ func (f *liveNames) Stat(name string) (os.FileInfo, error) {
 
 // liveName is the name that the file has now which had that one. naming is held.
 func (s *Segment) liveName(name string) string {
-	paths := s.filePaths()
-	for i, plain := range FileNames(s.base) {
-		if strings.HasPrefix(filepath.Base(name), plain) {
-			return paths[i]
+	_, rest, _ := strings.Cut(filepath.Base(name), ".")
+	for i, ext := range extensions {
+		if strings.HasPrefix(rest, ext[1:]) {
+			return s.filePath(i)
 		}
 	}
 	return name

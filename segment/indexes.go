@@ -33,10 +33,9 @@ func (s *Segment) index() *indexes {
 	if x := s.indexes.Load(); x != nil {
 		return x
 	}
-	p := s.filePathsLocked()
 	x := &indexes{names: liveNames{s.fs, s}, txns: lazyTxns{seg: s}}
-	x.offsets = index.OpenOffset(&x.names, s.cfg.Handles, p[1], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
-	x.times = index.OpenTime(&x.names, s.cfg.Handles, p[2], s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
+	x.offsets = index.OpenOffset(&x.names, s.cfg.Handles, s.filePathLocked(1), s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
+	x.times = index.OpenTime(&x.names, s.cfg.Handles, s.filePathLocked(2), s.base, s.cfg.IndexMaxBytes, !s.mu.sealed)
 	s.indexes.Store(x)
 	return x
 }
@@ -48,12 +47,23 @@ func (s *Segment) filePaths() [4]string {
 	return s.filePathsLocked()
 }
 
-func (s *Segment) filePathsLocked() [4]string {
-	p := FileNames(s.base)
+func (s *Segment) filePathsLocked() (p [4]string) {
 	for i := range p {
-		p[i] = filepath.Join(s.dir, p[i]) + s.mu.suffix[i].String()
+		p[i] = s.filePathLocked(i)
 	}
 	return p
+}
+
+// filePath is one of filePaths. A start asks for several of each log, so it is a plain
+// concatenation.
+func (s *Segment) filePath(i int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filePathLocked(i)
+}
+
+func (s *Segment) filePathLocked(i int) string {
+	return s.dir + string(filepath.Separator) + stem(s.base) + extensions[i] + s.mu.suffix[i].String()
 }
 
 func (x *indexes) setPaths(p [4]string) {
@@ -90,7 +100,7 @@ func (l *lazyTxns) get() *index.Txn {
 	if x := l.idx.Load(); x != nil {
 		return x
 	}
-	x := index.OpenTxn(&s.indexes.Load().names, s.cfg.Handles, s.filePathsLocked()[3], s.base, !s.mu.sealed)
+	x := index.OpenTxn(&s.indexes.Load().names, s.cfg.Handles, s.filePathLocked(3), s.base, !s.mu.sealed)
 	l.idx.Store(x)
 	return x
 }
@@ -110,7 +120,7 @@ func (l *lazyTxns) exists() (bool, error) {
 	if l.idx.Load() != nil {
 		return true, nil
 	}
-	_, err := l.seg.indexes.Load().names.Stat(l.seg.filePaths()[3])
+	_, err := l.seg.indexes.Load().names.Stat(l.seg.filePath(3))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

@@ -123,14 +123,29 @@ const (
 	txnIndexSuffix  = ".txnindex"
 )
 
+// extensions are those of a base offset's files, in the order of FileNames.
+var extensions = [4]string{logSuffix, indexSuffix, timeIndexSuffix, txnIndexSuffix}
+
 // LogName returns the name of a base offset's log file, without directory.
-func LogName(base int64) string { return fmt.Sprintf("%020d%s", base, logSuffix) }
+func LogName(base int64) string { return stem(base) + logSuffix }
 
 // FileNames returns the names of a base offset's four files, without
 // directory; the transaction index is often not there.
-func FileNames(base int64) [4]string {
-	stem := fmt.Sprintf("%020d", base)
-	return [4]string{stem + logSuffix, stem + indexSuffix, stem + timeIndexSuffix, stem + txnIndexSuffix}
+func FileNames(base int64) (names [4]string) {
+	for i, ext := range extensions {
+		names[i] = stem(base) + ext
+	}
+	return names
+}
+
+// stem is what the names of a base offset's files begin with: 20 digits.
+func stem(base int64) string {
+	var p [20]byte
+	for i := len(p) - 1; i >= 0; i-- {
+		p[i] = byte('0' + base%10)
+		base /= 10
+	}
+	return string(p[:])
 }
 
 // Create makes an empty active segment. Where an empty log of that base exists
@@ -223,7 +238,7 @@ func Open(fs vfs.FS, dir string, base, size int64, cfg Config, sealed bool) (*Se
 }
 
 func newSegment(fs vfs.FS, dir string, base int64, cfg Config, sealed bool) *Segment {
-	s := &Segment{fs: fs, dir: dir, base: base, cfg: cfg.withDefaults()}
+	s := &Segment{fs: fs, dir: filepath.Clean(dir), base: base, cfg: cfg.withDefaults()}
 	s.file.Open = s.openSlot
 	s.life.Store(2)
 	s.limit.Store(maxSize + 1)
@@ -257,15 +272,7 @@ func (s *Segment) openWriter() (vfs.File, error) {
 }
 
 // Path returns the log file's name as it is now.
-func (s *Segment) Path() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.pathLocked()
-}
-
-func (s *Segment) pathLocked() string {
-	return filepath.Join(s.dir, LogName(s.base)) + s.mu.suffix[0].String()
-}
+func (s *Segment) Path() string { return s.filePath(0) }
 
 func (s *Segment) corrupt(pos int64, reason string) *CorruptError {
 	return &CorruptError{File: s.Path(), Pos: pos, Reason: reason}
