@@ -346,11 +346,13 @@ func latencyChart(all []series) string {
 // million requests where they are small.
 func cpuOf(requests bool) func(Figure) float64 {
 	return func(f Figure) float64 {
-		if f.ServerCPU < 0 || f.Requests == 0 || f.Bytes == 0 {
+		switch {
+		case f.ServerCPU < 0 || f.Requests == 0:
 			return math.NaN()
-		}
-		if requests {
+		case requests:
 			return f.ServerCPU.Seconds() / float64(f.Requests) * 1e6
+		case f.Bytes == 0:
+			return math.NaN()
 		}
 		return f.CPUSecondsPerGB()
 	}

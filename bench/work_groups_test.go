@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,13 @@ func TestCommitsVerifyFindsWhatDiffers(t *testing.T) {
 	c.last = last
 	if err := w.Verify(t.Context(), target); err != nil {
 		t.Error(err)
+	}
+}
+
+// What carries no batches has a cost for its requests, and none for bytes.
+func TestCostWithoutBytes(t *testing.T) {
+	f := Figure{Requests: 2000, ServerCPU: 4 * time.Second}
+	if perRequest, perGB := cpuOf(true)(f), cpuOf(false)(f); perRequest != 2000 || !math.IsNaN(perGB) {
+		t.Errorf("%v s for a million requests, want 2000; %v for 10⁹ bytes", perRequest, perGB)
 	}
 }

@@ -82,6 +82,9 @@ func (b *benchRun) add(fs *pflag.FlagSet) {
 	fs.IntVar(&b.shape.Readers, "readers", 0, "connections that read the tail")
 	fs.IntVar(&b.shape.Cold, "cold", 0, "connections that read what is not in the page cache")
 	fs.IntVar(&b.shape.Idle, "idle", 0, "connections that do nothing")
+	fs.IntVar(&b.shape.Groups, "groups", 0, "consumer groups")
+	fs.IntVar(&b.shape.Members, "members", 0, "members of each group")
+	fs.DurationVar(&b.shape.CommitEvery, "commit-every", 0, "between the commits of a transactional producer")
 	fs.Uint64Var(&b.shape.Seed, "seed", 0, "of the records' bytes")
 	for _, name := range shapeFlags {
 		fs.Lookup(name).Usage += " (of every workload of this run; else each has its own)"
@@ -92,7 +95,7 @@ func (b *benchRun) add(fs *pflag.FlagSet) {
 // shapeFlags change what workloads look like.
 var shapeFlags = []string{
 	"rate", "partitions", "connections", "in-flight", "per-request", "record-bytes", "key-bytes", "batch-bytes",
-	"redundancy", "compression", "fetch-bytes", "fill-bytes", "readers", "cold", "idle", "seed",
+	"redundancy", "compression", "fetch-bytes", "fill-bytes", "readers", "cold", "idle", "groups", "members", "commit-every", "seed",
 }
 
 // change gives a workload's shape what the flags say, where they were given.
@@ -115,6 +118,7 @@ func (b *benchRun) change(fs *pflag.FlagSet) (func(*bench.Shape), error) {
 			"batch-bytes": {&s.BatchBytes, &b.shape.BatchBytes}, "redundancy": {&s.Redundancy, &b.shape.Redundancy},
 			"fetch-bytes": {&s.FetchBytes, &b.shape.FetchBytes}, "readers": {&s.Readers, &b.shape.Readers},
 			"cold": {&s.Cold, &b.shape.Cold}, "idle": {&s.Idle, &b.shape.Idle},
+			"groups": {&s.Groups, &b.shape.Groups}, "members": {&s.Members, &b.shape.Members},
 		} {
 			if given(name) {
 				*f.to = *f.from
@@ -122,6 +126,9 @@ func (b *benchRun) change(fs *pflag.FlagSet) (func(*bench.Shape), error) {
 		}
 		if given("rate") {
 			s.Rate = b.shape.Rate
+		}
+		if given("commit-every") {
+			s.CommitEvery = b.shape.CommitEvery
 		}
 		if given("compression") {
 			s.Codec = b.shape.Codec

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -102,16 +103,16 @@ func TestBenchShapeFlags(t *testing.T) {
 	var b benchRun
 	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	b.add(fs)
-	if err := fs.Parse([]string{"--rate", "7", "--in-flight", "3", "-z", "zstd", "--fill-bytes", "99", "--key-bytes", "0"}); err != nil {
+	if err := fs.Parse([]string{"--rate", "7", "--in-flight", "3", "-z", "zstd", "--fill-bytes", "99", "--key-bytes", "0", "--groups", "5", "--members", "2", "--commit-every", "20ms"}); err != nil {
 		t.Fatal(err)
 	}
 	change, err := b.change(fs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := bench.Shape{Rate: 1, InFlight: 1, Codec: batch.Gzip, FillBytes: 1, KeyBytes: 1, Connections: 44, RecordBytes: 55}
+	s := bench.Shape{Rate: 1, InFlight: 1, Codec: batch.Gzip, FillBytes: 1, KeyBytes: 1, Connections: 44, RecordBytes: 55, Groups: 66, Members: 1}
 	change(&s)
-	if want := (bench.Shape{Rate: 7, InFlight: 3, Codec: batch.Zstd, FillBytes: 99, Connections: 44, RecordBytes: 55}); s != want {
+	if want := (bench.Shape{Rate: 7, InFlight: 3, Codec: batch.Zstd, FillBytes: 99, Connections: 44, RecordBytes: 55, Groups: 5, Members: 2, CommitEvery: 20 * time.Millisecond}); s != want {
 		t.Errorf("%+v, want %+v", s, want)
 	}
 }
