@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/bench"
 )
 
 // The compaction workloads measure the log cleaner: each broker is given the same log, half of whose
@@ -236,9 +236,9 @@ func (r *runner) besideRound(ctx context.Context, p pair, s *side, when string, 
 			dirty = append(dirty, d)
 		}
 	}
-	err := r.txnTopic(ctx, s, prefix, 1) // with the side's own configuration
+	err := r.create(ctx, s, bench.Load{Topic: prefix, Partitions: 1}) // with the side's own configuration
 	if err == nil {
-		err = admin(s.Addr, func(c *kadm.Client) error { return awaitLeader(ctx, c, prefix) })
+		err = r.place.settle()
 	}
 	if err != nil {
 		return err

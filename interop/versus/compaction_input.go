@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -191,7 +192,7 @@ func produceFrame(topic string, b batch.Batch) []byte {
 	part.Records = b
 	t.Partitions = append(t.Partitions, part)
 	req.Topics = append(req.Topics, t)
-	return groupFrame(req)
+	return requestFrame(req)
 }
 
 // produceError reads an answer to produceFrame, its size cut off.
@@ -265,4 +266,37 @@ func (l *logFiles) add(name string) error {
 		}
 	}
 	return nil
+}
+
+// requestFrame encodes a request whole.
+func requestFrame(req kmsg.Request) []byte {
+	body := req.AppendTo(nil)
+	p := make([]byte, 4, 24+len(body))
+	p = binary.BigEndian.AppendUint16(p, uint16(req.Key()))
+	p = binary.BigEndian.AppendUint16(p, uint16(req.GetVersion()))
+	p = append(p, 0, 0, 0, 1, 0, 6, 'v', 'e', 'r', 's', 'u', 's') // correlation id, client id
+	if req.IsFlexible() {
+		p = append(p, 0)
+	}
+	p = append(p, body...)
+	binary.BigEndian.PutUint32(p, uint32(len(p)-4))
+	return p
+}
+
+// readFrame reads an answer without its size, into buf where it fits.
+func readFrame(c net.Conn, buf []byte) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint32(size[:]))
+	const least, most = 5, 1 << 20
+	if n < least || n > most {
+		return nil, fmt.Errorf("an answer of %d bytes", n)
+	}
+	if cap(buf) < n {
+		buf = make([]byte, n)
+	}
+	_, err := io.ReadFull(c, buf[:n])
+	return buf[:n], err
 }

@@ -32,11 +32,6 @@ type options struct {
 	dir         string // data here instead of in a loop mount
 	imageBytes  int64
 	touchBytes  int64
-	groups      int
-	members     int           // of each group
-	idle        time.Duration // of silence after the groups' load
-
-	transactions time.Duration // of each figure of the transactions workload
 
 	cleanBytes int64   // of each log of the compaction workloads
 	besideRate float64 // bytes a second produced beside the cleaner
@@ -53,10 +48,6 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "directory for the brokers' data; empty: a journaled ext4 in a loop mount")
 	flag.Int64Var(&o.imageBytes, "image-bytes", 24<<30, "size of the loop mount's sparse image, which lies in the directory for temporary files")
 	flag.Int64Var(&o.touchBytes, "touch-bytes", 3<<30, "memory to use and give back before each figure, so that the page cache grows into pages that the machine has")
-	flag.IntVar(&o.groups, "groups", 1000, "consumer groups of the groups workloads; 0: none")
-	flag.IntVar(&o.members, "members", 10, "members of each group")
-	flag.DurationVar(&o.idle, "idle", 30*time.Second, "silence over which the cost of idle groups is measured")
-	flag.DurationVar(&o.transactions, "transactions", 4*time.Second, "of one figure of the transactions workload; 0: none")
 	flag.Int64Var(&o.cleanBytes, "compaction-bytes", 512<<20, "size of each log that the compaction workloads have cleaned, a zstd one a quarter of it; 0: none")
 	flag.Float64Var(&o.besideRate, "beside-rate", 25e6, "bytes a second produced beside the cleaner")
 	flag.Parse()
@@ -105,13 +96,6 @@ func run(ctx context.Context, o options) (err error) {
 			}
 		}
 	}
-	groups := groupWorkloads(o)
-	if err := r.runGroups(ctx, os.Stdout, groups); err != nil {
-		return err
-	}
-	if err := r.runTransactions(ctx, os.Stdout); err != nil {
-		return err
-	}
 	if err := r.runCompaction(ctx, os.Stdout); err != nil {
 		return err
 	}
@@ -149,7 +133,7 @@ func (r *runner) startBrokers(work string) error {
 	const deleteSoon = "log.segment.delete.delay.ms=1000" // room for the next figure's data
 	k, err := kafka.Start(kafka.Options{
 		Dir: filepath.Join(work, "kafka"), Data: filepath.Join(r.place.dir, "kafka"),
-		Heap: "1g", Properties: append([]string{deleteSoon}, groupProperties...), // the heap of kafka-server-start.sh
+		Heap: "1g", Properties: []string{deleteSoon}, // the heap of kafka-server-start.sh
 	})
 	if err != nil {
 		return err
@@ -164,7 +148,7 @@ func (r *runner) startBrokers(work string) error {
 		}
 		m, err := subject.Start(subject.Options{
 			Dir: filepath.Join(work, p.name), Data: filepath.Join(r.place.dir, p.name),
-			Properties: append(append(kafka.Singles(), "millrace.durability="+p.name, deleteSoon), groupProperties...),
+			Properties: append(kafka.Singles(), "millrace.durability="+p.name, deleteSoon),
 		})
 		if err != nil {
 			return err

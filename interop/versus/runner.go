@@ -203,3 +203,21 @@ func admin(addr string, fn func(*kadm.Client) error) error {
 	defer c.Close()
 	return fn(kadm.NewClient(c))
 }
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
