@@ -31,6 +31,7 @@ func (s *Store) Load(configure func(name string) *Config) error {
 		s.unclean.Store(true)
 		return err
 	}
+	s.points.told()
 	if err := s.mendCleaned(); err != nil {
 		s.janitor.report("", err) // the next start mends it then
 	}

@@ -29,7 +29,7 @@ const (
 
 // checkpointFiles reads and writes the offset checkpoint files of a store.
 type checkpointFiles struct {
-	// What the files said when the store was opened; read-only after load.
+	// What the files said when the store was opened; gone once all logs are loaded.
 	recovery, start, watermark, cleaned map[string]int64
 	ours                                bool // the recovery points were written here
 
@@ -67,6 +67,9 @@ func (c *checkpointFiles) load(s *Store) error {
 	c.ours = s.ownPoints(c.mu.recoverySum)
 	return nil
 }
+
+// told lets go of what the files said: every log has taken its own.
+func (c *checkpointFiles) told() { c.recovery, c.start, c.watermark, c.cleaned = nil, nil, nil, nil }
 
 // loadCleaned reads the cleaner's checkpoint. A damaged one costs work and no data:
 // the cleaner begins at the start of each log again, and the listener is told.
