@@ -52,7 +52,7 @@ var floors = []struct {
 	{7, "broker", "batch commitlog config controller coordinator groups metadata netio quorum records replication segment session txn vfs wire"},
 
 	{8, "", "broker config"},
-	{8, "bench", "batch wire"},
+	{8, "bench", "batch commitlog wire"},
 	{8, "fuzz", "*"},
 	{8, "fuzz/history", ""},
 	{8, "fuzz/mutants", ""},

@@ -1,6 +1,9 @@
 package bench
 
-import "github.com/millrace-project/millrace/batch"
+import (
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
+)
 
 // Entry is a workload of the catalogue.
 type Entry struct {
@@ -22,7 +25,7 @@ func (e Entry) New(change func(*Shape)) Workload {
 // Catalogue is every workload that there is, in the order of reports.
 func Catalogue() []Entry {
 	const kb64 = 64 << 10
-	return []Entry{
+	return append([]Entry{
 		{"produce", "1 KB records in batches of 64 KB, one partition, 2 connections × 5 requests",
 			Shape{Connections: 2, RecordBytes: 1024, BatchBytes: kb64}, newProduceWork},
 		{"produce-100b", "the same with records of 100 B",
@@ -79,5 +82,30 @@ func Catalogue() []Entry {
 			Shape{Connections: 2, Partitions: 10, PerRequest: 10, RecordBytes: 1024, BatchBytes: 16 << 10}, newTransactionsPlainWork},
 		{"exactly-once", "200 records a second that a program copies to a second topic in transactions, each to when a reader of that has it",
 			Shape{RecordBytes: 1024, InFlight: 64, Rate: 200}, newCopyWork},
+	}, logWorkloads()...)
+}
+
+// logWorkloads are about what a target does with its logs by itself, and what its engine could.
+func logWorkloads() []Entry {
+	return []Entry{
+		{"compaction", "the log cleaner over 512 MB of 1 KB values, half of them out of date",
+			Shape{RecordBytes: 1024, KeyBytes: 16, BatchBytes: 16 << 10, FillBytes: 512 << 20}, newCompactionWork},
+		{"compaction-100b", "the same with values of 100 B: four million records, two million keys",
+			Shape{RecordBytes: 100, KeyBytes: 16, BatchBytes: 16 << 10, FillBytes: 512 << 20}, newCompactionWork},
+		{"compaction-zstd", "the same with values of 1 KB that zstd has brought to a quarter",
+			Shape{RecordBytes: 1024, KeyBytes: 16, BatchBytes: 16 << 10, Codec: batch.Zstd, Redundancy: 4, FillBytes: 512 << 20}, newCompactionWork},
+		{"beside-cleaner-idle", "25 MB/s in batches of 16 KB: what beside-cleaner is to be held against",
+			Shape{RecordBytes: 1024, BatchBytes: 16 << 10, InFlight: 64, Rate: 1600}, newProduceWork},
+		{"beside-cleaner", "the same while the log cleaner works on 1 GB of values of 100 B, half of them out of date",
+			Shape{RecordBytes: 1024, BatchBytes: 16 << 10, InFlight: 64, Rate: 1600, FillBytes: 1 << 30}, newBesideCleanerWork},
+		{"start", "a clean stop, then a start on what is there: from its run to its first answer", Shape{}, newStartWork},
+		{"recover", "killed under 16 MB/s to 100 partitions that hold 1 GB: from the next run to the last batch of each",
+			Shape{Connections: 2, Partitions: 100, RecordBytes: 1024, BatchBytes: 16 << 10, FillBytes: 1 << 30, Rate: 1000}, newRecoverWork},
+		{"engine-append", "the log engine in this process: batches of 64 KB, acknowledged by the operating system, one at a time",
+			Shape{InFlight: 1, RecordBytes: 1024, BatchBytes: 64 << 10}, newEngineAppendWork(commitlog.OS)},
+		{"engine-append-sync", "the same when they are on disk, 16 waiting at a time",
+			Shape{InFlight: 16, RecordBytes: 1024, BatchBytes: 64 << 10}, newEngineAppendWork(commitlog.Sync)},
+		{"engine-read", "1 MiB at a time from the log engine in this process into a buffer, 4 readers with a log each",
+			Shape{Connections: 4, Partitions: 4, RecordBytes: 1024, FetchBytes: 1 << 20}, newEngineReadWork},
 	}
 }

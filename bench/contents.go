@@ -110,6 +110,7 @@ type producer struct {
 	first int   // the template that its first batch is of
 	sent  int64 // batches; the sender's
 	acked int64 // batches; the receiver's
+	cut   bool  // its connection broke, as it was to: what was not acknowledged may be there
 
 	transactional bool // its batches are of transactions
 }

@@ -14,6 +14,12 @@ type Target struct {
 	PID     int               // the process whose CPU time and memory are counted; 0: unknown
 	Dir     string            // its data directory, whose bytes are counted; empty: unknown
 	Configs map[string]string // are set on every topic that a workload makes
+
+	// Restart stops the target, or kills it at once, and starts it on what it holds. It returns how
+	// long ready took to succeed since the target was run: ready is called again and again until it
+	// does, until the target ends, or ctx. Nobody else may use the Target meanwhile: its PID changes.
+	// nil: the target is not ours to stop, or keeps nothing.
+	Restart func(ctx context.Context, kill bool, ready func(context.Context) error) (time.Duration, error)
 }
 
 // Workload is one question that is asked of every target in the same bytes. One value serves one

@@ -16,6 +16,7 @@ type driver struct {
 	dial  func(ctx context.Context, addr string) (net.Conn, error)
 	sleep func() func(time.Duration) // gives the sleep of the goroutine that calls it
 	watch func(Sample)               // is given each sample as it is taken; may be nil
+	end   <-chan struct{}            // closed, it ends a load before its time; may be nil
 }
 
 func (d driver) withDefaults() driver {
@@ -80,6 +81,7 @@ func (d driver) runLanes(ctx context.Context, lanes []*lane, rate float64, start
 	}
 	select {
 	case <-ctx.Done():
+	case <-d.end:
 	case <-time.After(duration):
 	}
 	close(stop)

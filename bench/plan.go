@@ -24,6 +24,7 @@ type Plan struct {
 	// none at all.
 	Warm    time.Duration
 	Against []string    // the targets that ratios are against; the first one
+	Dir     string      // where workloads that are their own target keep their data; the system's place for temporary files
 	Watch   func(Event) // told how it goes, from another goroutine too, but never twice at once; may be nil
 }
 
@@ -58,6 +59,18 @@ func (s Stage) String() string {
 // watched is a workload that tells its samples while it runs.
 type watched interface{ Watch(fn func(Sample)) }
 
+// inProcess is a workload that measures something in this process, by that name, and none of the
+// plan's targets.
+type inProcess interface{ InProcess() string }
+
+// targetsOf are those that a workload is run on.
+func (p Plan) targetsOf(w Workload) []*Target {
+	if own, ok := w.(inProcess); ok {
+		return []*Target{{Name: own.InProcess(), PID: os.Getpid(), Dir: p.Dir}}
+	}
+	return p.Targets
+}
+
 func (p Plan) withDefaults() Plan {
 	if p.Rounds <= 0 {
 		p.Rounds = 5
@@ -71,11 +84,15 @@ func (p Plan) withDefaults() Plan {
 	if len(p.Against) == 0 && len(p.Targets) > 0 {
 		p.Against = []string{p.Targets[0].Name}
 	}
+	if p.Dir == "" {
+		p.Dir = os.TempDir()
+	}
 	return p
 }
 
 func (p Plan) check() error {
-	if len(p.Targets) == 0 || len(p.Workloads) == 0 {
+	nowhere := func(w Workload) bool { return len(p.targetsOf(w)) == 0 }
+	if len(p.Workloads) == 0 || slices.ContainsFunc(p.Workloads, nowhere) {
 		return errors.New("bench: nothing to do: name a target and a workload")
 	}
 	seen := map[string]bool{}
@@ -116,19 +133,20 @@ func (p Plan) Run(ctx context.Context) (Report, error) {
 			return Report{}, fmt.Errorf("target %s: %w", t.Name, err)
 		}
 	}
-	report := Report{Title: p.Title, Begun: time.Now(), Machine: machine(p.Targets), Rounds: p.Rounds, Duration: p.Duration}
+	report := Report{Title: p.Title, Begun: time.Now(), Machine: p.machine(), Rounds: p.Rounds, Duration: p.Duration}
 	for _, w := range p.Workloads {
 		if c, ok := w.(interface{ Client() (name, version string) }); ok {
 			name, version := c.Client()
 			report.Machine["client "+name] = version
 		}
-		rows := make([]Row, len(p.Targets))
-		for i, t := range p.Targets {
+		targets := p.targetsOf(w)
+		rows := make([]Row, len(targets))
+		for i, t := range targets {
 			rows[i] = Row{Workload: w.Name(), Target: t.Name}
 			p.warmUp(ctx, w, t, &rows[i], runName(report.Begun, fmt.Sprintf("%d-warm", i)))
 		}
 		for round := 1; round <= p.Rounds; round++ {
-			for i, t := range p.Targets {
+			for i, t := range targets {
 				p.round(ctx, w, t, &rows[i], round, runName(report.Begun, fmt.Sprintf("%d-%d", i, round)))
 			}
 		}
@@ -144,7 +162,7 @@ func (p Plan) Run(ctx context.Context) (Report, error) {
 // warmUp runs windows until the target is warm.
 func (p Plan) warmUp(ctx context.Context, w Workload, t *Target, row *Row, run string) {
 	rule := defaultWarmth
-	if p.Warm < 0 {
+	if c, ok := w.(interface{ Cold() bool }); p.Warm < 0 || ok && c.Cold() {
 		return
 	}
 	if p.Warm > 0 {
@@ -252,7 +270,7 @@ func (p Plan) run(ctx context.Context, w Workload, t *Target, d time.Duration, r
 }
 
 // machine is what a reader needs to judge the figures by.
-func machine(targets []*Target) map[string]string {
+func (p Plan) machine() map[string]string {
 	m := map[string]string{"system": runtime.GOOS + "/" + runtime.GOARCH, "CPUs": fmt.Sprint(runtime.NumCPU()), "client": runtime.Version()}
 	if b, err := os.ReadFile("/proc/version"); err == nil {
 		if words := strings.Fields(string(b)); len(words) > 2 {
@@ -261,9 +279,11 @@ func machine(targets []*Target) map[string]string {
 	}
 	m["CPU"] = procField("/proc/cpuinfo", "model name")
 	m["memory"] = procField("/proc/meminfo", "MemTotal")
-	for _, t := range targets {
-		if t.Dir != "" {
-			m["file system of "+t.Name] = fileSystem(t.Dir)
+	for _, w := range p.Workloads {
+		for _, t := range p.targetsOf(w) {
+			if t.Dir != "" {
+				m["file system of "+t.Name] = fileSystem(t.Dir)
+			}
 		}
 	}
 	for k, v := range m {

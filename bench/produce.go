@@ -68,16 +68,20 @@ func (p Produce) encode(partition int32) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
+	return request{frame: frame(produceRequest(p.Topic, partition, p.Acks, b)), bytes: int64(len(b)), records: int64(b.Count())}, nil
+}
+
+func produceRequest(topic string, partition int32, acks int16, b batch.Batch) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.SetVersion(produceVersion)
-	req.Acks, req.TimeoutMillis = p.Acks, 30_000
+	req.Acks, req.TimeoutMillis = acks, produceTimeoutMs
 	t := kmsg.NewProduceRequestTopic()
-	t.Topic = p.Topic
+	t.Topic = topic
 	part := kmsg.NewProduceRequestTopicPartition()
 	part.Partition, part.Records = partition, b
 	t.Partitions = append(t.Partitions, part)
 	req.Topics = append(req.Topics, t)
-	return request{frame: frame(req), bytes: int64(len(b)), records: int64(b.Count())}, nil
+	return req
 }
 
 // batch builds one batch of records whose values compress about as text does: half of each is

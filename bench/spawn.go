@@ -75,7 +75,9 @@ type Spawned struct {
 	Target
 	Version string // as the target says; empty: it does not
 
-	log     string // file with its output
+	command func() (*exec.Cmd, error) // makes the process to be run
+	speaks  bool                      // it prints lines
+	log     string                    // file with its output
 	cmd     *exec.Cmd
 	stopped bool // by Stop
 	exited  chan struct{}
@@ -95,32 +97,63 @@ func (sp Spawn) Start(ctx context.Context, o SpawnOptions) (*Spawned, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := sp.command(o, dir, port)
-	if err != nil {
-		return nil, err
-	}
+	limit := strings.HasPrefix(sp.Kind, kindLimit)
 	s := &Spawned{
-		Target: Target{Name: sp.Name, Addr: loopback(port), Dir: filepath.Join(dir, "data"), Configs: sp.Configs},
-		log:    filepath.Join(dir, "output.log"),
-		cmd:    cmd,
-		exited: make(chan struct{}),
+		Target:  Target{Name: sp.Name, Addr: loopback(port), Dir: filepath.Join(dir, "data"), Configs: sp.Configs},
+		command: func() (*exec.Cmd, error) { return sp.command(o, dir, port) },
+		speaks:  limit || script(sp.Kind) != nil,
+		log:     filepath.Join(dir, "output.log"),
+	}
+	if !limit {
+		s.Restart = s.restart
 	}
 	if o.Note != nil {
 		o.Note(fmt.Sprintf("starting %s", sp))
 	}
-	told, err := s.run()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	if err := s.await(ctx, told, strings.HasPrefix(sp.Kind, kindLimit) || script(sp.Kind) != nil); err != nil {
-		if s.Running() == nil {
-			err = errors.Join(err, s.Stop())
-		}
+	if _, err := s.start(ctx, s.Answers, 20*time.Millisecond); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// start runs the process and returns how long it took until ready was nil, which is tried every so
+// often. A process that never was is stopped.
+func (s *Spawned) start(ctx context.Context, ready func(context.Context) error, every time.Duration) (time.Duration, error) {
+	cmd, err := s.command()
+	if err != nil {
+		return 0, err
+	}
+	s.cmd, s.stopped, s.exited, s.err = cmd, false, make(chan struct{}), nil
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	begun := time.Now()
+	told, err := s.run()
+	if err != nil {
+		s.stopped = true // there is nothing to stop
+		return 0, err
+	}
+	if err := s.await(ctx, told, ready, every); err != nil {
+		if s.Running() == nil {
+			err = errors.Join(err, s.Stop())
+		}
+		return 0, err
+	}
+	return time.Since(begun), nil
+}
+
+// restart is the Target's Restart.
+func (s *Spawned) restart(ctx context.Context, kill bool, ready func(context.Context) error) (time.Duration, error) {
+	if err := s.Running(); err != nil {
+		return 0, err
+	}
+	if kill {
+		s.stopped = true
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		<-s.exited
+	} else if err := s.Stop(); err != nil {
+		return 0, err
+	}
+	return s.start(ctx, ready, time.Millisecond)
 }
 
 // command is what runs the target, everything of it in dir.
@@ -158,7 +191,7 @@ func (sp Spawn) command(o SpawnOptions, dir string, port int) (*exec.Cmd, error)
 // nothing that a script started is left behind. What it prints as KEY=VALUE comes by the channel,
 // which is closed at the end of its output.
 func (s *Spawned) run() (<-chan string, error) {
-	log, err := os.Create(s.log)
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
@@ -192,9 +225,9 @@ func (s *Spawned) run() (<-chan string, error) {
 	return told, nil
 }
 
-// await returns when the target has said what it has to say and answers. speaks: it prints lines.
-func (s *Spawned) await(ctx context.Context, told <-chan string, speaks bool) error {
-	for speaks {
+// await returns when the target has said what it has to say and is ready.
+func (s *Spawned) await(ctx context.Context, told <-chan string, ready func(context.Context) error, every time.Duration) error {
+	for speaks := s.speaks; speaks; {
 		select {
 		case line, more := <-told:
 			if !more {
@@ -210,10 +243,10 @@ func (s *Spawned) await(ctx context.Context, told <-chan string, speaks bool) er
 			return fmt.Errorf("bench: %s has not said its address: %w\n%s", s.Name, context.Cause(ctx), tail(s.log))
 		}
 	}
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		err := s.Answers(ctx)
+		err := ready(ctx)
 		if err == nil {
 			return nil
 		}
@@ -221,7 +254,7 @@ func (s *Spawned) await(ctx context.Context, told <-chan string, speaks bool) er
 		case <-s.exited:
 			return s.died()
 		case <-ctx.Done():
-			return fmt.Errorf("bench: %w\n%s", err, tail(s.log))
+			return fmt.Errorf("bench: %s was not ready: %w\n%s", s.Name, err, tail(s.log))
 		case <-tick.C:
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace"
 )
 
 // The test's own binary stands in for a millrace: what Spawn starts is a process as in earnest.
@@ -25,8 +27,11 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
-		fmt.Fprintln(os.Stderr, "this one does not serve:", os.Args[2:])
-		os.Exit(3)
+		if err := serveBroker(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "this one does not serve:", os.Args[2:], err)
+			os.Exit(3)
+		}
+		return
 	}
 	os.Exit(m.Run())
 }
@@ -41,6 +46,33 @@ func serveLimit(args []string) error {
 	}
 	fmt.Printf("a line that says nothing\naddress=%s\ndirectory=%s\nversion=of a test\npid=%d\n", s.Addr(), l.Dir, os.Getpid())
 	return s.Serve(ctx)
+}
+
+func serveBroker(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var dir string
+	var opts []millrace.Option
+	for ; len(args) >= 2; args = args[2:] {
+		switch value := args[1]; args[0] {
+		case "--data-dir":
+			dir = value
+		case "--listen":
+			opts = append(opts, millrace.Listen(value))
+		case "--set":
+			if value == "a=b" {
+				return errors.New("no such setting")
+			}
+			key, to, _ := strings.Cut(value, "=")
+			opts = append(opts, millrace.Set(key, to))
+		}
+	}
+	b, err := millrace.Start(dir, opts...)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return b.Close()
 }
 
 func TestSpawn(t *testing.T) {

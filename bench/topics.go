@@ -64,7 +64,16 @@ func dropTopic(ctx context.Context, t *Target, topic string) error {
 }
 
 // endOffsets are the end of each partition. A partition that is only finding its leader is waited for.
-func endOffsets(ctx context.Context, addr, topic string, partitions int) ([]int64, error) {
+func endOffsets(ctx context.Context, addr, topic string, partitions int) (ends []int64, err error) {
+	err = patiently(ctx, func() error {
+		ends, err = listEnds(ctx, addr, topic, partitions)
+		return err
+	})
+	return ends, err
+}
+
+// listEnds asks for the end of each partition.
+func listEnds(ctx context.Context, addr, topic string, partitions int) ([]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.SetVersion(4)
 	req.ReplicaID = -1
@@ -76,14 +85,11 @@ func endOffsets(ctx context.Context, addr, topic string, partitions int) ([]int6
 		t.Partitions = append(t.Partitions, part)
 	}
 	req.Topics = append(req.Topics, t)
-	var ends []int64
-	err := patiently(ctx, func() error {
-		resp, err := ask(ctx, addr, req)
-		if err == nil {
-			ends, err = endsOf(resp.(*kmsg.ListOffsetsResponse), partitions)
-		}
-		return err
-	})
+	resp, err := ask(ctx, addr, req)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := endsOf(resp.(*kmsg.ListOffsetsResponse), partitions)
 	if err != nil {
 		return nil, fmt.Errorf("bench: ends of %s: %w", topic, err)
 	}
@@ -294,6 +300,23 @@ func (c *caller) askAll(reqs []kmsg.Request, fn func(i int, resp kmsg.Response) 
 		}
 	}
 	return nil
+}
+
+// records fetches what is committed of a partition from an offset on, as much as a large answer
+// holds. They are valid until the next call, and may end inside a batch.
+func (c *caller) records(topic string, partition int32, off int64) (records []byte, err error) {
+	const fetchBytes = 8 << 20
+	body, err := c.call(func(out *outbox, correlation int32) {
+		out.fetch(correlation, topic, fetchOptions{maxWaitMs: 1000, minBytes: 1, maxBytes: fetchBytes, sessionEpoch: -1, isolation: readCommitted}, []place{{partition, off, fetchBytes}})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var bad error
+	_, err = fetched(body, func(_ int32, _ int64, got []byte, err error) {
+		records, bad = got, errors.Join(bad, err)
+	})
+	return records, errors.Join(err, bad)
 }
 
 // hello makes sure that a connection that is to stay idle is one that the target has taken.

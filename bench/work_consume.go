@@ -62,6 +62,10 @@ func (w *consumeWork) source(connection, connections, window int) *consumeSource
 	return s
 }
 
+// checkSumsEvery says in which of a reader's answers checksums are looked at: a sum over every byte
+// would make the client the slower half. Offsets are looked at each time.
+const checkSumsEvery = 16
+
 // part is the offset at which the ith of n equal parts of a log begins, at the start of a batch.
 func part(end, records int64, i, n int) int64 {
 	return end / records * int64(i) / int64(n) * records
@@ -102,8 +106,6 @@ func (s *consumeSource) next(out *outbox, n int64, _ time.Time) bool {
 }
 
 func (s *consumeSource) answered(n int64, body []byte, _ time.Time) (carried, error) {
-	// A sum over every byte would make the client the slower half; offsets are looked at each time.
-	const checkEvery = 16
 	r := &s.slots[n%int64(len(s.slots))]
 	r.answers++
 	var what carried
@@ -115,7 +117,7 @@ func (s *consumeSource) answered(n int64, body []byte, _ time.Time) (carried, er
 		case partition != r.partition:
 			bad = fmt.Errorf("bench: an answer for partition %d where %d was due", partition, r.partition)
 		default:
-			bad = r.take(records, r.answers%checkEvery == 1, &what)
+			bad = r.take(records, r.answers%checkSumsEvery == 1, &what)
 		}
 	})
 	if err != nil || bad != nil {

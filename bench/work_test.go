@@ -55,6 +55,8 @@ func runOnce(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
 		bytes = true // is not about batches
 	case *groupsWork:
 		bytes, least = true, 0 // nor takes as long as it is told
+	case *compactionWork, *besideCleanerWork:
+		least = 0
 	}
 	if f.Requests == 0 || f.Records == 0 || !bytes || f.Latency.TotalCount() == 0 || f.Elapsed < least {
 		t.Errorf("%s: %d requests, %d records, %d bytes, %d latencies in %v", w.Name(), f.Requests, f.Records, f.Bytes, f.Latency.TotalCount(), f.Elapsed)
@@ -71,7 +73,7 @@ func small(s *Shape) {
 }
 
 func TestWorkloadsAgainstABroker(t *testing.T) {
-	everyWorkload(t, startTarget(t, "millrace.durability=os", "log.segment.delete.delay.ms=0", "group.initial.rebalance.delay.ms=0"))
+	everyWorkload(t, startTarget(t, "millrace.durability=os", "log.segment.delete.delay.ms=0", "group.initial.rebalance.delay.ms=0"), "start", "recover")
 }
 
 // The limit must keep what it is given too: figures of one that cheats would be no limit.
@@ -89,14 +91,24 @@ func TestWorkloadsAgainstTheLimit(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	everyWorkload(t, &Target{Name: "limit", Addr: s.Addr(), Dir: dir}, "groups", "groups-consumer", "commits", "transactions", "exactly-once")
+	everyWorkload(t, &Target{Name: "limit", Addr: s.Addr(), Dir: dir}, "groups", "groups-consumer", "commits", "transactions", "exactly-once",
+		"compaction", "compaction-100b", "compaction-zstd", "beside-cleaner", "start", "recover")
 }
 
 // everyWorkload runs all but those that the target does not serve, which must say so.
 func everyWorkload(t *testing.T, target *Target, lacks ...string) {
 	for _, e := range Catalogue() {
 		t.Run(e.Name, func(t *testing.T) {
-			w := e.New(small)
+			target := target
+			w := e.New(func(s *Shape) {
+				small(s)
+				if e.Name == "compaction-zstd" || e.Name == "beside-cleaner" {
+					s.FillBytes = 8 << 20 // segments are of 1 MiB at least, and each log must have two
+				}
+			})
+			if _, own := w.(inProcess); own {
+				target = &Target{Dir: t.TempDir()}
+			}
 			if slices.Contains(lacks, e.Name) {
 				if err := w.Prepare(t.Context(), target, "test"); !errors.Is(err, errNotServed) {
 					t.Errorf("%v, want that it is not served", err)
@@ -125,6 +137,10 @@ func everyWorkload(t *testing.T, target *Target, lacks ...string) {
 			case *consumeWork:
 				if f.Written != 0 {
 					t.Errorf("%d bytes written", f.Written)
+				}
+			case *compactionWork:
+				if left := float64(f.DiskBytes) / float64(f.Written); f.Requests != 1 || f.Written != f.Bytes || left < 0.4 || left > 0.8 {
+					t.Errorf("%d logs, %d bytes of %d written, %d left", f.Requests, f.Bytes, f.Written, f.DiskBytes)
 				}
 			case *groupsWork:
 				if want := 2 * int64(w.shape.Groups); f.Requests != want || f.Latency.TotalCount() != want {

@@ -181,9 +181,6 @@ func (b *benchRun) run(cmd *cobra.Command, args []string) error {
 	if b.plan.Workloads, err = chosen(args, change, b.clients); err != nil {
 		return err
 	}
-	if len(b.targets)+len(b.spawns) == 0 {
-		return errors.New("nothing to measure: name a --target or a --spawn")
-	}
 	if b.plan.Rounds < 1 || b.plan.Duration <= 0 || b.warm < 0 {
 		return errors.New("--rounds and --duration must be above 0, --warm not below")
 	}
@@ -191,6 +188,7 @@ func (b *benchRun) run(cmd *cobra.Command, args []string) error {
 		b.plan.Warm = -1
 	}
 	b.plan.Title = "millrace " + version + ": " + strings.Join(args, " ")
+	b.plan.Dir = b.dir
 	outputs, err := b.outputs()
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func TestBenchRunSaysWhatIsWrong(t *testing.T) {
 		want string
 	}{
 		{[]string{"run"}, "at least 1 arg"},
-		{[]string{"run", "produce"}, "--target or a --spawn"},
+		{[]string{"run", "produce"}, "name a target"},
 		{[]string{"run", "prodce", "--target", dead}, `no workload is called "prodce"`},
 		{[]string{"run", "[", "--target", dead}, "syntax error"},
 		{[]string{"run", "produce", "--target", dead}, "refused"},
