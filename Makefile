@@ -103,7 +103,7 @@ twin: build
 
 # Beside a warm Apache Kafka, in turns, on a journaled ext4 in a loop mount where root can make one.
 bench-vs-kafka: build
-	@echo "groups and transactions beside Kafka: bin/millrace bench run 'groups*' commits 'transactions*' exactly-once --spawn kafka,millrace"
+	@echo "groups, transactions and the log cleaner beside Kafka: bin/millrace bench run 'groups*' commits 'transactions*' exactly-once 'compaction*' 'beside-cleaner*' --spawn kafka,millrace"
 	cd interop && MILLRACE=$(CURDIR)/bin/millrace CGO_ENABLED=0 $(GO) run ./versus $(VERSUS)
 
 footprint: build

@@ -158,5 +158,5 @@ func latencies(fs []figure) string {
 	return fmt.Sprintf("%.1f\t%.2f\t%.2f\t", median(each(fs, figure.MBPerSecond)), median(each(fs, p50)), median(each(fs, p99)))
 }
 
-func p50(f figure) float64 { return ms(f.Latency, 50) }
-func p99(f figure) float64 { return ms(f.Latency, 99) }
+func p50(f figure) float64 { return float64(f.Latency.ValueAtQuantile(50)) / 1e6 }
+func p99(f figure) float64 { return float64(f.Latency.ValueAtQuantile(99)) / 1e6 }

@@ -32,9 +32,6 @@ type options struct {
 	dir         string // data here instead of in a loop mount
 	imageBytes  int64
 	touchBytes  int64
-
-	cleanBytes int64   // of each log of the compaction workloads
-	besideRate float64 // bytes a second produced beside the cleaner
 }
 
 func main() {
@@ -48,8 +45,6 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "directory for the brokers' data; empty: a journaled ext4 in a loop mount")
 	flag.Int64Var(&o.imageBytes, "image-bytes", 24<<30, "size of the loop mount's sparse image, which lies in the directory for temporary files")
 	flag.Int64Var(&o.touchBytes, "touch-bytes", 3<<30, "memory to use and give back before each figure, so that the page cache grows into pages that the machine has")
-	flag.Int64Var(&o.cleanBytes, "compaction-bytes", 512<<20, "size of each log that the compaction workloads have cleaned, a zstd one a quarter of it; 0: none")
-	flag.Float64Var(&o.besideRate, "beside-rate", 25e6, "bytes a second produced beside the cleaner")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -95,9 +90,6 @@ func run(ctx context.Context, o options) (err error) {
 				return err
 			}
 		}
-	}
-	if err := r.runCompaction(ctx, os.Stdout); err != nil {
-		return err
 	}
 	if err := r.runDurability(ctx, os.Stdout); err != nil {
 		return err

@@ -204,20 +204,27 @@ func admin(addr string, fn func(*kadm.Client) error) error {
 	return fn(kadm.NewClient(c))
 }
 
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(d):
 		return nil
+	}
+}
+
+// awaitLeader waits until the broker leads the topic's partitions, which may be a little after it was created.
+func awaitLeader(ctx context.Context, c *kadm.Client, topic string) error {
+	for {
+		offs, err := c.ListEndOffsets(ctx, topic)
+		if err == nil {
+			err = offs.Error()
+		}
+		if err == nil || ctx.Err() != nil || !kerr.IsRetriable(err) {
+			return err
+		}
+		if err := wait(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
 	}
 }

@@ -63,8 +63,8 @@ func choose(o options) ([]workload, error) {
 			out = append(out, w)
 		}
 	}
-	if len(out) == 0 && len(cleanWorkloads(o)) == 0 && !besideChosen(o) && len(durabilityWorkloads(o)) == 0 {
-		return nil, fmt.Errorf("-workloads %q: no workload's name contains it; groups and transactions are those of millrace bench run", o.workloads)
+	if len(out) == 0 && len(durabilityWorkloads(o)) == 0 {
+		return nil, fmt.Errorf("-workloads %q: no workload's name contains it; groups, transactions and compaction are those of millrace bench run", o.workloads)
 	}
 	return out, nil
 }
