@@ -196,6 +196,7 @@ func (l *Log) reloadProducersLocked(end int64) error {
 // replay begins at a snapshot at or below walkedFrom. l.mu is held or the log is not
 // shared yet.
 func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segment]int64) error {
+	ended := l.mu.producers.ended // no snapshot says which markers the high watermark has not passed
 	from, err := l.loadSnapshot(min(end, walkedFrom))
 	if err != nil {
 		return err
@@ -214,6 +215,11 @@ func (l *Log) rebuildProducers(end, walkedFrom int64, walked map[*segment.Segmen
 	}
 	if err := l.replay(from, end, walked, true); err != nil {
 		return err
+	}
+	for _, t := range ended {
+		if t.lastOffset < end {
+			l.mu.producers.ended = insertTxn(l.mu.producers.ended, t)
+		}
 	}
 	l.mu.producers.onHighWatermark(l.hw.Load())
 	l.publishUnstableLocked()

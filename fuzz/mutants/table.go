@@ -46,6 +46,7 @@ var mutants = []mutant{
 	{"truncation leaves remembered positions of ends", "commitlog/truncate.go", "\tl.marks.Store(nil)\n\tl.mu.writeBackSeg = nil\n", "\tl.mu.writeBackSeg = nil\n", "./commitlog", "TestTwin"},
 	{"truncation leaves leader epochs", "commitlog/truncate.go", "\tl.cutEpochs(off)\n\tif next < off {", "\tif next < off {", "./commitlog", "TestTwin|TestEpochs|TestTruncate"},
 	{"truncation leaves the recovery point on disk", "commitlog/truncate.go", "\tif err := l.lowerRecovery(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestCrash$"},
+	{"truncation makes what was decided stable", "commitlog/recover.go", "\t\tif t.lastOffset < end {\n", "\t\tif t.lastOffset < 0 {\n", "./commitlog", "TestStableOffsetAfterATruncation"},
 	{"truncation leaves the producers", "commitlog/truncate.go", "\tif err := l.reloadProducersLocked(off); err != nil {\n\t\treturn err\n\t}\n", "", "./commitlog", "TestTwin"},
 	{"truncation leaves producer snapshots", "commitlog/truncate.go", "\tgone := l.dropSnapshotsLocked(off+1, maxOffset)\n\tif err := l.removeSnapshots(gone); err != nil {\n\t\treturn err\n\t}\n\tl.endAtLocked(off)", "\tl.endAtLocked(off)", "./commitlog", "TestTwin|TestCrash$|TestOneAnswer"},
 	{"truncation is not synced", "commitlog/truncate.go", "\tif err := active.SyncAll(); err != nil {\n\t\treturn err\n\t}\n\treturn l.finishCutLocked()", "\treturn l.finishCutLocked()", "./commitlog", "^TestCrash$"},
