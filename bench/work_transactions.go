@@ -144,17 +144,17 @@ func (w *work) newTxnWriter(conn *caller, connection int, own []*producer) *txnW
 	return p
 }
 
-// run writes until then; a transaction that has begun is a whole one.
+// run writes until then; a transaction that has begun is a whole one, of a request at least.
 func (p *txnWriter) run(until time.Time) error {
 	if p.every == 0 {
 		return p.write(func(now time.Time) bool { return now.Before(until) })
 	}
-	for now := time.Now(); now.Before(until); now = time.Now() {
+	for time.Now().Before(until) {
 		if err := p.begin(); err != nil {
 			return err
 		}
-		due := now.Add(p.every)
-		if err := p.write(func(now time.Time) bool { return now.Before(due) }); err != nil {
+		due, before := time.Now().Add(p.every), p.sent
+		if err := p.write(func(now time.Time) bool { return now.Before(due) || p.sent == before }); err != nil {
 			return err
 		}
 		if err := p.end(due); err != nil {

@@ -157,3 +157,19 @@ func TestExactlyOnceVerifyFindsWhatDiffers(t *testing.T) {
 		t.Errorf("no offset is committed: %v", err)
 	}
 }
+
+// However long a target takes to begin a transaction, something is written in it.
+func TestTransactionsAreNeverEmpty(t *testing.T) {
+	target := startTarget(t, "millrace.durability=os")
+	w := newTransactionsWork("transactions", Shape{Connections: 1, Partitions: 3, RecordBytes: 100, CommitEvery: 1}).(*transactionsWork)
+	if err := w.Prepare(t.Context(), target, "1"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := w.Run(t.Context(), target, 20*time.Millisecond)
+	if err != nil || f.Errors > 0 || f.Requests == 0 || f.Latency.TotalCount() != f.Requests {
+		t.Fatalf("%v, %d errors: %s; %d commits of %d requests", err, f.Errors, f.Error, f.Latency.TotalCount(), f.Requests)
+	}
+	if err := w.Verify(t.Context(), target); err != nil { // of three partitions only one is in each
+		t.Fatal(err)
+	}
+}
