@@ -80,6 +80,7 @@ func (w *besideCleanerWork) Run(ctx context.Context, t *Target, _ time.Duration)
 	load := w.driver
 	load.end = over
 	f, err := load.drive(ctx, t, lanes, w.shape.Rate, cleaningTime)
+	f.DiskBytes = -1 // the cleaner made room meanwhile
 	return f, errors.Join(err, <-cleaned)
 }
 
