@@ -99,6 +99,9 @@ func (s *LimitServer) Serve(ctx context.Context) error {
 	}
 	s.Close()
 	s.conns.Wait()
+	if s.disk != nil {
+		s.disk.work.Wait()
+	}
 	return errors.Join(failed, s.removeAll())
 }
 

@@ -1,11 +1,9 @@
 package bench
 
 import (
-	"errors"
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -71,18 +69,14 @@ func (a *limitAnswers) onDisk() bool {
 	return !slices.ContainsFunc(a.due, func(d limitDue) bool { return !d.log.onDisk(d.pos) })
 }
 
-// awaitDisk returns when all that is due is on disk; the logs are synced side by side.
+// awaitDisk returns when all that is due is on disk.
 func (a *limitAnswers) awaitDisk() error {
-	if len(a.due) == 1 {
-		return a.due[0].log.syncTo(a.due[0].pos)
+	for _, d := range a.due {
+		if err := d.log.awaitDisk(d.pos); err != nil {
+			return err
+		}
 	}
-	errs := make([]error, len(a.due))
-	var wg sync.WaitGroup
-	for i, d := range a.due {
-		wg.Go(func() { errs[i] = d.log.syncTo(d.pos) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return nil
 }
 
 // limitLater sends what a connection has answered, in the order in which it was handed over, each

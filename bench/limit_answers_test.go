@@ -133,6 +133,27 @@ func TestLimitAnswersWhatIsOnDisk(t *testing.T) {
 	}
 }
 
+// Logs are synced side by side, though a connection's answers come one after the other.
+func TestLimitSyncsLogsSideBySide(t *testing.T) {
+	s, disk := startSlowLimit(t)
+	makeTopic(t, s.Addr(), "two", 2)
+	conn, in := dialLimit(t, s.Addr())
+	for p := range int32(2) {
+		if _, err := conn.Write(produceFrame("two", p, p, smallBatch(t, 1, 10))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk.awaitSync(t)
+	disk.awaitSync(t)
+	disk.end <- nil
+	disk.end <- nil
+	for n := range int32(2) {
+		if _, err := readAnswer(in, nil, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Requests that wait for no disk overtake nobody: they are answered behind what was asked before.
 func TestLimitSyncKeepsTheOrder(t *testing.T) {
 	s, disk := startSlowLimit(t)

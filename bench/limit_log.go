@@ -33,7 +33,7 @@ type limitLog struct {
 		seen    limitEntry // up to which readers see the log: to written, or what of it is on disk
 		waiting []chan struct{}
 
-		syncing bool
+		syncing bool  // syncAll is at work
 		failed  error // of a sync: nothing is on disk for certain after it
 	}
 	synced *sync.Cond // on mu: a sync has ended
@@ -72,8 +72,8 @@ func (l *limitLog) stamp(b batch.Batch) (base int64) {
 	return base
 }
 
-// publish writes stamped batches at the end of the file and, where nothing is synced, lets readers
-// see them. The caller holds writing; after an error the log is of no use any longer.
+// publish writes stamped batches at the end of the file. Readers see them at once, or with a disk
+// when they are on it: a log that is not being synced is from here on. The caller holds writing; after an error the log is of no use any longer.
 func (l *limitLog) publish(batches [][]byte) error {
 	if l.removed {
 		return fmt.Errorf("bench: limit: %s was deleted", l.topic)
@@ -89,6 +89,9 @@ func (l *limitLog) publish(batches [][]byte) error {
 	l.mu.written = limitEntry{l.nextOff, l.nextPos}
 	if l.disk == nil {
 		l.showLocked(l.mu.written)
+	} else if !l.mu.syncing && l.mu.failed == nil {
+		l.mu.syncing = true
+		l.disk.work.Go(l.syncAll)
 	}
 	l.mu.Unlock()
 	return nil
@@ -104,6 +107,7 @@ func (l *limitLog) showLocked(end limitEntry) {
 type limitDisk struct {
 	slots chan struct{}
 	sync  func(*os.File) error
+	work  sync.WaitGroup // the syncAll of each log that is not on disk
 }
 
 func newLimitDisk() *limitDisk {
@@ -117,23 +121,26 @@ func (l *limitLog) onDisk(pos int64) bool {
 	return l.mu.seen.pos >= pos
 }
 
-// syncTo returns when the file is on disk up to pos. Who finds no sync at work does one, of all that
-// has been written when it begins; the others wait for that and look again: a group commit without
-// a timer.
-func (l *limitLog) syncTo(pos int64) error {
+// awaitDisk returns when the file is on disk up to pos, or no longer can be.
+func (l *limitLog) awaitDisk(pos int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.mu.seen.pos < pos && l.mu.failed == nil {
-		if l.mu.syncing {
-			l.synced.Wait()
-			continue
-		}
-		l.mu.syncing = true
-		l.syncLocked()
-		l.mu.syncing = false
-		l.synced.Broadcast()
+		l.synced.Wait()
 	}
 	return l.mu.failed
+}
+
+// syncAll syncs until everything is on disk. Each sync is for all that has been written when it
+// begins, and what comes meanwhile is for the next: a group commit without a timer.
+func (l *limitLog) syncAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.mu.seen != l.mu.written && l.mu.failed == nil {
+		l.syncLocked()
+		l.synced.Broadcast()
+	}
+	l.mu.syncing = false
 }
 
 // syncLocked lets go of the lock while it syncs.
