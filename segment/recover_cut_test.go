@@ -100,8 +100,8 @@ func (c *cutRecovery) recover(fs vfs.FS, whole bool) *Segment {
 func TestCutRecovery(t *testing.T) {
 	rng, _ := seedOf(t)
 	cuts := 0
-	for i := range 12 {
-		c, mem := newCutRecovery(t, rng, i == 3 || i == 7)
+	for i := range 48 {
+		c, mem := newCutRecovery(t, rng, i%24 == 3 || i%24 == 7)
 		var points []*vfs.Mem
 		s := c.recover(vfs.NewFaulty(mem, func(op vfs.Op) error {
 			if op.Kind.Changes() {

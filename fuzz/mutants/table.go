@@ -36,6 +36,8 @@ var mutants = []mutant{
 	{"recovery makes entries that the next one believes", "segment/recover.go", " && last >= w.known {", " {", "./segment", "TestCutRecovery"},
 	{"offset index on disk before the others", "segment/recover.go", "\tx.offsets.Hold(true)\n\tx.times.Hold(true)\n", "", "./segment", "TestCutRecovery"},
 	{"offset index keeps what is made anew", "segment/recover.go", "\tcase info.Size() > 0:\n", "\tcase info.Size() < 0:\n", "./segment", "TestCutRecovery"},
+	{"start after a kill looks for producers below the recovery point", "commitlog/recover.go", "\tif !remade {\n", "\tif !remade && from.Offset < 0 {\n", "./commitlog", "TestStartAfterAKillReadsNoMore"},
+	{"what a killed process cut is never synced", "segment/scan.go", "\ts.mu.foreign = true\n", "\ts.mu.foreign = false\n", "./segment", "TestEndsAtLeavesTheSyncToTheNext"},
 	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestSnapshotsOfALostEnd"},
 	{"epochs of a lost end stay", "commitlog/load.go", "l.epoch.cache.truncateFromEnd(end), ", "l.epoch.cache.truncateFromEnd(maxOffset), ", "./commitlog", "TestEpochsOfALostEnd"},
 
