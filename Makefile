@@ -7,7 +7,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
 
-.PHONY: all build check format lint cross test race fuzz-smoke fuzz mutants interop interop-groups interop-java twin bench bench-vs-kafka footprint soak crash clean
+.PHONY: all build check format lint cross test race fuzz-smoke fuzz mutants interop interop-groups interop-java twin bench bench-vs-kafka durability-vs-kafka footprint soak crash clean
 
 all: build
 
@@ -101,9 +101,17 @@ interop-java: twin
 twin: build
 	cd interop && $(GO) test -tags java -count=1 -timeout 60m -v -run KafkaAndMillrace ./twin -sequences 1000
 
-# Beside a warm Apache Kafka, in turns, on a journaled ext4 in a loop mount where root can make one.
+# Every workload beside a warm Apache Kafka and the least that a broker must do, which takes hours; BENCH
+# names fewer, and takes flags of millrace bench run: make bench-vs-kafka BENCH='produce "consume*" --rounds 3'.
+# The table and a page with pictures go to bin/.
+BENCH ?= '*'
 bench-vs-kafka: build
-	@echo "groups, transactions and the log cleaner beside Kafka: bin/millrace bench run 'groups*' commits 'transactions*' exactly-once 'compaction*' 'beside-cleaner*' --spawn kafka,millrace"
+	bin/millrace bench run $(BENCH) --spawn kafka --spawn millrace:millrace.durability=os --spawn limit --against kafka,limit \
+		--markdown bin/bench-vs-kafka.md --html bin/bench-vs-kafka.html --json bin/bench-vs-kafka.json
+
+# What waiting for the disk costs, beside Kafka with flush.messages=1, on a journaled ext4 in a loop mount where root
+# can make one; VERSUS takes flags.
+durability-vs-kafka: build
 	cd interop && MILLRACE=$(CURDIR)/bin/millrace CGO_ENABLED=0 $(GO) run ./versus $(VERSUS)
 
 footprint: build

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
 
 // What it costs to wait for the disk: the same loads on durability sync, on Kafka with flush.messages=1, and on
@@ -21,7 +20,7 @@ const manyTarget = 3
 type durabilityWorkload struct {
 	workload
 	against         string   // the name of its like with one partition, whose p99 it is held against
-	kafka, sync, os []figure // os stays empty where -pairs leaves it out
+	kafka, sync, os []figure // os stays empty where -os=false leaves it out
 }
 
 // durabilityWorkloads are in the order of the table.
@@ -46,11 +45,11 @@ func durabilityWorkloads(o options) (out []*durabilityWorkload) {
 			return fmt.Sprintf("durability %s, partitions %d, outstanding %d", s.size, partitions, s.connections*s.inFlight)
 		}
 		w := &durabilityWorkload{workload: workload{
-			name:       name(s.partitions),
-			measure:    mbPerSecond,
-			target:     s.target,
-			partitions: s.partitions, connections: s.connections,
-			run: produce(s.recordBytes, s.batchBytes, s.inFlight),
+			name:        name(s.partitions),
+			target:      s.target,
+			partitions:  s.partitions,
+			connections: s.connections,
+			run:         produce(s.recordBytes, s.batchBytes, s.inFlight),
 		}}
 		if s.recordBytes == s.batchBytes && s.partitions > 1 {
 			w.against = name(1)
@@ -62,63 +61,26 @@ func durabilityWorkloads(o options) (out []*durabilityWorkload) {
 	return out
 }
 
-// runDurability needs the pair of durability sync; without it nothing is measured.
-func (r *runner) runDurability(ctx context.Context, out io.Writer) error {
-	all := durabilityWorkloads(r.options)
-	at := func(name string) int { return slices.IndexFunc(r.pairs, func(p pair) bool { return p.name == name }) }
-	if len(all) == 0 || at("sync") < 0 {
-		return nil
-	}
-	synced := r.pairs[at("sync")]
-	sides := []durabilitySide{
-		{synced, synced.a, func(w *durabilityWorkload) *[]figure { return &w.kafka }},
-		{synced, synced.b, func(w *durabilityWorkload) *[]figure { return &w.sync }},
-	}
-	if i := at("os"); i >= 0 {
-		sides = append(sides, durabilitySide{r.pairs[i], r.pairs[i].b, func(w *durabilityWorkload) *[]figure { return &w.os }})
-	}
-	if err := r.warmDurability(ctx, sides, all); err != nil {
+// runDurability measures the workloads on each side in turns and prints the table.
+func (r *runner) runDurability(ctx context.Context, out io.Writer, all []*durabilityWorkload) error {
+	if err := r.warmUp(ctx, all); err != nil {
 		return err
 	}
 	for round := range r.options.rounds {
 		when := fmt.Sprint("round", round+1)
 		for _, w := range all {
-			for _, t := range sides {
-				f, err := r.load(ctx, t.pair, t.side, w.workload, when, r.options.duration)
+			for _, s := range r.sides {
+				f, err := r.load(ctx, s, w.workload, when, r.options.duration)
 				if err != nil {
 					return err
 				}
-				figures := t.figures(w)
+				figures := s.figures(w)
 				*figures = append(*figures, f)
-				f.note(when, t.pair, t.side, w.workload)
+				f.note(when, s, w.workload)
 			}
 		}
 	}
 	printDurability(out, r.place.name, all)
-	return nil
-}
-
-// durabilitySide is one of the brokers that take turns, and where its figures belong.
-type durabilitySide struct {
-	pair    pair
-	side    *side
-	figures func(*durabilityWorkload) *[]figure
-}
-
-// warmDurability warms the pair of durability sync, which has the Kafka, and the one broker that is not in it.
-func (r *runner) warmDurability(ctx context.Context, sides []durabilitySide, all []*durabilityWorkload) error {
-	workloads := make([]workload, len(all))
-	for i, w := range all {
-		workloads[i] = w.workload
-	}
-	if err := r.warmPair(ctx, sides[0].pair, workloads); err != nil {
-		return err
-	}
-	for _, t := range sides[2:] {
-		if err := r.pass(ctx, t.pair, t.side, workloads, "warm0", time.Second); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -128,7 +90,7 @@ func printDurability(out io.Writer, where string, all []*durabilityWorkload) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "workload\tKafka MB/s\tp50 ms\tp99 ms\tsync MB/s\tp50 ms\tp99 ms\tos MB/s\tp50 ms\tp99 ms\tsync ÷ os\tsync ÷ Kafka\trounds\tothers\t")
 	for _, load := range all {
-		ratios := load.ratios(load.kafka, load.sync)
+		ratios := each2(load.kafka, load.sync, figure.MBPerSecond)
 		others := each(slices.Concat(load.kafka, load.sync, load.os), shareOfOthers)
 		fmt.Fprintf(w, "%s\t%s%s%s%.2f\t%.2f\t%.2f–%.2f\t%.0f %%\t\n", load.name, latencies(load.kafka), latencies(load.sync), latencies(load.os),
 			median(each2(load.os, load.sync, figure.MBPerSecond)), median(ratios), slices.Min(ratios), slices.Max(ratios), 100*slices.Max(others))
@@ -137,7 +99,7 @@ func printDurability(out io.Writer, where string, all []*durabilityWorkload) {
 	fmt.Fprintln(out, "÷: of MB/s, median of the rounds' ratios; rounds: least and greatest of sync ÷ Kafka; others: the most CPU of the machine that anything but broker and load took")
 	for _, load := range all {
 		if load.target != 0 {
-			fmt.Fprintln(out, load.verdict(median(load.ratios(load.kafka, load.sync))))
+			fmt.Fprintln(out, load.verdict(median(each2(load.kafka, load.sync, figure.MBPerSecond))))
 		}
 	}
 	for _, many := range all {

@@ -52,7 +52,7 @@ func TestDurabilityTable(t *testing.T) {
 	}
 }
 
-// TestDurabilityTableWithoutOS holds the table to the pairs that were measured.
+// TestDurabilityTableWithoutOS holds the table to what was measured.
 func TestDurabilityTableWithoutOS(t *testing.T) {
 	all := durabilityWorkloads(options{workloads: "durability 64 KB"})
 	h := hdrhistogram.New(1, time.Minute.Nanoseconds(), 3)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +19,17 @@ import (
 
 // runner holds the brokers of one run and drives loads against them, one at a time.
 type runner struct {
-	options   options
-	place     *place
-	workloads []workload
-	brokers   []*process.Broker
-	pairs     []pair
+	options options
+	place   *place
+	sides   []*side // Kafka first
+}
+
+// side is a broker with the configuration of its topics, and where its figures belong.
+type side struct {
+	*process.Broker
+	durability string
+	configs    map[string]string // of the topics
+	figures    func(*durabilityWorkload) *[]figure
 }
 
 // figure is one measurement.
@@ -34,15 +39,15 @@ type figure struct {
 }
 
 // note tells of a figure while the run goes on.
-func (f figure) note(when string, p pair, s *side, w workload) {
-	fmt.Fprintf(os.Stderr, "%s %-8s %-4s %-42s %8.1f MB/s %7.3f CPU s/GB %9.0f req/CPU s  p99 %6.2f ms  others %3.0f %%\n", when, s.Name, p.name, w.name,
+func (f figure) note(when string, s *side, w workload) {
+	fmt.Fprintf(os.Stderr, "%s %-8s %-4s %-42s %8.1f MB/s %7.3f CPU s/GB %9.0f req/CPU s  p99 %6.2f ms  others %3.0f %%\n", when, s.Name, s.durability, w.name,
 		f.MBPerSecond(), f.CPUSecondsPerGB(), f.RequestsPerCPUSecond(), float64(f.Latency.ValueAtQuantile(99))/1e6, 100*f.others)
 }
 
 // stop ends every broker; one that does not go politely is killed by Stop itself.
 func (r *runner) stop() {
-	for _, b := range r.brokers {
-		if err := b.Stop(); err != nil {
+	for _, s := range r.sides {
+		if err := s.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "versus:", err)
 		}
 	}
@@ -50,90 +55,61 @@ func (r *runner) stop() {
 
 // warmUp runs all workloads on each side. Kafka gets them again and again until its process has
 // used as much CPU time as it was to be warmed: on a busy machine wall time alone leaves its JIT
-// compiler behind. Millrace needs one pass. Topics to be fetched are filled here.
-func (r *runner) warmUp(ctx context.Context) error {
-	for _, p := range r.pairs {
-		if err := r.warmPair(ctx, p, r.workloads); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// warmPair is warmUp for one pair.
-func (r *runner) warmPair(ctx context.Context, p pair, all []workload) error {
+// compiler behind. Millrace needs one pass.
+func (r *runner) warmUp(ctx context.Context, all []*durabilityWorkload) error {
 	const mostPasses = 10
 	share := max(r.options.warm/time.Duration(len(all)), 100*time.Millisecond)
-	start, err := p.a.CPU()
+	kafka := r.sides[0]
+	start, err := kafka.CPU()
 	if err != nil {
 		return err
 	}
 	for pass, used := 0, time.Duration(0); pass < mostPasses && used < r.options.warm; pass++ {
-		if err := r.pass(ctx, p, p.a, all, fmt.Sprintf("warm%d", pass), share); err != nil {
+		if err := r.pass(ctx, kafka, all, fmt.Sprintf("warm%d", pass), share); err != nil {
 			return err
 		}
-		now, err := p.a.CPU()
+		now, err := kafka.CPU()
 		if err != nil {
 			return err
 		}
 		used = now - start
-		fmt.Printf("Kafka was warmed for durability %s's rounds: %v of load, %.0f s of its CPU time\n", p.name, r.options.warm*time.Duration(pass+1), used.Seconds())
+		fmt.Printf("Kafka was warmed: %v of load, %.0f s of its CPU time\n", r.options.warm*time.Duration(pass+1), used.Seconds())
 	}
-	return r.pass(ctx, p, p.b, all, "warm0", min(share, time.Second))
-}
-
-// pass runs every workload once, for nothing but warmth.
-func (r *runner) pass(ctx context.Context, p pair, s *side, all []workload, when string, d time.Duration) error {
-	for _, w := range all {
-		if _, err := r.load(ctx, p, s, w, when, d); err != nil {
+	for _, s := range r.sides[1:] {
+		if err := r.pass(ctx, s, all, "warm0", min(share, time.Second)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// round takes one figure of every workload from each side in turns.
-func (r *runner) round(ctx context.Context, n int) error {
-	when := fmt.Sprintf("round%d", n+1)
-	for _, p := range r.pairs {
-		for _, w := range r.workloads {
-			for _, s := range []*side{p.a, p.b} {
-				f, err := r.load(ctx, p, s, w, when, r.options.duration)
-				if err != nil {
-					return err
-				}
-				s.figures[w.name] = append(s.figures[w.name], f)
-				f.note(when, p, s, w)
-			}
+// pass runs every workload once, for nothing but warmth.
+func (r *runner) pass(ctx context.Context, s *side, all []*durabilityWorkload, when string, d time.Duration) error {
+	for _, w := range all {
+		if _, err := r.load(ctx, s, w.workload, when, d); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// load runs one workload against one side on clean ground: a new topic, or one filled before, and
-// nothing dirty. A produced topic is deleted afterwards and its files waited for.
-func (r *runner) load(ctx context.Context, p pair, s *side, w workload, when string, d time.Duration) (figure, error) {
+// load runs one workload against one side on clean ground: a new topic and nothing dirty. The topic
+// is deleted afterwards and its files waited for.
+func (r *runner) load(ctx context.Context, s *side, w workload, when string, d time.Duration) (figure, error) {
 	fail := func(err error) (figure, error) {
-		return figure{}, fmt.Errorf("%s on %s, %s: %w", w.name, s.Name, p.name, err)
+		return figure{}, fmt.Errorf("%s on %s, %s: %w", w.name, s.Name, s.durability, err)
 	}
 	l := bench.Load{
-		Addr: s.Addr, Topic: w.topic(p.name, when), Partitions: cmp.Or(w.partitions, r.options.connections),
-		Connections: cmp.Or(w.connections, r.options.connections), Duration: d, BrokerPID: s.PID(),
+		Addr: s.Addr, Topic: w.topic(s.durability, when), Partitions: w.partitions,
+		Connections: w.connections, Duration: d, BrokerPID: s.PID(),
 	}
 	if err := r.create(ctx, s, l); err != nil {
 		return fail(err)
 	}
-	if w.fills && when == "warm0" { // the filling is not what is measured, nor what warms
-		short := l
-		short.Duration = time.Millisecond
-		if _, err := w.run(ctx, short, nil); err != nil {
-			return fail(err)
-		}
-	}
 	if err := r.place.settle(); err != nil {
 		return fail(err)
 	}
-	if !w.fills && !strings.HasPrefix(when, "warm") {
+	if !strings.HasPrefix(when, "warm") {
 		touchMemory(r.options.touchBytes)
 	}
 	before := readCPU()
@@ -145,9 +121,6 @@ func (r *runner) load(ctx context.Context, p pair, s *side, w workload, when str
 		return fail(err)
 	}
 	f := figure{Result: res, others: before.others(readCPU(), res)}
-	if w.fills {
-		return f, nil
-	}
 	if err := r.remove(ctx, s, l.Topic); err != nil {
 		return fail(err)
 	}

@@ -2,63 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"slices"
-	"text/tabwriter"
 )
 
-// printTable writes one pair's medians, ratios and the verdict on each target.
-func printTable(out io.Writer, where string, p pair, all []workload) {
-	fmt.Fprintf(out, "%s\non %s\n", p.title, where)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "workload\tKafka MB/s\tCPU s/GB\treq/CPU s\tours MB/s\tCPU s/GB\treq/CPU s\tMB/s x\tCPU/GB x\treq/CPU s x\trounds\tothers\t")
-	for _, load := range all {
-		a, b := p.a.figures[load.name], p.b.figures[load.name]
-		ratios := load.ratios(a, b)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f–%.2f\t%.0f %%\t\n", load.name, medians(a), medians(b),
-			median(each2(a, b, figure.MBPerSecond)), median(each2(a, b, figure.CPUSecondsPerGB)), median(each2(a, b, figure.RequestsPerCPUSecond)),
-			slices.Min(ratios), slices.Max(ratios), 100*slices.Max(append(each(a, shareOfOthers), each(b, shareOfOthers)...)))
-	}
-	w.Flush()
-	fmt.Fprintln(out, "x: ours to Kafka's, median of the rounds' ratios; rounds: least and greatest of the ratio that the target is about;")
-	fmt.Fprintln(out, "others: the most CPU of the machine that anything but broker and load took, write-back included")
-	for _, load := range all {
-		if load.target != 0 {
-			fmt.Fprintln(out, load.verdict(median(load.ratios(p.a.figures[load.name], p.b.figures[load.name]))))
-		}
-	}
-	fmt.Fprintln(out)
-}
-
-// verdict says whether a ratio meets the workload's target.
+// verdict says whether the ratio of MB/s meets the workload's target.
 func (w workload) verdict(ratio float64) string {
-	what, holds := fmt.Sprintf("CPU per GB at most %gx", w.target), ratio <= w.target
-	switch w.measure {
-	case requestsPerCPU:
-		what, holds = fmt.Sprintf("requests per CPU second at least %gx", w.target), ratio >= w.target
-	case mbPerSecond:
-		what, holds = fmt.Sprintf("MB/s at least %gx", w.target), ratio >= w.target
-	}
 	word := "MISSED"
-	if holds {
+	if ratio >= w.target {
 		word = "holds "
 	}
-	return fmt.Sprintf("  %s  %s: %s: %.2fx", word, w.name, what, ratio)
-}
-
-func (w workload) ratios(a, b []figure) []float64 {
-	switch w.measure {
-	case requestsPerCPU:
-		return each2(a, b, figure.RequestsPerCPUSecond)
-	case mbPerSecond:
-		return each2(a, b, figure.MBPerSecond)
-	}
-	return each2(a, b, figure.CPUSecondsPerGB)
-}
-
-func medians(fs []figure) string {
-	return fmt.Sprintf("%.1f\t%.3f\t%.0f", median(each(fs, figure.MBPerSecond)), median(each(fs, figure.CPUSecondsPerGB)), median(each(fs, figure.RequestsPerCPUSecond)))
+	return fmt.Sprintf("  %s  %s: MB/s at least %gx: %.2fx", word, w.name, w.target, ratio)
 }
 
 func shareOfOthers(f figure) float64 { return f.others }
