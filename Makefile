@@ -101,13 +101,16 @@ interop-java: twin
 twin: build
 	cd interop && $(GO) test -tags java -count=1 -timeout 60m -v -run KafkaAndMillrace ./twin -sequences 1000
 
-# Every workload beside a warm Apache Kafka and the least that a broker must do, which takes hours; BENCH
-# names fewer, and takes flags of millrace bench run: make bench-vs-kafka BENCH='produce "consume*" --rounds 3'.
-# The table and a page with pictures go to bin/.
-BENCH ?= '*'
+# Every workload beside a warm Apache Kafka, which takes hours: those of produce and fetch beside the least that a broker
+# must do as well, then what that does not serve. BENCH and BENCH_MORE name fewer, and take flags of millrace bench run:
+# make bench-vs-kafka BENCH='produce --rounds 3' BENCH_MORE=''. Tables and pages with pictures go to bin/.
+BENCH      ?= 'produce*' 'many-*' 'consume*' 'end-to-end*' fan-out tail backfill 'connections*'
+BENCH_MORE ?= start recover 'groups*' commits 'transactions*' exactly-once 'compaction*' 'beside-cleaner*'
+BOTH        = --against kafka,limit
+BESIDE      = bin/millrace bench run --spawn kafka --spawn millrace:millrace.durability=os
 bench-vs-kafka: build
-	bin/millrace bench run $(BENCH) --spawn kafka --spawn millrace:millrace.durability=os --spawn limit --against kafka,limit \
-		--markdown bin/bench-vs-kafka.md --html bin/bench-vs-kafka.html --json bin/bench-vs-kafka.json
+	$(if $(BENCH),$(BESIDE) --spawn limit $(BOTH) --markdown bin/vs-kafka.md --html bin/vs-kafka.html $(BENCH))
+	$(if $(BENCH_MORE),$(BESIDE) --against kafka --markdown bin/vs-kafka-more.md --html bin/vs-kafka-more.html $(BENCH_MORE))
 
 # What waiting for the disk costs, beside Kafka with flush.messages=1, on a journaled ext4 in a loop mount where root
 # can make one; VERSUS takes flags.
