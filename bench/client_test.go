@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,21 +29,7 @@ func by(t *testing.T, client, workload string, change func(*Shape)) Workload {
 // clientFigure takes a verified figure.
 func clientFigure(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := w.Prepare(ctx, target, "test"); err != nil {
-		t.Fatal(err)
-	}
-	f, err := w.Run(ctx, target, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Verify(ctx, target); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Clean(ctx, target); err != nil {
-		t.Fatal(err)
-	}
+	f := verified(t, target, w, d)
 	if f.Errors > 0 || f.Records == 0 || f.Requests != f.Records || f.Bytes == 0 || f.Elapsed <= 0 {
 		t.Errorf("%s: %d errors (%s), %d requests, %d records, %d bytes in %v", w.Name(), f.Errors, f.Error, f.Requests, f.Records, f.Bytes, f.Elapsed)
 	}

@@ -18,6 +18,21 @@ func verifyTopic(ctx context.Context, t *Target, topic string, partitions int, c
 	fail := func(err error) error {
 		return fmt.Errorf("bench: %s holds something else than was sent: %w", t.Name, err)
 	}
+	return readPartitions(ctx, t, topic, partitions, func(conn *caller, p int, end int64) error {
+		v := newVerification(c, producers, p)
+		if err := v.read(conn, topic, int32(p), end); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fail(fmt.Errorf("%s partition %d, offset %d: %w", topic, p, v.next, err))
+		}
+		return nil
+	})
+}
+
+// readPartitions gives each partition and its end offset to read, over one connection that is closed when
+// ctx ends.
+func readPartitions(ctx context.Context, t *Target, topic string, partitions int, read func(conn *caller, p int, end int64) error) error {
 	ends, err := endOffsets(ctx, t.Addr, topic, partitions)
 	if err != nil {
 		return err
@@ -30,12 +45,8 @@ func verifyTopic(ctx context.Context, t *Target, topic string, partitions int, c
 	undo := context.AfterFunc(ctx, func() { conn.conn.Close() })
 	defer undo()
 	for p := range partitions {
-		v := newVerification(c, producers, p)
-		if err := v.read(conn, topic, int32(p), ends[p]); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fail(fmt.Errorf("%s partition %d, offset %d: %w", topic, p, v.next, err))
+		if err := read(conn, p, ends[p]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -232,23 +232,13 @@ func (d *dirtyTopic) clean(ctx context.Context, t *Target) (Figure, error) {
 
 // verify reads back what the cleaner has left.
 func (d *dirtyTopic) verify(ctx context.Context, t *Target) error {
-	ends, err := endOffsets(ctx, t.Addr, d.name, len(d.logs))
-	if err != nil {
-		return err
-	}
-	conn, err := dialCaller(ctx, t.Addr)
-	if err != nil {
-		return err
-	}
-	defer conn.conn.Close()
-	undo := context.AfterFunc(ctx, func() { conn.conn.Close() })
-	defer undo()
-	for p, l := range d.logs {
-		if err := l.records.verification(l.before.active).read(conn, d.name, int32(p), ends[p]); err != nil {
+	return readPartitions(ctx, t, d.name, len(d.logs), func(conn *caller, p int, end int64) error {
+		l := d.logs[p]
+		if err := l.records.verification(l.before.active).read(conn, d.name, int32(p), end); err != nil {
 			return errors.Join(ctx.Err(), fmt.Errorf("bench: %s holds something else in %s-%d than cleaning was to leave: %w", t.Name, d.name, p, err))
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // remove deletes the topic and gives the cleaner its settings back.

@@ -28,8 +28,8 @@ func startTarget(t *testing.T, settings ...string) *Target {
 	return &Target{Name: "millrace", Addr: b.Addr(), Dir: dir}
 }
 
-// runOnce takes one verified figure of a workload.
-func runOnce(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
+// verified takes a figure without errors, of what was then found to be there.
+func verified(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -49,6 +49,13 @@ func runOnce(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
 	if err := w.Clean(ctx, target); err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+// runOnce takes one verified figure of a workload.
+func runOnce(t *testing.T, target *Target, w Workload, d time.Duration) Figure {
+	t.Helper()
+	f := verified(t, target, w, d)
 	bytes, least := f.Bytes > 0, d
 	switch w.(type) {
 	case *commitsWork:
