@@ -68,6 +68,7 @@ type table struct {
 		trim     bool   // the file is longer than flushed entries, or missing
 		held     bool   // nothing is written but by Flush, Sync and Seal
 		pinned   bool   // file is held open: it has bytes that no Sync has covered
+		foreign  bool   // Distrust, and no Sync since
 		gen      uint64 // counts changes of the file
 		failed   error  // a sync failed: no other is tried
 	}

@@ -1,7 +1,10 @@
 package index
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -107,28 +110,31 @@ func (t *table) Sync() error {
 		return err
 	}
 	t.mu.Lock()
-	pinned, gen, failed := t.mu.pinned, t.mu.gen, t.mu.failed
+	pinned, foreign, gen, failed := t.mu.pinned, t.mu.foreign, t.mu.gen, t.mu.failed
 	t.mu.Unlock()
-	if failed != nil || !pinned {
+	if failed != nil || !pinned && !foreign {
 		t.write.Unlock()
 		return failed
 	}
-	val, err := t.handles.AcquireWriter(&t.slot) // open: it is pinned
+	f, done, err := t.openForSync(pinned)
 	t.write.Unlock()
 	if err != nil {
 		return err
 	}
 	// Not under write: an append whose tail is full does not wait for a disk.
-	err = val.(vfs.File).Sync()
-	t.handles.Release(&t.slot)
+	if f != nil {
+		err = f.Sync()
+		done()
+	}
 	t.mu.Lock()
 	unpin := false
-	switch {
-	case err != nil:
+	if err != nil {
 		t.mu.failed = fmt.Errorf("%w: %w", ErrBroken, err)
 		err = t.mu.failed
-	case t.mu.gen == gen && t.mu.pinned:
-		t.mu.pinned, unpin = false, true
+	} else {
+		t.mu.foreign = false
+		unpin = t.mu.pinned && t.mu.gen == gen
+		t.mu.pinned = t.mu.pinned && !unpin
 	}
 	sealed := !t.mu.writable
 	t.mu.Unlock()
@@ -139,6 +145,33 @@ func (t *table) Sync() error {
 		}
 	}
 	return err
+}
+
+// openForSync returns the descriptor that wrote, if one did, and one of its own
+// otherwise: the slot of a sealed index is a mapping's. No file, no descriptor. write is
+// held.
+func (t *table) openForSync(pinned bool) (f vfs.File, done func(), err error) {
+	if !pinned {
+		f, err = t.fs.OpenFile(t.Path(), os.O_RDWR, 0)
+		if t.optional && errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, nil
+		}
+		return f, func() { f.Close() }, err
+	}
+	val, err := t.handles.AcquireWriter(&t.slot) // open: it is pinned
+	if err != nil {
+		return nil, nil, err
+	}
+	return val.(vfs.File), func() { t.handles.Release(&t.slot) }, nil
+}
+
+// Distrust says that a process that was killed may have changed the file last: what is
+// read of it is durable only after the next Sync, which syncs it though nothing was
+// changed here.
+func (t *table) Distrust() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.foreign = true
 }
 
 // keep cuts the index to its first k entries and opens it for appending.

@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
-	"os"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/index"
@@ -61,7 +60,7 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 		return 0, s.fail(err)
 	}
 	s.mu.Lock()
-	s.mu.sealed = false
+	s.mu.sealed, s.mu.foreignIndexes = false, true
 	s.mu.Unlock()
 	w := walk{s: s, f: f, size: size, fn: fn}
 	if err := w.start(from); err != nil {
@@ -138,15 +137,9 @@ func (w *walk) remake(x *indexes) error {
 	s.mu.Lock()
 	s.mu.remade = true
 	s.mu.Unlock()
-	info, err := x.names.Stat(x.offsets.Path())
-	switch {
-	case errors.Is(err, os.ErrNotExist): // it comes to be with its entries
-	case err != nil:
+	x.offsets.Distrust() // a process that was killed may have emptied it in memory alone
+	if err := errors.Join(x.offsets.Reset(), x.offsets.Sync()); err != nil {
 		return err
-	case info.Size() > 0:
-		if err := errors.Join(x.offsets.Reset(), x.offsets.Sync()); err != nil {
-			return err
-		}
 	}
 	x.offsets.Hold(true)
 	x.times.Hold(true)

@@ -139,3 +139,101 @@ func TestCutRecovery(t *testing.T) {
 		t.Fatalf("only %d cuts", cuts)
 	}
 }
+
+// TestKilledRecovery kills the process at each change of a recovery. The next finds in
+// memory what that one has done, and may have nothing to change: once it has synced all,
+// a power cut brings nothing back of what the files said before; and a cut before that
+// leaves the one after it to make all anew.
+func TestKilledRecovery(t *testing.T) {
+	rng, _ := seedOf(t)
+	kills := 0
+	for i := range 24 {
+		c, mem := newCutRecovery(t, rng, false)
+		lostEntries(t, mem, &c.twin)
+		var points []*vfs.Mem
+		s := c.recover(vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind.Changes() {
+				points = append(points, mem.KillClone())
+			}
+			return nil
+		}), i%2 > 0)
+		points = append(points, mem.KillClone())
+		if err := errors.Join(s.Seal(), s.SyncAll(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range points {
+			kills++
+			var cuts []*vfs.Mem
+			s := c.recover(vfs.NewFaulty(p, func(op vfs.Op) error {
+				if op.Kind.Changes() && rng.Intn(3) == 0 {
+					cuts = append(cuts, p.CrashClone(rng))
+				}
+				return nil
+			}), false)
+			if err := errors.Join(s.Seal(), s.SyncAll(), s.Close(), p.SyncDir(dir)); err != nil {
+				t.Fatal(err)
+			}
+			for range 4 {
+				c.checkSealed(p.CrashClone(rng))
+			}
+			for _, cut := range cuts {
+				s := c.recover(cut, false)
+				if err := errors.Join(s.Seal(), s.SyncAll(), s.Close()); err != nil {
+					t.Fatal(err)
+				}
+				c.checkSealed(cut)
+			}
+		}
+	}
+	if kills < 40 {
+		t.Fatalf("only %d kills", kills)
+	}
+}
+
+// lostEntries gives the indexes durable entries of batches that the log has lost.
+func lostEntries(t *testing.T, fs *vfs.Mem, w *twin) {
+	for i, entry := range [][]byte{1: {0, 0, 1, 0, 0, 1, 0, 0}, 2: {0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0}, 3: make([]byte, 34)} {
+		if i == 0 {
+			continue
+		}
+		f, err := fs.OpenFile(dir+"/"+FileNames(w.base)[i], os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Size()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(entry, size); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkSealed opens the segment as one that no start recovers: its files are to say
+// what they should by themselves.
+func (c *cutRecovery) checkSealed(fs vfs.FS) {
+	c.t.Helper()
+	c.cfg.Handles = vfs.NewHandles(2, 20)
+	s, err := Open(fs, dir, c.twin.base, -1, c.cfg, true)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Check(); err != nil {
+		c.t.Fatal(err)
+	}
+	got, _, err := s.Aborted(0, math.MaxInt64)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if !slices.EqualFunc(got, c.marks, func(e index.TxnEntry, marker int64) bool { return e == c.entry(marker) }) {
+		c.t.Fatalf("%d aborted transactions, want %d", len(got), len(c.marks))
+	}
+	if next, err := s.ReadNextOffset(); err != nil || next != c.twin.next() {
+		c.t.Fatalf("ends at %d, want %d: %v", next, c.twin.next(), err)
+	}
+}

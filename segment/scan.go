@@ -233,7 +233,7 @@ func (s *Segment) loadEnd() error {
 // index of it can say otherwise: there is nothing to recover then if all below off is
 // durable. All that a power cut can do then is to bring bytes back that were cut off
 // behind it, for the next start to look at; so this syncs nothing, but the next Sync
-// does, also if nothing is appended.
+// does, also if nothing is appended, and the next SyncAll the indexes.
 func (s *Segment) EndsAt(off int64) (bool, error) {
 	if s.Check() != nil || s.NextOffset() != off {
 		return false, nil
@@ -250,7 +250,7 @@ func (s *Segment) EndsAt(off int64) (bool, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.foreign = true
+	s.mu.foreign, s.mu.foreignIndexes = true, true
 	return true, nil
 }
 

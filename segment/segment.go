@@ -111,6 +111,8 @@ type Segment struct {
 		txnFile bool   // the .txnindex has been made since the last SyncAll
 		remade  bool   // since then entries below the recovery point were made anew
 
+		foreignIndexes bool // a process that was killed changed them last, and no SyncAll has covered that
+
 		views    *View         // list of live Views
 		viewGone chan struct{} // closed when a View goes; nil if nobody waits
 	}

@@ -64,7 +64,13 @@ func (s *Segment) SyncAll() error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	foreign := s.mu.foreignIndexes
+	s.mu.Unlock()
 	x := s.indexes.Load()
+	if x == nil && foreign {
+		x = s.index()
+	}
 	if x == nil {
 		return nil
 	}
@@ -84,6 +90,9 @@ func (s *Segment) SyncAll() error {
 // each before the next has an entry on disk: by the offsets' entries is chosen where a
 // recovery begins, and below that the others are believed.
 func (s *Segment) syncDerived(x *indexes) error {
+	if err := s.distrustForeign(x); err != nil {
+		return err
+	}
 	if err := x.txns.sync(); err != nil {
 		return err
 	}
@@ -95,6 +104,28 @@ func (s *Segment) syncDerived(x *indexes) error {
 		return err
 	}
 	x.offsets.Hold(false)
+	return nil
+}
+
+// distrustForeign has the indexes synced that a killed process changed last. That one
+// has the entries which it should have, or none, says nothing of what a power cut
+// leaves: entries of batches that are gone since may stand there again.
+func (s *Segment) distrustForeign(x *indexes) error {
+	s.mu.Lock()
+	foreign := s.mu.foreignIndexes
+	s.mu.Unlock()
+	if !foreign {
+		return nil
+	}
+	err := x.txns.whereExists(func(x *index.Txn) error { x.Distrust(); return nil })
+	if err != nil {
+		return err
+	}
+	x.times.Distrust()
+	x.offsets.Distrust()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.foreignIndexes = false
 	return nil
 }
 
