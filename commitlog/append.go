@@ -143,7 +143,7 @@ func (l *Log) appended(did wrote) {
 			return // offline: the observer was told
 		}
 	} else if did.writeBack {
-		s.syncer.requestWriteBack(l)
+		s.writeBacks.request(l)
 	}
 	l.advanced()
 }

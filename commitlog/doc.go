@@ -13,6 +13,6 @@
 // is held for the append's own write and never for a sync, but in a truncation.
 //
 // The goroutines: the janitor, one for each store, and the workers of the syncer,
-// at most Options.MaxSyncs and only while there is something to sync. Both are
-// awaited by Close.
+// at most Options.MaxSyncs and only while there is something to sync, and one that
+// starts write-back. All are awaited by Close.
 package commitlog

@@ -61,7 +61,8 @@ type Log struct {
 
 	mu    logState
 	epoch epochState
-	work  workState
+
+	syncPlace, writeBackPlace queuePlace
 
 	// The log's place in the janitor's work.
 	dirty     atomic.Bool                 // stands in the list of logs to checkpoint

@@ -40,11 +40,12 @@ type Store struct {
 	unclean atomic.Bool  // the marker may not be written any more
 	since   atomic.Int64 // bytes appended since the last checkpoint of recovery points
 
-	syncer  *syncer
-	janitor *janitor
-	cleaner *cleaner
-	points  checkpointFiles
-	reserve reserve
+	syncer     *syncer
+	writeBacks *syncer
+	janitor    *janitor
+	cleaner    *cleaner
+	points     checkpointFiles
+	reserve    reserve
 
 	mu struct {
 		sync.RWMutex
@@ -74,7 +75,8 @@ func Open(dir string, opts *Options) (*Store, error) {
 		fs:           o.FS,
 		noCheckpoint: make(map[string]bool, len(o.NoCheckpoint)),
 		handles:      vfs.NewHandles(o.idleHandles, maxOpenHandles),
-		syncer:       newSyncer(o.MaxSyncs),
+		syncer:       newSyncer(o.MaxSyncs, func(l *Log) *queuePlace { return &l.syncPlace }, (*Log).syncData),
+		writeBacks:   newSyncer(maxWriteBacks, func(l *Log) *queuePlace { return &l.writeBackPlace }, (*Log).startWriteBack),
 	}
 	for _, name := range o.NoCheckpoint {
 		s.noCheckpoint[name] = true
@@ -426,6 +428,7 @@ func (s *Store) Close(brokerEpoch int64) error {
 	errs := make([]error, len(logs))
 	parallel(len(logs), s.opts.MaxSyncs, func(i int) { errs[i] = logs[i].close() })
 	s.syncer.close()
+	s.writeBacks.close()
 	err := errors.Join(errs...)
 	if loaded {
 		// Of a log that failed, the files keep what they said when it was healthy.

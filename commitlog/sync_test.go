@@ -238,3 +238,67 @@ func TestStableOffsetAfterAKill(t *testing.T) {
 		t.Fatalf("end %d, stable %d", l.EndOffset(), l.StableOffset())
 	}
 }
+
+// Write-back waits for a disk that takes nothing by one thread, whatever the number of logs, and holds up no append;
+// what was appended meanwhile is written back when the disk takes it.
+func TestWriteBackWaitsForTheDiskAlone(t *testing.T) {
+	var mu sync.Mutex
+	written := map[string]int64{}
+	running, most := 0, 0
+	held, release := make(chan struct{}, 100), make(chan struct{})
+	o := testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind != vfs.OpWriteback {
+			return nil
+		}
+		mu.Lock()
+		running++
+		most = max(most, running)
+		mu.Unlock()
+		held <- struct{}{}
+		<-release
+		mu.Lock()
+		defer mu.Unlock()
+		running--
+		if op.Pos != written[op.Name] {
+			t.Errorf("%s: written back from %d on, %d before", op.Name, op.Pos, written[op.Name])
+		}
+		written[op.Name] += op.N
+		return nil
+	}))
+	o.Durability = OS
+	s := mustOpen(t, o)
+	var logs []*Log
+	for _, name := range []string{"a-0", "b-0", "c-0"} {
+		c := testConfig()
+		c.SegmentBytes = 1 << 30
+		l, err := s.Create(name, TopicID{1}, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, l)
+	}
+	big := spec{n: 1, value: 1000 << 10, ts: fixedClock(), epoch: -1}
+	for range 2*writeBackBytes>>20 + 2 {
+		for _, l := range logs {
+			mustAppend(t, l, big.build())
+		}
+	}
+	<-held // one of them waits, and the appends have returned
+	close(release)
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	if most != 1 {
+		t.Errorf("%d threads waited at once", most)
+	}
+	for _, l := range logs {
+		for name, n := range written {
+			if strings.Contains(name, l.Name()) && n < writeBackBytes {
+				t.Errorf("%s: %d bytes were written back", name, n)
+			}
+		}
+	}
+	if len(written) != len(logs) {
+		t.Errorf("written back: %v", written)
+	}
+}

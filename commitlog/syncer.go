@@ -7,15 +7,17 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 )
 
-// syncer is the group commit: it runs the store's fdatasyncs, at most max at a
-// time and one at a time for each log. There is no timer: what is appended while
+// syncer is the group commit: it runs the store's fdatasyncs, at most Options.MaxSyncs
+// at a time and one at a time for each log. There is no timer: what is appended while
 // a log's sync runs joins the next one. A log's waiters are released by the
-// return of its own sync and nobody else's.
+// return of its own sync and nobody else's. With OS a second one starts write-back.
 //
-// A worker lives as long as there are logs to sync; close waits for all of them.
+// A worker lives as long as there are logs in the queue; close waits for all of them.
 type syncer struct {
-	max  int
-	work func() // the method value run, made once
+	max   int
+	do    func(l *Log)
+	place func(l *Log) *queuePlace
+	work  func() // the method value run, made once
 
 	mu struct {
 		sync.Mutex
@@ -26,43 +28,33 @@ type syncer struct {
 	workers sync.WaitGroup
 }
 
-// writeBackBytes is how much a log of an OS store may append before write-back
-// is started for it, so that the kernel never has much to write at once.
-const writeBackBytes = 8 << 20
+const (
+	// writeBackBytes is how much a log of an OS store may append before write-back
+	// is started for it, so that the kernel never has much to write at once.
+	writeBackBytes = 8 << 20
+	// maxWriteBacks is how many threads may wait for a disk to take what is written
+	// back. A thread that waits keeps its processor from everybody else until the
+	// runtime takes notice, which can be ten milliseconds.
+	maxWriteBacks = 1
+)
 
-// workState is a log's place in the syncer, guarded by syncer.mu.
-type workState struct {
-	queued, running, again bool
-	writeBack, sync        bool // what is asked for; a sync does for both
-}
+// queuePlace is a log's place in a syncer, guarded by syncer.mu.
+type queuePlace struct{ queued, running, again bool }
 
-func newSyncer(maxSyncs int) *syncer {
-	s := &syncer{max: maxSyncs}
+func newSyncer(most int, place func(l *Log) *queuePlace, do func(l *Log)) *syncer {
+	s := &syncer{max: most, do: do, place: place}
 	s.work = s.run
 	return s
 }
 
-// request asks for a sync of l that covers everything appended so far.
+// request asks for what the syncer does to be done to l, for everything appended so far.
 func (s *syncer) request(l *Log) {
 	s.mu.Lock()
-	l.work.sync = true
-	s.enqueue(l)
-}
-
-// requestWriteBack asks for write-back of what l has appended to be started.
-func (s *syncer) requestWriteBack(l *Log) {
-	s.mu.Lock()
-	l.work.writeBack = true
-	s.enqueue(l)
-}
-
-// enqueue puts l into the queue and gives s.mu, which is held, back.
-func (s *syncer) enqueue(l *Log) {
-	switch {
-	case l.work.running:
-		l.work.again = true
-	case !l.work.queued:
-		l.work.queued = true
+	switch p := s.place(l); {
+	case p.running:
+		p.again = true
+	case !p.queued:
+		p.queued = true
 		s.mu.queue = append(s.mu.queue, l)
 	}
 	start := s.mu.head < len(s.mu.queue) && s.mu.active < s.max
@@ -76,7 +68,7 @@ func (s *syncer) enqueue(l *Log) {
 	}
 }
 
-// run syncs queued logs until there are none.
+// run does the syncer's work to queued logs until there are none.
 func (s *syncer) run() {
 	defer s.workers.Done()
 	for {
@@ -88,20 +80,16 @@ func (s *syncer) run() {
 			return
 		}
 		l := s.popLocked()
-		work := l.work
-		l.work = workState{running: true}
+		p := s.place(l)
+		*p = queuePlace{running: true}
 		s.mu.Unlock()
 
-		if work.sync {
-			l.syncData()
-		} else {
-			l.startWriteBack()
-		}
+		s.do(l)
 
 		s.mu.Lock()
-		l.work.running = false
-		if l.work.again {
-			l.work.again, l.work.queued = false, true
+		p.running = false
+		if p.again {
+			p.again, p.queued = false, true
 			s.mu.queue = append(s.mu.queue, l)
 		}
 		s.mu.Unlock()
