@@ -79,7 +79,7 @@ func main() {
 	}
 }
 
-// run reports whether a test failed.
+// run reports whether a test failed, or none passed: a pattern that names nothing is no success.
 func run(o *options, suites []suite, dir string) (bad bool, err error) {
 	wanted := strings.Split(o.suites, ",")
 	var tests []compiled
@@ -105,7 +105,7 @@ func run(o *options, suites []suite, dir string) (bad bool, err error) {
 			fmt.Printf("round %d  %-12s %s in %v\n", round+1, s.name, &r, time.Since(begin).Round(time.Second))
 			r.printFailed(os.Stdout)
 			totals[i].add(&r)
-			bad = bad || len(r.failed) > 0
+			bad = bad || len(r.failed) > 0 || r.passed == 0
 		}
 	}
 	for i, s := range suites {
