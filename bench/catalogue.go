@@ -22,6 +22,21 @@ func (e Entry) New(change func(*Shape)) Workload {
 	return e.make(e.Name, s)
 }
 
+// heldAgainst is the workload without what this one adds; "" if there is none.
+func heldAgainst(name string) string {
+	switch name {
+	case "backfill":
+		return "tail"
+	case "connections":
+		return "connections-active"
+	case "transactions":
+		return "transactions-plain"
+	case "beside-cleaner":
+		return "beside-cleaner-idle"
+	}
+	return ""
+}
+
 // Catalogue is every workload that there is, in the order of reports.
 func Catalogue() []Entry {
 	const kb64 = 64 << 10

@@ -100,6 +100,7 @@ type Report struct {
 	Duration time.Duration // of one run
 	Rows     []Row
 	Ratios   []Ratio
+	Held     []Ratio // of a target to itself: a workload ÷ the one without what it adds, whose name is in Against
 }
 
 // MBPerSecond is the throughput in 10⁶ bytes of batches a second.

@@ -71,6 +71,40 @@ func (p Plan) targetsOf(w Workload) []*Target {
 	return p.Targets
 }
 
+// paired is a workload that is to be held against another one, by that name.
+type paired interface{ HeldAgainst() string }
+
+// partner is the workload of the plan that w is held against, nil if it is not there.
+func (p Plan) partner(w Workload) Workload {
+	if c, ok := w.(paired); ok {
+		for _, other := range p.Workloads {
+			if other != w && other.Name() == c.HeldAgainst() {
+				return other
+			}
+		}
+	}
+	return nil
+}
+
+// sets are the plan's workloads in their order, each with the one that it is held against: these
+// two take turns, because a machine is not the same a quarter of an hour later.
+func (p Plan) sets() (out [][]Workload) {
+	done := map[Workload]bool{}
+	for i, w := range p.Workloads {
+		if done[w] {
+			continue
+		}
+		set := []Workload{w}
+		for _, other := range p.Workloads[i+1:] {
+			if p.partner(w) == other || p.partner(other) == w {
+				set, done[other] = append(set, other), true
+			}
+		}
+		out = append(out, set)
+	}
+	return out
+}
+
 func (p Plan) withDefaults() Plan {
 	if p.Rounds <= 0 {
 		p.Rounds = 5
@@ -134,29 +168,44 @@ func (p Plan) Run(ctx context.Context) (Report, error) {
 		}
 	}
 	report := Report{Title: p.Title, Begun: time.Now(), Machine: p.machine(), Rounds: p.Rounds, Duration: p.Duration}
-	for _, w := range p.Workloads {
-		if c, ok := w.(interface{ Client() (name, version string) }); ok {
-			name, version := c.Client()
-			report.Machine["client "+name] = version
+	for _, set := range p.sets() {
+		for _, rows := range p.runSet(ctx, &report, set) {
+			report.Rows = append(report.Rows, rows...)
 		}
-		targets := p.targetsOf(w)
-		rows := make([]Row, len(targets))
-		for i, t := range targets {
-			rows[i] = Row{Workload: w.Name(), Target: t.Name}
-			p.warmUp(ctx, w, t, &rows[i], runName(report.Begun, fmt.Sprintf("%d-warm", i)))
-		}
-		for round := 1; round <= p.Rounds; round++ {
-			for i, t := range targets {
-				p.round(ctx, w, t, &rows[i], round, runName(report.Begun, fmt.Sprintf("%d-%d", i, round)))
-			}
-		}
-		report.Rows = append(report.Rows, rows...)
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	report.Ratios = ratios(report.Rows, p.Against)
+	for _, w := range p.Workloads {
+		if other := p.partner(w); other != nil {
+			report.Held = append(report.Held, held(report.Rows, w.Name(), other.Name())...)
+		}
+	}
 	return report, ctx.Err()
+}
+
+// runSet takes the figures of workloads that take turns, in rows by workload and target.
+func (p Plan) runSet(ctx context.Context, report *Report, set []Workload) [][]Row {
+	rows := make([][]Row, len(set))
+	for k, w := range set {
+		if c, ok := w.(interface{ Client() (name, version string) }); ok {
+			name, version := c.Client()
+			report.Machine["client "+name] = version
+		}
+		for i, t := range p.targetsOf(w) {
+			rows[k] = append(rows[k], Row{Workload: w.Name(), Target: t.Name})
+			p.warmUp(ctx, w, t, &rows[k][i], runName(report.Begun, fmt.Sprintf("%d-warm", i)))
+		}
+	}
+	for round := 1; round <= p.Rounds; round++ {
+		for k, w := range set {
+			for i, t := range p.targetsOf(w) {
+				p.round(ctx, w, t, &rows[k][i], round, runName(report.Begun, fmt.Sprintf("%d-%d", i, round)))
+			}
+		}
+	}
+	return rows
 }
 
 // warmUp runs windows until the target is warm.

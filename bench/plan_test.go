@@ -95,6 +95,57 @@ func TestPlanInterleavesRounds(t *testing.T) {
 	}
 }
 
+// paired is a scripted workload that is held against another.
+type pairedScript struct {
+	*scripted
+	against string
+}
+
+func (p pairedScript) HeldAgainst() string { return p.against }
+
+// A workload takes turns with the one that it is held against, wherever that stands in the plan, and the report says what
+// the one is of the other on each target; a partner that is not in the plan, or failed, is none.
+func TestPlanTakesTurnsWithWhatItIsHeldAgainst(t *testing.T) {
+	log := new([]string)
+	script := func(name string, requests int64) *scripted {
+		w := newScripted(name, func(t *Target, _ string) (Figure, error) {
+			*log = append(*log, name+" "+t.Name)
+			return figureOf(requests, time.Second), nil
+		})
+		return w
+	}
+	bare, other, loaded := script("bare", 200), script("other", 1), script("loaded", 150)
+	alone := pairedScript{script("alone", 1), "not there"}
+	bare.verify = func(t *Target) error {
+		if t.Name == "b" {
+			return errors.New("lost")
+		}
+		return nil
+	}
+	p := Plan{Targets: twoTargets(t), Workloads: []Workload{bare, other, pairedScript{loaded, "bare"}, alone}, Rounds: 2, Duration: time.Second, Warm: -1}
+	report, err := p.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"bare a", "bare b", "loaded a", "loaded b", "bare a", "loaded a", "loaded b", // bare does not count on b after its first round
+		"other a", "other b", "other a", "other b", "alone a", "alone b", "alone a", "alone b",
+	}
+	if !slices.Equal(*log, want) {
+		t.Errorf("ran %q, want %q", *log, want)
+	}
+	found := false
+	for _, x := range report.Held {
+		if x.Workload != "loaded" || x.Against != "bare" || x.Target != "a" {
+			t.Errorf("held: %+v", x)
+		}
+		found = found || x.Metric == "requests" && x.Value == 0.75
+	}
+	if !found {
+		t.Errorf("held: %+v", report.Held)
+	}
+}
+
 func TestPlanWarmsUpByTheRule(t *testing.T) {
 	rates := []int64{100, 200, 300, 400, 401, 500}
 	w := newScripted("w", func(t *Target, run string) (Figure, error) {

@@ -105,6 +105,21 @@ func ratios(rows []Row, against []string) []Ratio {
 	return out
 }
 
+// held compares each target's row of a workload with its row of the other one.
+func held(rows []Row, workload, other string) (out []Ratio) {
+	for _, row := range rows {
+		for _, base := range rows {
+			if row.Workload == workload && base.Workload == other && row.Target == base.Target && row.Refused == "" && base.Refused == "" {
+				for _, x := range row.over(base) {
+					x.Against = other
+					out = append(out, x)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // over is row ÷ base, a ratio for each metric that both have.
 func (row Row) over(base Row) (out []Ratio) {
 	for _, m := range Metrics() {

@@ -83,6 +83,7 @@ func (r Report) htmlWorkload(out *printer, name string) {
 	}
 	out.printf("<section><h2>%s</h2>\n", escape(name))
 	r.htmlMedians(out, rows, colour)
+	r.htmlHeld(out, name)
 	for _, row := range rows {
 		if row.Refused != "" {
 			out.printf(`<p class="refused"><b>%s does not count:</b> %s</p>`+"\n", escape(row.Target), escape(row.Refused))
@@ -129,6 +130,31 @@ func (r Report) htmlMedians(out *printer, rows []Row, colour func(string) int) {
 			out.printf(`<td title="%s">%s</td>`, escape(extent(row, m.Of)), number(row.median(m.Of)))
 		}
 		out.printf("<td>%s</td><td>%d</td></tr>\n", number(row.median(clientCores)), len(row.Figures))
+	}
+	out.printf("</tbody></table></div>\n")
+}
+
+// htmlHeld is what a workload costs over the one without what it adds.
+func (r Report) htmlHeld(out *printer, name string) {
+	other, targets := r.heldOf(name)
+	if other == "" {
+		return
+	}
+	out.printf(`<div class="wide"><table><thead><tr><th>÷ %s</th>`, escape(other))
+	for _, m := range Metrics() {
+		out.printf("<th>%s</th>", escape(m.Name))
+	}
+	out.printf("</tr></thead><tbody>\n")
+	for _, t := range targets {
+		out.printf("<tr><th>%s</th>", escape(t))
+		for _, m := range Metrics() {
+			if x, ok := r.held(name, m.Name, t); ok {
+				out.printf(`<td title="%s">%s</td>`, escape(x.text()), number(x.Value))
+			} else {
+				out.printf("<td>–</td>")
+			}
+		}
+		out.printf("</tr>\n")
 	}
 	out.printf("</tbody></table></div>\n")
 }

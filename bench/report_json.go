@@ -24,6 +24,7 @@ type jsonReport struct {
 	DurationNs int64             `json:"duration_ns"`
 	Rows       []jsonRow         `json:"rows"`
 	Ratios     []jsonRatio       `json:"ratios"`
+	Held       []jsonRatio       `json:"held,omitempty"` // against the workload named in against, on the same target
 }
 
 type jsonRow struct {
@@ -105,11 +106,10 @@ func (r Report) WriteJSON(w io.Writer) error {
 		out.Rows = append(out.Rows, jr)
 	}
 	for _, x := range r.Ratios {
-		jx := jsonRatio{Workload: x.Workload, Metric: x.Metric, Target: x.Target, Against: x.Against, Value: finite(x.Value), Rounds: x.Rounds}
-		if x.hasInterval() {
-			jx.Low, jx.High = finite(x.Low), finite(x.High)
-		}
-		out.Ratios = append(out.Ratios, jx)
+		out.Ratios = append(out.Ratios, x.toJSON())
+	}
+	for _, x := range r.Held {
+		out.Held = append(out.Held, x.toJSON())
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", " ")
@@ -141,10 +141,25 @@ func ReadJSON(r io.Reader) (Report, error) {
 		out.Rows = append(out.Rows, row)
 	}
 	for _, x := range in.Ratios {
-		out.Ratios = append(out.Ratios, Ratio{Workload: x.Workload, Metric: x.Metric, Target: x.Target, Against: x.Against,
-			Value: orElse(x.Value, math.NaN()), Low: orElse(x.Low, 0), High: orElse(x.High, 0), Rounds: x.Rounds})
+		out.Ratios = append(out.Ratios, x.ratio())
+	}
+	for _, x := range in.Held {
+		out.Held = append(out.Held, x.ratio())
 	}
 	return out, nil
+}
+
+func (x Ratio) toJSON() jsonRatio {
+	out := jsonRatio{Workload: x.Workload, Metric: x.Metric, Target: x.Target, Against: x.Against, Value: finite(x.Value), Rounds: x.Rounds}
+	if x.hasInterval() {
+		out.Low, out.High = finite(x.Low), finite(x.High)
+	}
+	return out
+}
+
+func (x jsonRatio) ratio() Ratio {
+	return Ratio{Workload: x.Workload, Metric: x.Metric, Target: x.Target, Against: x.Against,
+		Value: orElse(x.Value, math.NaN()), Low: orElse(x.Low, 0), High: orElse(x.High, 0), Rounds: x.Rounds}
 }
 
 // percents are those that JSON lists.

@@ -65,8 +65,32 @@ func (r Report) markdownWorkload(out *printer, name string, targets []string, pa
 			label = ""
 		}
 	}
+	r.markdownHeld(out, name, targets, len(pairs))
 	if label != "" { // no target has a figure
 		out.row(append([]string{label, "does not count"}, make([]string, len(targets)+len(pairs))...))
+	}
+}
+
+// markdownHeld has a line for each of these metrics of a workload ÷ the one without what it adds.
+func (r Report) markdownHeld(out *printer, name string, targets []string, pairs int) {
+	other, _ := r.heldOf(name)
+	if other == "" {
+		return
+	}
+	label := "÷ " + other
+	for _, m := range r.firstMetrics(r.rowsOf(name)) {
+		line, some := []string{label, m.Name}, false
+		for _, t := range targets {
+			text := ""
+			if x, ok := r.held(name, m.Name, t); ok {
+				text, some = x.text(), true
+			}
+			line = append(line, text)
+		}
+		if some {
+			out.row(append(line, make([]string, pairs)...))
+			label = ""
+		}
 	}
 }
 

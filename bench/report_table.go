@@ -25,6 +25,7 @@ func (r Report) WriteTable(w io.Writer) error {
 		out.printf("\n%s\n", name)
 		r.writeMedians(out, name)
 		r.writeRatios(out, name)
+		r.writeHeld(out, name)
 	}
 	return out.err
 }
@@ -155,6 +156,51 @@ func (r Report) writeRatios(out *printer, workload string) {
 		columns, width = append(columns, column), width+2+widest(column)
 	}
 	flush()
+}
+
+// writeHeld has a column for each target.
+func (r Report) writeHeld(out *printer, workload string) {
+	other, targets := r.heldOf(workload)
+	if other == "" {
+		return
+	}
+	lines := [][]string{append([]string{"  ÷ " + other}, targets...)}
+	for _, m := range Metrics() {
+		line, some := []string{"  " + m.Name}, false
+		for _, t := range targets {
+			text := "–"
+			if x, ok := r.held(workload, m.Name, t); ok {
+				text, some = x.text(), true
+			}
+			line = append(line, text)
+		}
+		if some {
+			lines = append(lines, line)
+		}
+	}
+	out.printf("\n")
+	out.columns(lines, false)
+}
+
+// heldOf is what a workload is held against, and the targets of which that is known.
+func (r Report) heldOf(workload string) (other string, targets []string) {
+	for _, x := range r.Held {
+		if x.Workload == workload {
+			other = x.Against
+			if !slices.Contains(targets, x.Target) {
+				targets = append(targets, x.Target)
+			}
+		}
+	}
+	return other, targets
+}
+
+func (r Report) held(workload, metric, target string) (Ratio, bool) {
+	i := slices.IndexFunc(r.Held, func(x Ratio) bool { return x.Workload == workload && x.Metric == metric && x.Target == target })
+	if i < 0 {
+		return Ratio{}, false
+	}
+	return r.Held[i], true
 }
 
 func widest(cells []string) (n int) {

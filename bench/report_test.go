@@ -72,6 +72,7 @@ func syntheticReport() Report {
 	refused.Errors, refused.Error = 3, "NOT_LEADER_OR_FOLLOWER"
 	r.Rows = append(r.Rows, Row{Workload: "many-producers", Target: "other", Figures: []Figure{refused}, Refused: "3 errors <of> 10, the first: NOT_LEADER_OR_FOLLOWER"})
 	r.Ratios = ratios(r.Rows, []string{"kafka-2", "limit"})
+	r.Held = held(r.Rows, "many-producers", "produce")
 	return r
 }
 

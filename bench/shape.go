@@ -74,6 +74,9 @@ type work struct {
 	transactional bool // each connection's producer has a transactional id
 }
 
+// HeldAgainst is the workload without what this one adds; "" if there is none.
+func (w *work) HeldAgainst() string { return heldAgainst(w.name) }
+
 func newWork(name string, s Shape) work { return work{name: name, shape: s.withDefaults()} }
 
 // Name is the workload's.
