@@ -79,16 +79,8 @@ func (r Report) markdownHeld(out *printer, name string, targets []string, pairs 
 	}
 	label := "÷ " + other
 	for _, m := range r.firstMetrics(r.rowsOf(name)) {
-		line, some := []string{label, m.Name}, false
-		for _, t := range targets {
-			text := ""
-			if x, ok := r.held(name, m.Name, t); ok {
-				text, some = x.text(), true
-			}
-			line = append(line, text)
-		}
-		if some {
-			out.row(append(line, make([]string, pairs)...))
+		if cells, some := r.heldCells(name, m.Name, targets, ""); some {
+			out.row(slices.Concat([]string{label, m.Name}, cells, make([]string, pairs)))
 			label = ""
 		}
 	}

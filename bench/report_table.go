@@ -166,16 +166,8 @@ func (r Report) writeHeld(out *printer, workload string) {
 	}
 	lines := [][]string{append([]string{"  ÷ " + other}, targets...)}
 	for _, m := range Metrics() {
-		line, some := []string{"  " + m.Name}, false
-		for _, t := range targets {
-			text := "–"
-			if x, ok := r.held(workload, m.Name, t); ok {
-				text, some = x.text(), true
-			}
-			line = append(line, text)
-		}
-		if some {
-			lines = append(lines, line)
+		if cells, some := r.heldCells(workload, m.Name, targets, "–"); some {
+			lines = append(lines, append([]string{"  " + m.Name}, cells...))
 		}
 	}
 	out.printf("\n")
@@ -193,6 +185,18 @@ func (r Report) heldOf(workload string) (other string, targets []string) {
 		}
 	}
 	return other, targets
+}
+
+// heldCells are a metric's ratios of the targets, unknown for those that have none; some says that one has.
+func (r Report) heldCells(workload, metric string, targets []string, unknown string) (cells []string, some bool) {
+	for _, t := range targets {
+		text := unknown
+		if x, ok := r.held(workload, metric, t); ok {
+			text, some = x.text(), true
+		}
+		cells = append(cells, text)
+	}
+	return cells, some
 }
 
 func (r Report) held(workload, metric, target string) (Ratio, bool) {
