@@ -129,6 +129,7 @@ func (s *Store) load(name string) (*Log, error) {
 	// Until the load succeeds the checkpoint files go on saying what they say.
 	if s.points.ours {
 		l.recovery.Store(s.points.recovery[name])
+		l.pointed.Store(s.points.recovery[name])
 	}
 	l.starting.Store(s.points.start[name])
 	l.hw.Store(s.points.watermark[name])
@@ -212,6 +213,7 @@ type loader struct {
 	walked     segmentList                // what recovery read, less what it dropped
 	walkedFrom int64                      // offset from which what is derived of records is made anew
 	walkedAt   map[*segment.Segment]int64 // the same in each segment that was walked
+	marked     bool                       // among what was walked are markers of transactions
 	mended     bool                       // indexes were made anew of which the recovery point says that they are durable
 	epochsCut  bool                       // the leader epoch file says more than there is
 	changed    bool                       // files were made, removed or renamed

@@ -125,6 +125,7 @@ func (ld *loader) walk(seg *segment.Segment, from segment.RecoverFrom) (cut, err
 			walkedFrom = b.BaseOffset()
 		}
 		ld.report.BytesWalked += int64(len(b))
+		ld.marked = ld.marked || b.IsControl()
 		if latest, ok := l.epoch.cache.latest(); !ok || b.LeaderEpoch() > latest {
 			if l.epoch.cache.assign(b.LeaderEpoch(), b.BaseOffset()) {
 				l.epoch.dirty = true
@@ -181,6 +182,9 @@ func (ld *loader) loadProducers(end int64) error {
 		l.takeSnapshotLocked(list.active().BaseOffset())
 		l.takeSnapshotLocked(end)
 		return nil
+	}
+	if !ld.marked { // no transaction ended there: the newest snapshot will do
+		return l.rebuildProducers(end, maxOffset, nil)
 	}
 	return l.rebuildProducers(end, ld.walkedFrom, ld.walkedAt)
 }
@@ -279,12 +283,12 @@ func scanReadable(seg *segment.Segment, off int64, fn func(h batch.Header, pos i
 
 // replayBatch gives one batch of seg to the producers' state.
 func (l *Log) replayBatch(seg *segment.Segment, h *batch.Header, pos, indexFrom int64) error {
-	n := batch.HeaderSize
-	if h.IsControl() {
-		n = h.Size() // a marker's record says what it ends
+	if !h.IsControl() {
+		l.mu.producers.replayHeader(h, batch.EndTxnMarker{})
+		return nil
 	}
-	p := make([]byte, n)
-	if k, err := seg.ReadAt(p, pos); k < n {
+	p := make([]byte, h.Size()) // a marker's record says what it ends
+	if k, err := seg.ReadAt(p, pos); k < len(p) {
 		return fmt.Errorf("commitlog: read %s at byte %d: %w", seg.Path(), pos, err)
 	}
 	txn, done, err := l.mu.producers.replay(p)

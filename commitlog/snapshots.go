@@ -112,17 +112,19 @@ func (l *Log) loadedSnapshots() error {
 	return err
 }
 
-// trimSnapshots removes the files that no segment's base, not the latest offset
+// trimSnapshots removes the files that no segment's base, not the latest offset, not
+// the recovery point that the checkpoint file has, where a start after a kill begins,
 // and not the latest of the last load needs. l.syncing is held, l.mu is not.
 func (l *Log) trimSnapshots() error {
 	l.mu.Lock()
 	list := *l.segs.Load()
 	set := &l.mu.snapshots
+	pointed, _ := slices.BinarySearch(set.offs, l.pointed.Load()+1)
 	var gone []int64
 	kept := set.offs[:0]
 	for i, off := range set.offs {
 		latest := i == len(set.offs)-1
-		if latest || off == set.kept || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
+		if latest || i == pointed-1 || off == set.kept || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
 			kept = append(kept, off)
 			continue
 		}

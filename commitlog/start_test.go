@@ -86,57 +86,80 @@ func TestStartAfterAKillLeavesLogsAtRestAlone(t *testing.T) {
 }
 
 // What a start after a kill reads of a log does not grow with what lies below the recovery point: not its
-// records, and not their headers to find the producers, whose state a snapshot has.
+// records, and not their headers to find the producers, whose state a snapshot has. That holds also for a
+// kill when a checkpoint has been through with the log, but not yet written the file of recovery points.
 func TestStartAfterAKillReadsNoMoreOfALargeLog(t *testing.T) {
-	read := func(below int) (logReads int, producers []ProducerInfo) {
-		mem := vfs.NewMem()
-		o := testOptions(mem)
-		o.Configure = nil
-		s := mustOpen(t, o)
-		l, err := s.Create("t-0", TopicID{1}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		one := spec{n: 1, value: 5000, ts: fixedClock(), epoch: -1, pid: 7} // an index entry each
-		add := func() {
-			mustAppend(t, l, one.build())
-			one.seq++
-		}
-		for range below {
-			add()
-		}
-		l.checkpoint()
-		if err := s.points.writeRecovery(s); err != nil {
-			t.Fatal(err)
-		}
-		add()
-		if err := l.Sync(); err != nil {
-			t.Fatal(err)
-		}
-		var mu sync.Mutex
-		o = testOptions(vfs.NewFaulty(mem.KillClone(), func(op vfs.Op) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".log") {
-				logReads++
+	for name, c := range map[string]struct{ ended, checkpoint bool }{
+		"records":                       {},
+		"in a checkpoint":               {checkpoint: true},
+		"in a checkpoint, transactions": {checkpoint: true, ended: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			few, _ := readsOfAStart(t, 10, c.ended, c.checkpoint)
+			many, producers := readsOfAStart(t, 200, c.ended, c.checkpoint)
+			if many > few {
+				t.Errorf("%d reads of a log of 200 batches, %d of one of 10", many, few)
 			}
-			return nil
-		}))
-		o.Configure = nil
-		l = mustOpen(t, o).Log("t-0")
-		if l.EndOffset() != int64(below+1) {
-			t.Fatalf("the log ends at %d, want %d", l.EndOffset(), below+1)
+			if len(producers) == 0 || producers[0].LastSequence != 200 {
+				t.Errorf("producers %+v", producers)
+			}
+		})
+	}
+}
+
+// readsOfAStart counts the reads of the log by a start after a kill: below batches lie below the recovery
+// point in the file, one above it, and a transaction that ended there if wanted. With checkpoint the log's
+// own part of the next checkpoint was done.
+func readsOfAStart(t *testing.T, below int, ended, checkpoint bool) (reads int, producers []ProducerInfo) {
+	mem := vfs.NewMem()
+	o := testOptions(mem)
+	o.Configure = nil
+	s := mustOpen(t, o)
+	l, err := s.Create("t-0", TopicID{1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := spec{n: 1, value: 5000, ts: fixedClock(), epoch: -1, pid: 7} // an index entry each
+	add := func() {
+		mustAppend(t, l, one.build())
+		one.seq++
+	}
+	for range below {
+		add()
+	}
+	l.checkpoint()
+	if err := s.points.writeRecovery(s); err != nil {
+		t.Fatal(err)
+	}
+	add()
+	if ended {
+		mustAppend(t, l, spec{n: 1, value: 50, ts: fixedClock(), epoch: -1, pid: 9, txn: true}.build())
+		if _, err := appendAs(l, FromCoordinator, spec{pid: 9, isMarker: true, marker: batch.Abort, ts: fixedClock(), epoch: -1}.build()); err != nil {
+			t.Fatal(err)
 		}
-		return logReads, l.ActiveProducers()
 	}
-	few, _ := read(10)
-	many, producers := read(200)
-	if many > few {
-		t.Errorf("%d reads of a log of 200 batches, %d of one of 10", many, few)
+	if checkpoint {
+		l.checkpoint()
 	}
-	if len(producers) != 1 || producers[0].LastSequence != 200 {
-		t.Errorf("producers %+v", producers)
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
 	}
+	want := l.EndOffset()
+	var mu sync.Mutex
+	o = testOptions(vfs.NewFaulty(mem.KillClone(), func(op vfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".log") {
+			reads++
+		}
+		return nil
+	}))
+	o.Configure = nil
+	l = mustOpen(t, o).Log("t-0")
+	if l.EndOffset() != want {
+		t.Fatalf("the log ends at %d, want %d", l.EndOffset(), want)
+	}
+	return reads, l.ActiveProducers()
 }
 
 // A killed process may have cut a log and not synced that. What it cut off does not come back once the

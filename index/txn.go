@@ -134,6 +134,22 @@ func (x *Txn) Valid(next int64) (n int, err error) {
 	return n, err
 }
 
+// ValidBelow is Valid(next) for an index that may have entries of batches at next and
+// above. all is false if something else follows the valid ones, a damaged entry.
+func (x *Txn) ValidBelow(next int64) (n int, all bool, err error) {
+	if n, err = x.Valid(next); err != nil {
+		return 0, false, err
+	}
+	all = true
+	err = x.read(n, func(p []byte, _ int) bool {
+		if len(p) > 0 {
+			all = markerOffset(p) >= next && binary.BigEndian.Uint16(p) == txnVersion
+		}
+		return false
+	})
+	return n, all, err
+}
+
 // Keep cuts the index to its first n entries and opens it for appending.
 func (x *Txn) Keep(n int) error { return x.keep(n) }
 

@@ -147,11 +147,14 @@ func TestRecoverTellsOfRemadeIndexes(t *testing.T) {
 		from RecoverFrom
 		want bool
 	}{
-		"from the entry below the recovery point":     {endsAtSegment(t), RecoverFrom{Offset: 15}, false},
-		"nothing below the recovery point":            {endsAtSegment(t), RecoverFrom{Offset: 10}, false},
-		"the first batch has no entry":                {endsAtSegment(t), RecoverFrom{Offset: 11}, false},
-		"the whole of what was durable":               {endsAtSegment(t), RecoverFrom{Offset: 15, Whole: true}, true},
-		"entries of aborted transactions begin again": {endsAtSegment(t, txn), RecoverFrom{Offset: 15}, true},
+		"from the entry below the recovery point": {endsAtSegment(t), RecoverFrom{Offset: 15}, false},
+		"nothing below the recovery point":        {endsAtSegment(t), RecoverFrom{Offset: 10}, false},
+		"the first batch has no entry":            {endsAtSegment(t), RecoverFrom{Offset: 11}, false},
+		"the whole of what was durable":           {endsAtSegment(t), RecoverFrom{Offset: 15, Whole: true}, true},
+		"aborted transactions below":              {endsAtSegment(t, txn), RecoverFrom{Offset: 15}, false},
+		"aborted transactions above":              {endsAtSegment(t, txn), RecoverFrom{Offset: 12}, false},
+		"aborted transactions, one damaged":       {damagedTxns(t, endsAtSegment(t, txn)), RecoverFrom{Offset: 15}, true},
+		"aborted transactions, the whole":         {endsAtSegment(t, txn), RecoverFrom{Offset: 11}, true},
 	} {
 		cfg := kafkaConfig()
 		seg, err := Open(c.fs, dir, 10, -1, cfg, false)
@@ -168,6 +171,21 @@ func TestRecoverTellsOfRemadeIndexes(t *testing.T) {
 		}
 		seg.Close()
 	}
+}
+
+// damagedTxns puts a wrong version into the first entry of the segment's transaction index.
+func damagedTxns(t *testing.T, fs *vfs.Mem) *vfs.Mem {
+	f, err := fs.OpenFile(dir+"/"+FileNames(10)[3], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return fs
 }
 
 // The indexes too are synced by the next SyncAll, though nothing may have been added to them: an entry

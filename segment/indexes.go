@@ -141,18 +141,22 @@ func (l *lazyTxns) truncateTo(off int64) error {
 
 func (l *lazyTxns) reset() error { return l.whereExists((*index.Txn).Reset) }
 
-// repair keeps the valid entries whose marker lies below off.
-func (l *lazyTxns) repair(off int64) error {
-	return l.whereExists(func(x *index.Txn) error {
+// keepBelow keeps the entries whose marker lies below the recovery point off, which are
+// durable, and drops those that follow. ok is false, and nothing is done, if what
+// stands there has not come from that: a damaged entry may be one of them.
+func (l *lazyTxns) keepBelow(off int64) (ok bool, err error) {
+	ok = true
+	err = l.whereExists(func(x *index.Txn) error {
 		if err := x.LoadUnchecked(); err != nil {
 			return err
 		}
-		n, err := x.Valid(off)
-		if err != nil {
+		n, whole, err := x.ValidBelow(off)
+		if ok = whole; !ok || err != nil {
 			return err
 		}
 		return x.Keep(n)
 	})
+	return ok, err
 }
 
 // flush writes what only memory has, and notes that the file has come to be:

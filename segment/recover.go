@@ -38,8 +38,8 @@ type RecoverFrom struct {
 // rebuilds the indexes of what it walked, and syncs the log if it was cut. fn is called with
 // every batch walked and its position, in order, before the next is read; b is
 // valid during the call; an error ends recovery and is returned. Entries of the
-// transaction index for the walked batches are dropped: fn's owner appends them
-// again. The segment is open for appending then. It returns the log's size.
+// transaction index at the recovery point and above are dropped, and where from.OnRemade
+// is told, those of all batches walked: fn's owner appends them again. The segment is open for appending then. It returns the log's size.
 func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) error) (validSize int64, err error) {
 	if !s.Acquire() {
 		return 0, ErrClosed
@@ -175,21 +175,21 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	marked, err := x.txns.exists()
-	if err != nil {
-		return false, err
-	}
-	w.remade = w.remade || marked
 	if n == 0 {
-		w.remade = w.remade || times > 0
-		return false, nil
+		marked, err := x.txns.exists()
+		w.remade = w.remade || marked || times > 0
+		return false, err
 	}
 	h, err := w.headerAt(at.Pos)
 	if err != nil || h.LastOffset() != at.Offset {
 		w.remade = true
 		return false, readError(err)
 	}
-	if err := errors.Join(x.offsets.KeepLater(n), x.times.KeepLater(times), x.txns.repair(h.BaseOffset)); err != nil {
+	if ok, err := x.txns.keepBelow(recoveryPoint); !ok || err != nil {
+		w.remade = true
+		return false, err
+	}
+	if err := errors.Join(x.offsets.KeepLater(n), x.times.KeepLater(times)); err != nil {
 		return false, err
 	}
 	latest, err := x.times.Last()

@@ -69,7 +69,7 @@ func (c *cutRecovery) entry(marker int64) index.TxnEntry {
 }
 
 // recover is what a start does: of the batches that are walked, the aborted
-// transactions are told anew.
+// transactions are told anew, if there are more of them than the index has kept.
 func (c *cutRecovery) recover(fs vfs.FS, whole bool) *Segment {
 	c.cfg.Handles = vfs.NewHandles(2, 20)
 	s, err := Open(fs, dir, c.twin.base, -1, c.cfg, false)
@@ -77,12 +77,17 @@ func (c *cutRecovery) recover(fs vfs.FS, whole bool) *Segment {
 		c.t.Fatal(err)
 	}
 	from := int64(math.MaxInt64)
-	size, err := s.Recover(RecoverFrom{Offset: c.twin.next(), Whole: whole}, func(b batch.Batch, _ int64) error {
+	remade := false
+	point := RecoverFrom{Offset: c.twin.next(), Whole: whole, OnRemade: func() { remade = true }}
+	size, err := s.Recover(point, func(b batch.Batch, _ int64) error {
 		from = min(from, b.BaseOffset())
 		return nil
 	})
 	if err != nil || size != int64(len(c.twin.bytes())) {
 		c.t.Fatalf("recovered %d bytes of %d: %v", size, len(c.twin.bytes()), err)
+	}
+	if !remade {
+		from = max(from, point.Offset)
 	}
 	for _, marker := range c.marks {
 		if marker >= from {
