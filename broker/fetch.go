@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/millrace-project/millrace/netio"
@@ -22,8 +23,11 @@ import (
 // fetch is one fetch request in work.
 type fetch struct {
 	call
-	ctx       *session.Context
+	req       session.Request
+	ctx       session.Context
 	parts     []fetchPart
+	results   []session.Result // of parts
+	listed    []int            // which of them the response lists, in its order
 	maxBytes  int64
 	minBytes  int64
 	replica   bool
@@ -53,6 +57,7 @@ type fetchPart struct {
 var (
 	fetchRequests  = sync.Pool{New: func() any { return new(wire.FetchRequest) }}
 	fetchResponses = sync.Pool{New: func() any { return new(wire.FetchResponse) }}
+	fetches        = sync.Pool{New: func() any { return new(fetch) }} // of those that did not wait
 )
 
 func (b *Broker) handleFetch(c *call, body []byte) error {
@@ -61,36 +66,65 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 	if err := req.Decode(c.h.APIVersion, body); err != nil {
 		return err
 	}
-	f := &fetch{call: call{b: b, x: c.x, h: c.h, nowMs: c.nowMs}}
+	f := fetches.Get().(*fetch)
+	f.b, f.x, f.h, f.nowMs = b, c.x, c.h, c.nowMs
 	defer f.rescue()
-	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
-		f.refuseWhole(req, wire.UnknownServerError)
-		return nil
+	if f.handle(req) {
+		f.recycle()
 	}
-	f.maxBytes = int64(min(req.MaxBytes, b.cfg.FetchMaxBytes))
-	f.minBytes = min(int64(req.MinBytes), f.maxBytes)
-	f.replica = req.ReplicaID >= 0
-	f.committed = req.IsolationLevel == 1
-	var err error
-	if f.ctx, err = b.sessions.Begin(f.nowMs, sessionRequest(c.h.APIVersion, req)); err != nil {
-		f.refuse(err)
-		return nil
-	}
-	f.resolve()
-	ready := f.read()
-	if ready || req.MaxWaitMs <= 0 || b.stopping.Load() {
-		f.respond()
-		return nil
-	}
-	f.park(int64(req.MaxWaitMs))
 	return nil
 }
 
-// sessionRequest is the request as the sessions see it. It does not alias the frame. Of a partition
-// that is named twice the last wish counts, in the place of the first.
-func sessionRequest(version int16, req *wire.FetchRequest) *session.Request {
-	s := &session.Request{SessionID: req.SessionID, Epoch: req.SessionEpoch, UsesTopicIDs: version >= 13, Follower: req.ReplicaID >= 0}
-	s.Partitions = make([]session.Partition, 0, len(req.Partitions))
+// handle answers the request, or lets it wait, and reports whether it is answered and nobody
+// else has it.
+func (f *fetch) handle(req *wire.FetchRequest) (over bool) {
+	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
+		f.refuseWhole(req, wire.UnknownServerError)
+		return true
+	}
+	f.maxBytes = int64(min(req.MaxBytes, f.b.cfg.FetchMaxBytes))
+	f.minBytes = min(int64(req.MinBytes), f.maxBytes)
+	f.replica = req.ReplicaID >= 0
+	f.committed = req.IsolationLevel == 1
+	f.askSession(req)
+	if err := f.b.sessions.Begin(f.nowMs, &f.req, &f.ctx); err != nil {
+		f.refuse(err)
+		return true
+	}
+	f.resolve()
+	ready := f.read()
+	if ready || req.MaxWaitMs <= 0 || f.b.stopping.Load() {
+		f.respond()
+		return true
+	}
+	f.park(int64(req.MaxWaitMs))
+	return false
+}
+
+// recycle makes f fit for another request.
+func (f *fetch) recycle() {
+	const few = 64
+	if cap(f.parts) > few || cap(f.req.Partitions) > few || cap(f.req.Forgotten) > few {
+		return
+	}
+	clear(f.parts)
+	clear(f.req.Partitions)
+	clear(f.req.Forgotten)
+	f.ctx.Forget()
+	f.call = call{}
+	f.parts, f.results, f.listed = f.parts[:0], f.results[:0], f.listed[:0]
+	f.mu.total = 0
+	fetches.Put(f)
+}
+
+// askSession sets f.req, the request as the sessions see it. It does not alias the frame. Of a
+// partition that is named twice the last wish counts, in the place of the first.
+func (f *fetch) askSession(req *wire.FetchRequest) {
+	s := &f.req
+	*s = session.Request{
+		SessionID: req.SessionID, Epoch: req.SessionEpoch, UsesTopicIDs: f.h.APIVersion >= 13, Follower: req.ReplicaID >= 0,
+		Partitions: s.Partitions[:0], Forgotten: s.Forgotten[:0],
+	}
 	seen := map[session.Key]int{}
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -116,13 +150,12 @@ func sessionRequest(version int16, req *wire.FetchRequest) *session.Request {
 		t := &req.Forgotten[i]
 		s.Forgotten = append(s.Forgotten, session.Key{TopicID: t.ID, Topic: string(t.Name), Partition: t.Index})
 	}
-	return s
 }
 
 // resolve finds the partitions.
 func (f *fetch) resolve() {
 	wants := f.ctx.Partitions()
-	f.parts = make([]fetchPart, len(wants))
+	f.parts = slices.Grow(f.parts[:0], len(wants))[:len(wants)]
 	for i := range wants {
 		p := &f.parts[i]
 		p.want = wants[i]
@@ -318,7 +351,8 @@ func (f *fetch) refuseWhole(req *wire.FetchRequest, code wire.Code) {
 
 // respond lists what was read and sends it; the reply owns the Views.
 func (f *fetch) respond() {
-	results := make([]session.Result, len(f.parts))
+	f.results = slices.Grow(f.results[:0], len(f.parts))[:len(f.parts)]
+	results := f.results
 	for i := range f.parts {
 		p := &f.parts[i]
 		results[i] = session.Result{HighWatermark: -1, LogStartOffset: -1, Failed: true}
@@ -337,22 +371,21 @@ func (f *fetch) respond() {
 	}
 	resp := fetchResponses.Get().(*wire.FetchResponse)
 	resp.SessionID = id
-	at := make([]int, 0, len(f.parts)) // of resp's partitions in f.parts
 	for rank := range missingRanks {
 		for i := range f.parts {
 			if include[i] && f.parts[i].rank() == rank {
 				f.list(resp, &f.parts[i])
-				at = append(at, i)
+				f.listed = append(f.listed, i)
 			}
 		}
 	}
-	f.encode(resp, at)
+	f.encode(resp)
 	resp.Reset()
 	fetchResponses.Put(resp)
 }
 
 // encode sends resp. A View that the session left out is closed.
-func (f *fetch) encode(resp *wire.FetchResponse, at []int) {
+func (f *fetch) encode(resp *wire.FetchResponse) {
 	r := netio.NewReply()
 	buf := wire.AppendResponseHeader(r.Buf(), wire.KeyFetch, f.h.APIVersion, f.h.CorrelationID)
 	type placed struct {
@@ -361,7 +394,7 @@ func (f *fetch) encode(resp *wire.FetchResponse, at []int) {
 	}
 	var few [8]placed
 	places := few[:0]
-	buf = resp.AppendTo(buf, f.h.APIVersion, func(i, pos int) { places = append(places, placed{pos, at[i]}) })
+	buf = resp.AppendTo(buf, f.h.APIVersion, func(i, pos int) { places = append(places, placed{pos, f.listed[i]}) })
 	r.SetBuf(buf)
 	for _, pl := range places {
 		p := &f.parts[pl.i]

@@ -1,6 +1,9 @@
 package session
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // evictionMs is how long a session is safe: an older one that was not used for as long makes room
 // for any other (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
@@ -45,35 +48,38 @@ func (c *Cache) Stats() Stats {
 	return st
 }
 
-// Begin takes a request into its session, or makes it one without. nowMs is wall or monotonic
-// time, as long as it is always the same. The error is one of the package's three.
-func (c *Cache) Begin(nowMs int64, req *Request) (*Context, error) {
+// Begin takes a request into its session, or makes it one without: x becomes its Context, and
+// what x was before ends. nowMs is wall or monotonic time, as long as it is always the same. The
+// error is one of the package's three.
+func (c *Cache) Begin(nowMs int64, req *Request, x *Context) error {
+	*x = Context{cache: c, usesTopicIDs: req.UsesTopicIDs, follower: req.Follower,
+		partitions: x.partitions[:0], asked: x.asked[:0], listed: x.listed[:0]}
 	if req.Epoch == initialEpoch || req.Epoch == finalEpoch {
 		if req.SessionID != noSession {
 			c.remove(req.SessionID)
 		}
-		x := &Context{cache: c, usesTopicIDs: req.UsesTopicIDs, follower: req.Follower, creates: req.Epoch == initialEpoch}
-		x.partitions = append(make([]Partition, 0, len(req.Partitions)), req.Partitions...)
-		return x, nil
+		x.creates = req.Epoch == initialEpoch
+		x.partitions = append(x.partitions, req.Partitions...)
+		return nil
 	}
-	return c.resume(nowMs, req)
+	return c.resume(nowMs, req, x)
 }
 
 // resume is Begin for the next request of a session.
-func (c *Cache) resume(nowMs int64, req *Request) (*Context, error) {
+func (c *Cache) resume(nowMs int64, req *Request, x *Context) error {
 	c.mu.Lock()
 	s := c.mu.sessions[req.SessionID]
 	c.mu.Unlock()
 	if s == nil {
-		return nil, ErrNotFound
+		return ErrNotFound
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.mu.epoch != req.Epoch:
-		return nil, ErrInvalidEpoch
+		return ErrInvalidEpoch
 	case s.usesTopicIDs != req.UsesTopicIDs:
-		return nil, ErrTopicIDMismatch
+		return ErrTopicIDMismatch
 	}
 	for _, p := range req.Partitions {
 		s.addLocked(p, s.usesTopicIDs)
@@ -84,20 +90,19 @@ func (c *Cache) resume(nowMs int64, req *Request) (*Context, error) {
 	if len(s.mu.byKey) == 0 {
 		// Nothing is left to remember: the client is answered without a session.
 		c.remove(s.id)
-		x := &Context{cache: c, usesTopicIDs: req.UsesTopicIDs, follower: req.Follower}
 		x.partitions = append(x.partitions, req.Partitions...)
-		return x, nil
+		return nil
 	}
 	c.touch(nowMs, s, len(s.mu.byKey))
 	s.mu.epoch = nextEpoch(s.mu.epoch)
-	x := &Context{cache: c, session: s, epoch: s.mu.epoch}
-	x.partitions = make([]Partition, 0, len(s.mu.byKey))
-	x.asked = make([]*asked, 0, len(s.mu.byKey))
+	x.session, x.epoch = s, s.mu.epoch
+	x.partitions = slices.Grow(x.partitions, len(s.mu.byKey))
+	x.asked = slices.Grow(x.asked, len(s.mu.byKey))
 	for a := s.mu.first; a != nil; a = a.next {
 		x.partitions = append(x.partitions, a.Partition)
 		x.asked = append(x.asked, a)
 	}
-	return x, nil
+	return nil
 }
 
 func (c *Cache) remove(id int32) {

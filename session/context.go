@@ -1,10 +1,13 @@
 package session
 
+import "slices"
+
 // Context is one fetch request in its session, from Begin to Finish or Throttled. It is for one
-// goroutine at a time.
+// goroutine at a time. Its zero value is for Begin, which uses the memory of the request before.
 type Context struct {
 	cache      *Cache
 	partitions []Partition
+	listed     []bool // what Finish returned
 
 	// A full fetch.
 	usesTopicIDs, follower bool
@@ -24,12 +27,13 @@ func (x *Context) Incremental() bool { return x.session != nil }
 
 // Finish takes what reading gave, results[i] for Partitions()[i], and returns the session id to
 // answer and which partitions the response lists. ErrInvalidEpoch: another request of the same
-// session came meanwhile.
+// session came meanwhile. listed is valid until the next Begin.
 func (x *Context) Finish(nowMs int64, results []Result) (sessionID int32, listed []bool, err error) {
 	if len(results) != len(x.partitions) {
 		panic("BUG: session: one result a partition")
 	}
-	listed = make([]bool, len(results))
+	x.listed = slices.Grow(x.listed[:0], len(results))[:len(results)]
+	listed = x.listed
 	s := x.session
 	if s == nil {
 		for i := range listed {
@@ -67,4 +71,16 @@ func (x *Context) Throttled() (sessionID int32, err error) {
 		return noSession, ErrInvalidEpoch
 	}
 	return s.id, nil
+}
+
+// Forget lets go of everything but of memory for a request of a few partitions.
+func (x *Context) Forget() {
+	const few = 64
+	if cap(x.partitions) > few {
+		*x = Context{}
+		return
+	}
+	clear(x.partitions)
+	clear(x.asked)
+	*x = Context{partitions: x.partitions[:0], asked: x.asked[:0], listed: x.listed[:0]}
 }

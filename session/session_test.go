@@ -18,7 +18,8 @@ func part(topic string, index int32) Partition {
 
 func begin(t *testing.T, c *Cache, req Request) *Context {
 	t.Helper()
-	x, err := c.Begin(0, &req)
+	x := new(Context)
+	err := c.Begin(0, &req, x)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,8 @@ func TestConcurrentClients(t *testing.T) {
 		wg.Go(func() {
 			id, epoch := int32(0), int32(0)
 			for now := range int64(500) {
-				x, err := c.Begin(now*100, &Request{SessionID: id, Epoch: epoch, Partitions: []Partition{part("a", int32(i)), part("b", int32(now%7))}})
+				x := new(Context)
+				err := c.Begin(now*100, &Request{SessionID: id, Epoch: epoch, Partitions: []Partition{part("a", int32(i)), part("b", int32(now%7))}}, x)
 				if err != nil {
 					id, epoch = 0, 0
 					continue
@@ -147,7 +149,8 @@ func TestConcurrentClients(t *testing.T) {
 func TestKnownTopicStaysKnown(t *testing.T) {
 	c := NewCache(10, func() uint32 { return 7 })
 	p := Partition{Key: Key{TopicID: [16]byte{1}}}
-	x, err := c.Begin(0, &Request{UsesTopicIDs: true, Partitions: []Partition{p}})
+	x := new(Context)
+	err := c.Begin(0, &Request{UsesTopicIDs: true, Partitions: []Partition{p}}, x)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,8 @@ func TestKnownTopicStaysKnown(t *testing.T) {
 		t.Fatal(id, err)
 	}
 	for epoch, again := range [][]Partition{nil, {p}, nil} {
-		x, err := c.Begin(0, &Request{SessionID: id, Epoch: int32(epoch + 1), UsesTopicIDs: true, Partitions: again})
+		x := new(Context)
+		err := c.Begin(0, &Request{SessionID: id, Epoch: int32(epoch + 1), UsesTopicIDs: true, Partitions: again}, x)
 		if err != nil {
 			t.Fatal(err)
 		}

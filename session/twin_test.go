@@ -221,7 +221,8 @@ func TestAgainstTwin(t *testing.T) {
 			salt := rng.Uint64()
 			results := func(p Partition) Result { return resultOf(salt, p) }
 			wantID, wantParts, wantListed, wantErr := tw.fetch(now, req, results)
-			x, err := c.Begin(now, req)
+			x := new(Context)
+			err := c.Begin(now, req, x)
 			if err != wantErr {
 				t.Fatalf("round %d step %d: Begin(%+v): %v, want %v", round, step, req, err, wantErr)
 			}

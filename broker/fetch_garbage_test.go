@@ -1,0 +1,44 @@
+package broker
+
+import (
+	"encoding/binary"
+	"io"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// fetchAgain sends the same fetch over and over and reads the answers into one buffer.
+func fetchAgain(t *testing.T, n *node, version int16, req *kmsg.FetchRequest) (again func()) {
+	p := n.pipe()
+	frame := p.frame(req, version)
+	answer := make([]byte, 64<<10)
+	return func() {
+		if _, err := p.conn.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(p.conn, answer[:4]); err != nil {
+			t.Fatal(err)
+		}
+		size := binary.BigEndian.Uint32(answer)
+		if size < 100 {
+			t.Fatalf("an answer of %d bytes", size)
+		}
+		if _, err := io.ReadFull(p.conn, answer[4:4+size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A fetch that does not wait leaves the frame and the call behind, nothing else.
+func TestFetchGarbage(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	id := n.mustCreate("t", 1)
+	n.mustProduce("t", "a", "b", "c")
+	req := fetchRequest("t", 0, func(r *kmsg.FetchRequest, _ *kmsg.FetchRequestTopicPartition) { r.Topics[0].TopicID = id })
+	for _, version := range []int16{11, 16} {
+		if n := testing.AllocsPerRun(2000, fetchAgain(t, n, version, req)); n > 2 && !raceEnabled {
+			t.Errorf("version %d: %.1f allocations a fetch", version, n)
+		}
+	}
+}
