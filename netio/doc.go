@@ -26,8 +26,12 @@
 //
 // A Reply is bytes with Views placed between them. A View of SendfileMinBytes or more (of
 // SendfileMinBytesAtEnd, if nothing follows it) leaves by sendfile(2) with an explicit offset, after
-// a header sent with MSG_MORE; smaller ones are read into the buffer that the header is in. A View that cannot deliver its bytes closes the
-// connection, and the log says so; nothing is ever padded.
+// a header sent with MSG_MORE; smaller ones are read into the buffer that the header is in. A View
+// that cannot deliver its bytes closes the connection, and the log says so; nothing is ever padded.
+//
+// What is not in memory is asked for before it is sent, for a few connections at a time, and
+// the goroutine, not a thread, waits for the disk (ColdView): readers of what is old take no
+// processor from those of what is new.
 //
 // # Bounds
 //

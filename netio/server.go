@@ -20,6 +20,8 @@ type Server struct {
 	scratches *pool // reply buffers
 	trim      *trimmer
 	transfers chan struct{}
+	coldReads chan struct{}
+	coldSends chan struct{}
 	draining  atomic.Bool
 	drain     chan struct{} // closed when draining begins
 	wg        sync.WaitGroup
@@ -70,7 +72,7 @@ func Listen(o *Options) (*Server, error) {
 	if o.Handler == nil {
 		panic("BUG: netio: a server without a handler")
 	}
-	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers), restAfter: int64(restAfter),
+	s := &Server{o: o.withDefaults(), started: time.Now(), drain: make(chan struct{}), transfers: make(chan struct{}, maxTransfers), coldReads: make(chan struct{}, maxColdReads()), coldSends: make(chan struct{}, maxColdSends()), restAfter: int64(restAfter),
 		sendfileMin: SendfileMinBytes, sendfileMinAtEnd: SendfileMinBytesAtEnd}
 	s.frames = newPool(s.o.QueuedBytes, min(s.o.QueuedBytes, 32<<20))
 	s.reads = newPool(maxReadBuffers*readBufferBytes, 64*readBufferBytes)

@@ -58,6 +58,7 @@ type writer struct {
 	base   [][]byte
 	more   bool // further bytes follow at once
 	file   fileRange
+	cold   bool // file had to be asked for
 
 	step  func(fd uintptr) bool // bound once
 	taken int64                 // when the kernel last took something, on the server's clock
@@ -193,14 +194,13 @@ func (w *writer) view(v View, n int64, atEnd bool) error {
 	if n == 0 {
 		return nil
 	}
-	fd, pos, ok := v.Fd()
+	_, _, ok := v.Fd()
 	crossover := w.c.s.sendfileMin
 	if atEnd {
 		crossover = w.c.s.sendfileMinAtEnd
 	}
 	if ok && w.c.sock.sendsFiles() && (n >= crossover || !w.room(1)) {
-		w.file = fileRange{fd, pos, n}
-		if err := w.send(true); err != nil {
+		if err := w.sendView(v, n); err != nil {
 			return fmt.Errorf("view of %d bytes%s: %w", n, nameOf(v), err)
 		}
 		return nil
@@ -212,7 +212,13 @@ func (w *writer) view(v View, n int64, atEnd bool) error {
 		}
 		w.used = 0
 	}
-	for at := int64(0); at < n; {
+	for at, there := int64(0), int64(0); at < n; {
+		if at >= there && n >= crossover {
+			if err := w.await(v, at, min(n-at, coldChunk)); err != nil {
+				return err
+			}
+			there = at + coldChunk
+		}
 		k := int(min(n-at, scratchBytes))
 		if free := scratchBytes - w.used; free >= minClass {
 			k = min(k, free)
@@ -222,6 +228,25 @@ func (w *writer) view(v View, n int64, atEnd bool) error {
 			return fmt.Errorf("view of %d bytes%s: %w", n, nameOf(v), err)
 		}
 		at += int64(k)
+	}
+	return nil
+}
+
+// sendView sends the n bytes of a View by sendfile, each part when it is in memory.
+func (w *writer) sendView(v View, n int64) error {
+	for at := int64(0); at < n; at += coldChunk {
+		k := min(n-at, coldChunk)
+		if err := w.await(v, at, k); err != nil {
+			return err
+		}
+		fd, pos, ok := v.Fd()
+		if !ok {
+			return errShortView // the bytes were cut meanwhile
+		}
+		w.file = fileRange{fd, pos + at, k}
+		if err := w.send(true); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -291,9 +316,13 @@ func (w *writer) push(fd uintptr) bool {
 		w.pieces = advance(w.pieces, n)
 	}
 	for w.file.n > 0 {
-		w.c.s.transfers <- struct{}{}
+		turns := w.c.s.transfers
+		if w.cold {
+			turns = w.c.s.coldSends
+		}
+		turns <- struct{}{}
 		n, again, err := sendFile(int(fd), w.file)
-		<-w.c.s.transfers
+		<-turns
 		switch {
 		case again:
 			w.armWrite()

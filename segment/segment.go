@@ -79,6 +79,7 @@ type Segment struct {
 
 	file  vfs.Slot     // the .log, read and write
 	size  atomic.Int64 // bytes of whole batches; grows after the write has returned
+	found int64        // size when the segment was opened
 	limit atomic.Int64 // reads stop here: below size while TruncateTo waits for Views
 
 	// life counts references in steps of 2; bit 0 says that no new one is given.
@@ -115,6 +116,7 @@ type Segment struct {
 
 		views    *View         // list of live Views
 		viewGone chan struct{} // closed when a View goes; nil if nobody waits
+		trail    *coldTrail    // nil: nobody has read what was not in the page cache
 	}
 }
 
@@ -220,6 +222,7 @@ func Open(fs vfs.FS, dir string, base, size int64, cfg Config, sealed bool) (*Se
 		size = fi.Size()
 	}
 	s.size.Store(size)
+	s.found = size
 	if sealed {
 		return s, nil
 	}

@@ -21,6 +21,11 @@ type View struct {
 	baseOff int64
 	revoked atomic.Bool // the bytes were cut
 
+	// As positions in the file; 0 if the View is not one of cold bytes.
+	coldPos, coldEnd int64  // what of it was cold
+	asked            int64  // the end of what was asked for
+	reader           uint64 // who asked
+
 	// guarded by Segment.mu
 	prev, next *View
 }
@@ -134,6 +139,10 @@ func (v *View) Close() error {
 	s := v.seg
 	if s == nil {
 		panic("BUG: segment: view closed twice")
+	}
+	if v.coldEnd > 0 {
+		v.dropCold()
+		v.coldPos, v.coldEnd, v.asked = 0, 0, 0
 	}
 	s.mu.Lock()
 	if v.next != nil {

@@ -122,7 +122,10 @@ func (f *memFile) DropCache(pos, n int64) error {
 	return nil
 }
 
+func (f *memFile) ReadAhead(pos, n int64) error      { return nil }
 func (f *memFile) StartWriteback(pos, n int64) error { return nil }
+
+func (f *memFile) Arrived(int64) bool { return true }
 
 // Resident says that all of the file is in memory, as it is.
 func (f *memFile) Resident(pos, n int64) (bytes int64, ok bool) {

@@ -114,9 +114,15 @@ func (f *osFile) DropCache(pos, n int64) error {
 	return f.wrap("fadvise", dropCache(f.fd, pos, n))
 }
 
+func (f *osFile) ReadAhead(pos, n int64) error {
+	return f.wrap("fadvise", readAhead(f.fd, pos, n))
+}
+
 func (f *osFile) StartWriteback(pos, n int64) error {
 	return f.wrap("sync_file_range", startWriteback(f.fd, pos, n))
 }
+
+func (f *osFile) Arrived(pos int64) bool { return arrived(f.fd, pos) }
 
 func (f *osFile) Resident(pos, n int64) (bytes int64, ok bool) { return resident(f.fd, pos, n) }
 

@@ -16,6 +16,10 @@ func dropCache(fd int, pos, n int64) error {
 	return unix.Fadvise(fd, pos, n, unix.FADV_DONTNEED)
 }
 
+func readAhead(fd int, pos, n int64) error {
+	return unix.Fadvise(fd, pos, n, unix.FADV_WILLNEED)
+}
+
 func startWriteback(fd int, pos, n int64) error {
 	return unix.SyncFileRange(fd, pos, n, unix.SYNC_FILE_RANGE_WRITE)
 }
@@ -28,6 +32,13 @@ func resident(fd int, pos, n int64) (bytes int64, ok bool) {
 		return 0, false
 	}
 	return int64(stat.Cache) * int64(os.Getpagesize()), true
+}
+
+// arrived reads a byte with RWF_NOWAIT, which file systems that do not have it refuse.
+func arrived(fd int, pos int64) bool {
+	var p [1]byte
+	_, err := unix.Preadv2(fd, [][]byte{p[:]}, pos, unix.RWF_NOWAIT)
+	return err != unix.EAGAIN
 }
 
 func pwritev(fd int, bufs [][]byte, pos int64) (int, error) {

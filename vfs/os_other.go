@@ -12,7 +12,11 @@ func fdatasync(fd int) error { return unix.Fsync(fd) }
 
 func dropCache(int, int64, int64) error { return nil }
 
+func readAhead(int, int64, int64) error { return nil }
+
 func startWriteback(int, int64, int64) error { return nil }
+
+func arrived(int, int64) bool { return true }
 
 func resident(int, int64, int64) (bytes int64, ok bool) { return 0, false }
 

@@ -71,6 +71,9 @@ type File interface {
 	// DropCache drops clean pages of [pos, pos+n) from the page cache; n 0 is
 	// to the end. A hint: systems without it do nothing.
 	DropCache(pos, n int64) error
+	// ReadAhead starts reading [pos, pos+n) into the page cache and does not wait
+	// for the disk. A hint: systems without it do nothing.
+	ReadAhead(pos, n int64) error
 	// StartWriteback starts writing dirty pages of [pos, pos+n) and does not
 	// wait. A hint: it makes nothing durable.
 	StartWriteback(pos, n int64) error
@@ -78,6 +81,10 @@ type File interface {
 	// whole pages and thus up to a page more at either end; n 0 is to the end.
 	// ok is false where that is not known.
 	Resident(pos, n int64) (bytes int64, ok bool)
+	// Arrived reports whether the byte at pos can be read without waiting for the
+	// disk, which a page that Resident counts may still be read from; true where
+	// that is not known.
+	Arrived(pos int64) bool
 	// Map maps the first n bytes read-only. The file must not shrink while
 	// it is mapped; where it does, Mapping.Read turns the fault into an error.
 	Map(n int64) (*Mapping, error)

@@ -372,4 +372,35 @@ func TestResident(t *testing.T) {
 	if n, _ := f.Resident(0, 100); n < 100 {
 		t.Fatalf("%d bytes of a page that was read", n)
 	}
+	if !f.Arrived(0) {
+		t.Error("a page that was read has not come")
+	}
+}
+
+// What was dropped has not come until it was read ahead, and then comes by itself.
+func TestReadAheadArrives(t *testing.T) {
+	const size = 4 << 20
+	f := mustOpen(t, OS(), filepath.Join(t.TempDir(), "f"))
+	defer f.Close()
+	f.WriteAt(make([]byte, size), 0)
+	if err := errors.Join(f.Sync(), f.DropCache(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if n, ok := f.Resident(0, 0); !ok || n > 0 {
+		t.Skipf("%d bytes are there after all, if that is known: %v", n, ok)
+	}
+	if f.Arrived(size / 2) {
+		t.Error("a page that was dropped has come")
+	}
+	if err := f.ReadAhead(0, size); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(time.Minute); !f.Arrived(size - 1); time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("what was asked for a minute ago has not come")
+		}
+	}
+	if n, _ := f.Resident(0, 0); n != size {
+		t.Errorf("%d bytes of %d are there", n, size)
+	}
 }
