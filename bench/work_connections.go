@@ -14,7 +14,12 @@ func newConnectionsWork(name string, s Shape) Workload {
 	return &connectionsWork{produceWork{newWork(name, s)}}
 }
 
-// Run opens the idle connections, writes for d, and makes sure that every idle one still answers.
+// idleSettles is how long idle connections have done nothing when the load beside them begins:
+// what is measured is a crowd that is there, not one that comes.
+const idleSettles = 15 * time.Second
+
+// Run opens the idle connections, lets them be idle, writes for d, and makes sure that every idle one
+// still answers.
 func (w *connectionsWork) Run(ctx context.Context, t *Target, d time.Duration) (Figure, error) {
 	idle := make([]net.Conn, 0, w.shape.Idle)
 	defer func() {
@@ -31,6 +36,13 @@ func (w *connectionsWork) Run(ctx context.Context, t *Target, d time.Duration) (
 		}
 		if err != nil {
 			return Figure{}, fmt.Errorf("bench: idle connection %d to %s: %w", len(idle), t.Name, err)
+		}
+	}
+	if len(idle) > 0 {
+		select {
+		case <-time.After(idleSettles):
+		case <-ctx.Done():
+			return Figure{}, ctx.Err()
 		}
 	}
 	f, err := w.produceWork.Run(ctx, t, d)
