@@ -7,7 +7,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS      = -s -w -X main.version=$(VERSION)
 HAVE_CC     := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo yes)
 
-.PHONY: all build check format lint cross test race fuzz-smoke fuzz mutants interop interop-groups interop-java twin bench bench-vs-kafka durability-vs-kafka footprint soak crash clean
+.PHONY: all build check format lint cross test race fuzz-smoke fuzz mutants interop interop-groups interop-java twin bench bench-compare bench-vs-kafka durability-vs-kafka footprint soak crash clean
 
 all: build
 
@@ -122,6 +122,11 @@ footprint: build
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./batch ./segment ./commitlog ./netio ./wire
+
+# The same at a revision and now, in turns, and how they differ: make bench-compare REF=main~10 ONLY=Append COUNT=10
+bench-compare:
+	@test -n "$(REF)" || { echo "bench-compare: REF= names the revision to compare with"; exit 2; }
+	GO=$(GO) bench/compare.sh '$(REF)' '$(or $(ONLY),.)' '$(or $(COUNT),6)'
 
 clean:
 	rm -rf bin
