@@ -15,8 +15,8 @@ const (
 	// maxDrop is how much a View drops at most, when much was left because of another
 	// reader: dropping takes a tenth of a millisecond a MiB.
 	maxDrop = 4 << 20
-	// freshBytes is how much of what was appended last is taken to be in memory
-	// without a look.
+	// freshBytes is how much of what was appended last to an active segment is taken
+	// to be in memory without a look.
 	freshBytes = 32 << 20
 	// arrivedStep is the distance of the bytes by which a range that is being read
 	// from the disk is seen to have come.
@@ -30,7 +30,7 @@ func (v *View) Resident(at, n int64, reader uint64) (there, cold bool) {
 	s := v.seg
 	lo := (v.pos + at) &^ int64(os.Getpagesize()-1) // pages are counted whole
 	hi := v.pos + at + n
-	if lo >= max(s.found, s.size.Load()-freshBytes) {
+	if v.fresh(lo) {
 		return true, false
 	}
 	have, ok := v.file.Resident(lo, hi-lo)
@@ -47,6 +47,17 @@ func (v *View) Resident(at, n int64, reader uint64) (there, cold bool) {
 		v.chill(at, n, reader)
 	}
 	return true, cold
+}
+
+// fresh reports whether what lies at pos and behind it was appended not long ago.
+func (v *View) fresh(pos int64) bool {
+	s := v.seg
+	if pos < max(s.found, s.size.Load()-freshBytes) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.mu.sealed
 }
 
 // arrived reports whether [lo, hi) of the file, pages of which are in the page cache, has

@@ -91,6 +91,36 @@ func coldSegment(t *testing.T, rng *rand.Rand) (*coldFS, *Segment, *twin) {
 	return fs, s, &p.twin
 }
 
+// What was appended last is in memory as long as the segment is active; once it is sealed, that is as long
+// ago as anything else.
+func TestSealedSegmentIsLookedAt(t *testing.T) {
+	rng, _ := seedOf(t)
+	mem := vfs.NewMem()
+	p := newPair(t, rng, mem)
+	fs := &coldFS{Mem: mem, cached: make([]bool, 1000), dropped: make([]bool, 1000)}
+	s, err := Create(fs, dir, p.twin.next()+1000, p.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b := makeBatch(rng, s.BaseOffset(), p.ts, 50, 400, false)
+	if err := appendBatches(s, []twinBatch{b}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		v, err := s.Read(s.BaseOffset(), 1<<20, s.Size(), true)
+		if err != nil || v == nil {
+			t.Fatal(v, err)
+		}
+		if there, cold := v.Resident(0, v.Len(), 1); there != want || cold == want {
+			t.Errorf("in memory: %v, cold: %v, want %v", there, cold, want)
+		}
+		if err := errors.Join(v.Close(), s.Seal()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // step reads from off, as the door does for a reader, and returns the next offset; reader 0 reads nothing ahead.
 func step(t *testing.T, s *Segment, w *twin, off int64, reader uint64) (next int64) {
 	t.Helper()
