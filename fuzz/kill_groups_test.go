@@ -87,6 +87,9 @@ type groupKiller struct {
 	addr     string
 	p        *process
 	groups   []*killedGroup
+	// The same for all members of the classic group: when it goes from a cooperative protocol to an eager one, whoever
+	// had a partition may still hold it, and commit, when another has it already (KIP-429).
+	balancer kgo.GroupBalancer
 	joined   int
 	wg       sync.WaitGroup
 
@@ -124,6 +127,7 @@ const aloneGroup = "alone"
 func newGroupKiller(t *testing.T, rng *rand.Rand) *groupKiller {
 	k := &groupKiller{t: t, rng: rng, bin: buildBinary(t), dir: filepath.Join(t.TempDir(), "data"), acked: map[string]map[int32]int64{}, open: map[string]map[place]int{}, since: map[string]map[int32]bool{}}
 	k.groups = []*killedGroup{{name: "classic"}, {name: "next", next: true}}
+	k.balancer = []kgo.GroupBalancer{kgo.CooperativeStickyBalancer(), kgo.RangeBalancer()}[rng.IntN(2)]
 	for _, name := range []string{"classic", "next", aloneGroup} {
 		k.acked[name], k.open[name], k.since[name] = map[int32]int64{}, map[place]int{}, map[int32]bool{}
 	}
@@ -197,9 +201,8 @@ func (k *groupKiller) join(g *killedGroup) {
 		//lint:ignore SA1029 the key is the client's
 		clientCtx = context.WithValue(clientCtx, "opt_in_kafka_next_gen_balancer_beta", true)
 	}
-	balancer := []kgo.GroupBalancer{kgo.CooperativeStickyBalancer(), kgo.RangeBalancer()}[k.joined/4%2]
 	m := &killedMember{cancel: cancel, done: make(chan struct{})}
-	m.cl = k.client(kgo.WithContext(clientCtx), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(groupTopic), kgo.Balancers(balancer, kgo.RangeBalancer()),
+	m.cl = k.client(kgo.WithContext(clientCtx), kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(groupTopic), kgo.Balancers(k.balancer),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.SessionTimeout(2*time.Second), kgo.RebalanceTimeout(2*time.Second),
 		kgo.HeartbeatInterval(100*time.Millisecond), kgo.FetchMaxWait(50*time.Millisecond), kgo.BlockRebalanceOnPoll())
 	k.joined++
