@@ -37,7 +37,7 @@ func TestFetchGarbage(t *testing.T) {
 	n.mustProduce("t", "a", "b", "c")
 	req := fetchRequest("t", 0, func(r *kmsg.FetchRequest, _ *kmsg.FetchRequestTopicPartition) { r.Topics[0].TopicID = id })
 	for _, version := range []int16{11, 16} {
-		if n := testing.AllocsPerRun(2000, fetchAgain(t, n, version, req)); n > 2 && !raceEnabled {
+		if n := testing.AllocsPerRun(2000, fetchAgain(t, n, version, req)); n > 2 && !instrumented {
 			t.Errorf("version %d: %.1f allocations a fetch", version, n)
 		}
 	}

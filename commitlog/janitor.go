@@ -308,6 +308,10 @@ func (j *janitor) checkpoint(atMs int64) {
 			j.checkpointByLocked(s.opts.NowMs() + checkpointRetryMs)
 		}
 		j.mu.Unlock()
+		return
+	}
+	for _, l := range logs {
+		l.tidySnapshots()
 	}
 }
 

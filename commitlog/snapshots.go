@@ -105,26 +105,39 @@ func writeSynced(fs vfs.FS, name string, data []byte) error {
 // loadedSnapshots removes the files that Kafka removes when it loads the log, and
 // notes the latest of them. The log is not shared yet.
 func (l *Log) loadedSnapshots() error {
-	err := l.trimSnapshots()
+	err := l.trimSnapshots(l.pointed.Load())
 	if offs := l.mu.snapshots.offs; len(offs) > 0 {
 		l.mu.snapshots.kept = offs[len(offs)-1]
 	}
 	return err
 }
 
+// tidySnapshots removes the files that are not needed any more when the checkpoint file
+// has the log's last recovery point.
+func (l *Log) tidySnapshots() {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if l.failure.Load() != nil {
+		return
+	}
+	if err := l.trimSnapshots(l.pointed.Load()); err != nil {
+		l.store.janitor.report(l.name, err)
+	}
+}
+
 // trimSnapshots removes the files that no segment's base, not the latest offset, not
-// the recovery point that the checkpoint file has, where a start after a kill begins,
-// and not the latest of the last load needs. l.syncing is held, l.mu is not.
-func (l *Log) trimSnapshots() error {
+// point, a recovery point where a start after a kill may begin, and not the latest of
+// the last load needs. l.syncing is held, l.mu is not.
+func (l *Log) trimSnapshots(point int64) error {
 	l.mu.Lock()
 	list := *l.segs.Load()
 	set := &l.mu.snapshots
-	pointed, _ := slices.BinarySearch(set.offs, l.pointed.Load()+1)
+	above, _ := slices.BinarySearch(set.offs, point+1)
 	var gone []int64
 	kept := set.offs[:0]
 	for i, off := range set.offs {
 		latest := i == len(set.offs)-1
-		if latest || i == pointed-1 || off == set.kept || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
+		if latest || i == above-1 || off == set.kept || list[list.floor(off)].BaseOffset() == off || isPending(set.pending, off) {
 			kept = append(kept, off)
 			continue
 		}

@@ -245,7 +245,7 @@ func TestWriteBackWaitsForTheDiskAlone(t *testing.T) {
 	var mu sync.Mutex
 	written := map[string]int64{}
 	running, most := 0, 0
-	held, release := make(chan struct{}, 100), make(chan struct{})
+	held, release := make(chan string, 100), make(chan struct{})
 	o := testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
 		if op.Kind != vfs.OpWriteback {
 			return nil
@@ -254,7 +254,7 @@ func TestWriteBackWaitsForTheDiskAlone(t *testing.T) {
 		running++
 		most = max(most, running)
 		mu.Unlock()
-		held <- struct{}{}
+		held <- op.Name
 		<-release
 		mu.Lock()
 		defer mu.Unlock()
@@ -283,8 +283,11 @@ func TestWriteBackWaitsForTheDiskAlone(t *testing.T) {
 			mustAppend(t, l, big.build())
 		}
 	}
-	<-held // one of them waits, and the appends have returned
+	turns := map[string]bool{<-held: true} // one of them waits, and the appends have returned
 	close(release)
+	for len(turns) < len(logs) {
+		turns[<-held] = true
+	}
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
 	}

@@ -81,13 +81,14 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 			return !vfs.IsExhausted(err), err
 		}
 	}
-	if err := l.trimSnapshots(); err != nil {
-		l.store.janitor.report(l.name, err)
-	}
 	l.publishSynced(end)
 	l.recovery.Store(max(end, l.recovery.Load()))
 	if !closing {
 		l.trim(end)
+		return false, nil
+	}
+	if err := l.trimSnapshots(end); err != nil {
+		l.store.janitor.report(l.name, err)
 	}
 	return false, nil
 }

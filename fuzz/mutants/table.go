@@ -40,7 +40,7 @@ var mutants = []mutant{
 	{"what a killed process did to indexes is never synced", "segment/recover.go", "s.mu.foreignIndexes = false, true", "s.mu.foreignIndexes = false, false", "./segment", "TestKilledRecovery"},
 	{"what a killed process did to indexes at rest is never synced", "segment/scan.go", "s.mu.foreignIndexes = true, true", "s.mu.foreignIndexes = true, false", "./segment", "TestEndsAtLeavesTheIndexesToTheNextSyncAll"},
 	{"start after a kill looks for producers below the recovery point", "commitlog/recover.go", "\tif !remade {\n", "\tif !remade && from.Offset < 0 {\n", "./commitlog", "TestStartAfterAKillReadsNoMore"},
-	{"a checkpoint takes away the snapshot that the last one's recovery point needs", "commitlog/snapshots.go", "latest || i == pointed-1 ||", "latest || i == pointed-1 && off < 0 ||", "./commitlog", "TestStartAfterAKillReadsNoMore"},
+	{"a checkpoint takes away the snapshot that the last one's recovery point needs", "commitlog/snapshots.go", "latest || i == above-1 ||", "latest || i == above-1 && off < 0 ||", "./commitlog", "TestStartAfterAKillReadsNoMore"},
 	{"start after a kill drops aborted transactions below the recovery point", "segment/recover.go", "x.txns.keepBelow(recoveryPoint)", "x.txns.keepBelow(h.BaseOffset)", "./segment", "TestCutRecovery"},
 	{"damage among the aborted transactions below the recovery point is cut off", "index/txn.go", "all = markerOffset(p) >= next", "all = true || markerOffset(p) >= next", "./segment", "TestRecoverTells"},
 	{"what a killed process cut is never synced", "segment/scan.go", "s.mu.foreignIndexes = true, true", "s.mu.foreignIndexes = false, true", "./segment", "TestEndsAtLeavesTheSyncToTheNext"},
