@@ -120,13 +120,14 @@ durability-vs-kafka: build
 footprint: build
 	bin/millrace bench footprint
 
+BENCH_PACKAGES ?= ./batch ./segment ./commitlog ./netio ./wire
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./batch ./segment ./commitlog ./netio ./wire
+	$(GO) test -run '^$$' -bench . -benchmem $(BENCH_PACKAGES)
 
 # The same at a revision and now, in turns, and how they differ: make bench-compare REF=main~10 ONLY=Append COUNT=10
 bench-compare:
 	@test -n "$(REF)" || { echo "bench-compare: REF= names the revision to compare with"; exit 2; }
-	GO=$(GO) bench/compare.sh '$(REF)' '$(or $(ONLY),.)' '$(or $(COUNT),6)'
+	GO=$(GO) BENCH_PACKAGES='$(BENCH_PACKAGES)' bench/compare.sh '$(REF)' '$(or $(ONLY),.)' '$(or $(COUNT),6)'
 
 clean:
 	rm -rf bin

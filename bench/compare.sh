@@ -3,13 +3,13 @@
 # times in turns, and what benchstat says of the two. `make bench-compare REF=main~10` calls it.
 #
 # Both sides are compiled first and then take turns, so that a machine that becomes slower or faster
-# meanwhile does so for both. BENCH_PACKAGES names other packages than those that have benchmarks.
+# meanwhile does so for both. BENCH_PACKAGES names the packages.
 set -eu
 
 ref=${1:?usage: compare.sh REF [REGEXP [COUNT]]}
 regexp=${2:-.}
 count=${3:-6}
-packages=${BENCH_PACKAGES:-./batch ./segment ./commitlog ./netio ./wire}
+packages=${BENCH_PACKAGES:?names no packages}
 go=${GO:-go}
 BENCHSTAT=golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 

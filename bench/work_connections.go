@@ -39,10 +39,8 @@ func (w *connectionsWork) Run(ctx context.Context, t *Target, d time.Duration) (
 		}
 	}
 	if len(idle) > 0 {
-		select {
-		case <-time.After(idleSettles):
-		case <-ctx.Done():
-			return Figure{}, ctx.Err()
+		if err := pause(ctx, idleSettles); err != nil {
+			return Figure{}, err
 		}
 	}
 	f, err := w.produceWork.Run(ctx, t, d)

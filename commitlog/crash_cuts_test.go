@@ -133,8 +133,7 @@ func (c *cutter) step() {
 		c.retain()
 		what, deleted = "retention", true
 	case n < 85:
-		m.log.checkpoint()
-		if err := m.store.points.writeRecovery(m.store); err != nil {
+		if err := m.store.checkpoint([]*Log{m.log}); err != nil {
 			m.fatalf("checkpoint: %v", err)
 		}
 		what = "checkpoint"

@@ -296,23 +296,30 @@ func (j *janitor) checkpoint(atMs int64) {
 	j.mu.Unlock()
 	s := j.store
 	s.since.Store(0)
-	parallel(len(logs), min(checkpointWidth, s.opts.MaxSyncs), func(i int) {
-		logs[i].dirty.Store(false)
-		logs[i].checkpoint()
-	})
-	err := errors.Join(s.points.writeRecovery(s), s.points.writeStarts(s))
-	if err != nil {
+	if err := s.checkpoint(logs); err != nil {
 		j.report("", err)
 		j.mu.Lock()
 		if j.mu.checkpointMs == 0 {
 			j.checkpointByLocked(s.opts.NowMs() + checkpointRetryMs)
 		}
 		j.mu.Unlock()
-		return
+	}
+}
+
+// checkpoint makes a recovery point for each of the logs, writes the files, and removes
+// what is needed no more then.
+func (s *Store) checkpoint(logs []*Log) error {
+	parallel(len(logs), min(checkpointWidth, s.opts.MaxSyncs), func(i int) {
+		logs[i].dirty.Store(false)
+		logs[i].checkpoint()
+	})
+	if err := errors.Join(s.points.writeRecovery(s), s.points.writeStarts(s)); err != nil {
+		return err
 	}
 	for _, l := range logs {
 		l.tidySnapshots()
 	}
+	return nil
 }
 
 // highWatermarkMoved asks for the high watermarks to be written in a while.

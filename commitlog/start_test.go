@@ -54,14 +54,8 @@ func startAfterAKillLeavesLogsAtRestAlone(t *testing.T) {
 		logs = append(logs, l)
 	}
 	synctest.Wait() // for the checkpoints that rolls have called for
-	for _, l := range logs {
-		l.checkpoint()
-	}
-	if err := s.points.writeRecovery(s); err != nil {
+	if err := s.checkpoint(logs); err != nil {
 		t.Fatal(err)
-	}
-	for _, l := range logs {
-		l.tidySnapshots()
 	}
 	mustAppend(t, logs[5], spec{n: 1, value: 10, ts: fixedClock(), epoch: -1}.build())
 	if err := logs[5].Sync(); err != nil {

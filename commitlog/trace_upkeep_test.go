@@ -47,11 +47,9 @@ func TestTraceOfUpkeep(t *testing.T) {
 		fillSegments(t, l, 3)
 		// How far checkpoints have come meanwhile is a matter of luck, and so is which snapshots they left.
 		synctest.Wait()
-		l.checkpoint()
-		if err := s.points.writeRecovery(s); err != nil {
+		if err := s.checkpoint([]*Log{l}); err != nil {
 			t.Fatal(err)
 		}
-		l.checkpoint()
 		say("a pass of the cleaner over three segments")
 		_, err := s.cleaner.exclusive(context.Background(), l, func(c *compactor, pace *pacer) (CompactionReport, error) {
 			return c.clean(l, l.allCleanable(), pace)

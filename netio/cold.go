@@ -51,9 +51,10 @@ func (w *writer) await(view View, at, n int64) error {
 		return nil
 	}
 	s := w.c.s
-	there := false
-	if there, w.cold = v.Resident(at, n, w.c.id); there {
-		if w.cold && len(s.coldReads) == 0 {
+	there, cold := v.Resident(at, n, w.c.id)
+	w.cold = cold
+	if there {
+		if cold && len(s.coldReads) == 0 {
 			v.ReadOn(at+n, coldAhead, w.c.id)
 		}
 		return nil

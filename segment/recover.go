@@ -39,7 +39,8 @@ type RecoverFrom struct {
 // every batch walked and its position, in order, before the next is read; b is
 // valid during the call; an error ends recovery and is returned. Entries of the
 // transaction index at the recovery point and above are dropped, and where from.OnRemade
-// is told, those of all batches walked: fn's owner appends them again. The segment is open for appending then. It returns the log's size.
+// is told, those of all batches walked: fn's owner appends them again. The segment
+// is open for appending then. It returns the log's size.
 func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) error) (validSize int64, err error) {
 	if !s.Acquire() {
 		return 0, ErrClosed

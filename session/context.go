@@ -73,13 +73,8 @@ func (x *Context) Throttled() (sessionID int32, err error) {
 	return s.id, nil
 }
 
-// Forget lets go of everything but of memory for a request of a few partitions.
+// Forget lets go of everything but the memory of its lists.
 func (x *Context) Forget() {
-	const few = 64
-	if cap(x.partitions) > few {
-		*x = Context{}
-		return
-	}
 	clear(x.partitions)
 	clear(x.asked)
 	*x = Context{partitions: x.partitions[:0], asked: x.asked[:0], listed: x.listed[:0]}
