@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/index"
@@ -270,10 +269,10 @@ func (w *walk) batch(p []byte) (batch.Batch, error) {
 	if err := b.VerifyCRC(); err != nil {
 		return nil, err
 	}
-	switch last := h.LastOffset(); {
+	switch {
 	case h.BaseOffset < w.next:
 		return nil, errors.New("offsets do not rise")
-	case last < h.BaseOffset || last-w.s.base > math.MaxInt32:
+	case !w.s.reaches(&h):
 		return nil, errors.New("batch has impossible offsets")
 	case w.pos+size > maxSize:
 		return nil, errors.New("log is larger than positions reach")

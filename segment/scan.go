@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/millrace-project/millrace/batch"
@@ -67,7 +68,7 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 		return h, s.corrupt(pos, err.Error())
 	case int64(h.Size()) > end-pos:
 		return h, s.corrupt(pos, "batch runs past the end of the log")
-	case h.BaseOffset < s.base || h.LastOffset() < h.BaseOffset:
+	case !s.reaches(&h):
 		return h, s.corrupt(pos, "batch has impossible offsets")
 	}
 	if h.Size() >= sparseBatch {
@@ -76,6 +77,13 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 		sc.want = min(max(2*sc.n, minAhead), maxAhead)
 	}
 	return h, nil
+}
+
+// reaches says whether the segment's index entries, which hold offsets from its base on in 31 bits,
+// reach all offsets of a batch.
+func (s *Segment) reaches(h *batch.Header) bool {
+	last := h.LastOffset()
+	return s.base <= h.BaseOffset && h.BaseOffset <= last && last-s.base <= math.MaxInt32
 }
 
 func (sc *scanner) fill(pos, end int64) error {

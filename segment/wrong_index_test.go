@@ -3,6 +3,7 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/millrace-project/millrace/vfs"
@@ -55,5 +56,41 @@ func TestIndexThatPointsTooFar(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("no entry was tried")
+	}
+}
+
+// A last batch whose offsets lie beyond what index entries reach is damage that a clean start finds,
+// which reads headers alone: not a segment that cannot be sealed.
+func TestLastBatchBeyondTheIndexes(t *testing.T) {
+	rng, _ := seedOf(t)
+	p := newPair(t, rng, vfs.NewMem())
+	for range 3 {
+		p.append()
+	}
+	p.reopen(true)
+	if err := p.seg.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names := FileNames(p.twin.base)
+	log := p.twin.bytes()
+	last := p.twin.batches[len(p.twin.batches)-1]
+	const lastOffsetDeltaPos, maxTimestampPos = 23, 35
+	header := log[len(log)-len(last.data):]
+	binary.BigEndian.PutUint64(header[maxTimestampPos:], math.MaxInt64)
+	for _, beyond := range []int64{0, 1} {
+		binary.BigEndian.PutUint32(header[lastOffsetDeltaPos:], uint32(math.MaxInt32-(last.base-p.twin.base)+beyond))
+		put(t, p.fs, dir+"/"+names[0], log)
+		put(t, p.fs, dir+"/"+names[1], nil) // or the offset index may say that the header is wrong
+		seg, err := Open(p.fs, dir, p.twin.base, -1, p.cfg, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := (*CorruptError)(nil); errors.As(seg.Check(), &c) != (beyond > 0) {
+			t.Errorf("a last offset %d beyond what entries reach: %v", beyond, seg.Check())
+		}
+		if err := seg.Seal(); !errors.Is(err, seg.Check()) {
+			t.Errorf("Seal: %v", err)
+		}
+		seg.Close()
 	}
 }
