@@ -83,6 +83,9 @@ func (g *coordinatorLog[R, E]) OnCommitted(fn func()) {
 	}
 }
 
+// Hold implements replication.Watcher.
+func (g *coordinatorLog[R, E]) Hold() {}
+
 // Woken implements replication.Watcher.
 func (g *coordinatorLog[R, E]) Woken(int) {
 	if fn := g.notify.Load(); fn != nil {

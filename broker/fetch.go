@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/millrace-project/millrace/netio"
 	"github.com/millrace-project/millrace/replication"
@@ -24,6 +25,7 @@ import (
 type fetch struct {
 	call
 	req       session.Request
+	seen      map[session.Key]int // where in req.Partitions, while req is set
 	ctx       session.Context
 	parts     []fetchPart
 	results   []session.Result // of parts
@@ -34,6 +36,7 @@ type fetch struct {
 	committed bool
 
 	deadline replication.Deadline
+	users    atomic.Int32 // of a fetch that waits: the last makes it fit for another request
 	mu       struct {
 		sync.Mutex
 		parked bool
@@ -52,12 +55,13 @@ type fetchPart struct {
 	res       replication.ReadResult
 	watch     replication.Watch
 	size      int64 // readable bytes when last looked at; guarded by fetch.mu while parked and not done
+	stale     bool  // it may have changed since it was read; guarded likewise
 }
 
 var (
 	fetchRequests  = sync.Pool{New: func() any { return new(wire.FetchRequest) }}
 	fetchResponses = sync.Pool{New: func() any { return new(wire.FetchResponse) }}
-	fetches        = sync.Pool{New: func() any { return new(fetch) }} // of those that did not wait
+	fetches        = sync.Pool{New: func() any { return new(fetch) }}
 )
 
 func (b *Broker) handleFetch(c *call, body []byte) error {
@@ -71,13 +75,14 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 	defer f.rescue()
 	if f.handle(req) {
 		f.recycle()
+	} else {
+		f.park(int64(req.MaxWaitMs))
 	}
 	return nil
 }
 
-// handle answers the request, or lets it wait, and reports whether it is answered and nobody
-// else has it.
-func (f *fetch) handle(req *wire.FetchRequest) (over bool) {
+// handle answers the request, or reports that it has to wait.
+func (f *fetch) handle(req *wire.FetchRequest) (answered bool) {
 	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
 		f.refuseWhole(req, wire.UnknownServerError)
 		return true
@@ -97,23 +102,23 @@ func (f *fetch) handle(req *wire.FetchRequest) (over bool) {
 		f.respond()
 		return true
 	}
-	f.park(int64(req.MaxWaitMs))
 	return false
 }
 
-// recycle makes f fit for another request.
+// recycle makes f fit for another request. Nobody else has it.
 func (f *fetch) recycle() {
-	const few = 64
+	const few = 1024 // partitions, of some 400 bytes each
 	if cap(f.parts) > few || cap(f.req.Partitions) > few || cap(f.req.Forgotten) > few {
 		return
 	}
 	clear(f.parts)
+	clear(f.seen)
 	clear(f.req.Partitions)
 	clear(f.req.Forgotten)
 	f.ctx.Forget()
 	f.call = call{}
 	f.parts, f.results, f.listed = f.parts[:0], f.results[:0], f.listed[:0]
-	f.mu.total = 0
+	f.mu.parked, f.mu.done, f.mu.total, f.mu.early = false, false, 0, f.mu.early[:0]
 	fetches.Put(f)
 }
 
@@ -125,7 +130,9 @@ func (f *fetch) askSession(req *wire.FetchRequest) {
 		SessionID: req.SessionID, Epoch: req.SessionEpoch, UsesTopicIDs: f.h.APIVersion >= 13, Follower: req.ReplicaID >= 0,
 		Partitions: s.Partitions[:0], Forgotten: s.Forgotten[:0],
 	}
-	seen := map[session.Key]int{}
+	if f.seen == nil {
+		f.seen = map[session.Key]int{}
+	}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		key := session.Key{TopicID: t.ID, Topic: string(t.Name)}
@@ -137,11 +144,11 @@ func (f *fetch) askSession(req *wire.FetchRequest) {
 				CurrentLeaderEpoch: max(p.CurrentLeaderEpoch, replication.AnyEpoch), LastFetchedEpoch: max(p.LastFetchedEpoch, -1),
 			}
 			if len(req.Partitions) > 1 {
-				if at, twice := seen[key]; twice {
+				if at, twice := f.seen[key]; twice {
 					s.Partitions[at] = want
 					continue
 				}
-				seen[key] = len(s.Partitions)
+				f.seen[key] = len(s.Partitions)
 			}
 			s.Partitions = append(s.Partitions, want)
 		}
@@ -156,30 +163,38 @@ func (f *fetch) askSession(req *wire.FetchRequest) {
 func (f *fetch) resolve() {
 	wants := f.ctx.Partitions()
 	f.parts = slices.Grow(f.parts[:0], len(wants))[:len(wants)]
+	var topic *servedTopic
 	for i := range wants {
 		p := &f.parts[i]
-		p.want = wants[i]
-		switch {
-		case f.h.APIVersion >= 13 && p.want.TopicID != [16]byte{}:
-			if p.topic = f.b.topics.withID(p.want.TopicID); p.topic == nil {
-				p.err = errNoTopicID
-				if p.want.Known {
-					p.err = errNoPartition
-				}
-				continue
-			}
-		case f.h.APIVersion >= 13:
-			p.err = errNoTopicID
-			continue
-		default:
-			p.topic = f.b.topics.named([]byte(p.want.Topic))
+		p.want, p.stale = wants[i], true
+		if i == 0 || p.want.TopicID != wants[i-1].TopicID || p.want.Topic != wants[i-1].Topic {
+			topic = f.topic(&p.want)
 		}
-		p.partition, p.err = p.topic.partition(p.want.Partition)
+		p.topic = topic
+		switch {
+		case topic != nil || f.h.APIVersion < 13:
+			p.partition, p.err = topic.partition(p.want.Partition)
+		case p.want.Known:
+			p.err = errNoPartition
+		default:
+			p.err = errNoTopicID
+		}
 	}
 }
 
-// read reads all partitions within the limits, and tells whether the answer is to be given now.
-// Views of an earlier read must be closed.
+// topic is the topic of a partition, nil if there is none.
+func (f *fetch) topic(want *session.Partition) *servedTopic {
+	switch {
+	case f.h.APIVersion < 13:
+		return f.b.topics.named([]byte(want.Topic))
+	case want.TopicID == [16]byte{}:
+		return nil
+	}
+	return f.b.topics.withID(want.TopicID)
+}
+
+// read reads the partitions that are stale or have something, within the limits, and tells whether
+// the answer is to be given now. Views of an earlier read must be closed.
 func (f *fetch) read() (ready bool) {
 	left, minOne := f.maxBytes, true
 	var total int64
@@ -190,6 +205,10 @@ func (f *fetch) read() (ready bool) {
 			continue
 		}
 		readable = true
+		if !p.stale && p.size == 0 {
+			continue
+		}
+		p.stale = false
 		p.res = f.readPart(p, left, minOne)
 		n := p.res.Len()
 		p.size = n
@@ -220,96 +239,6 @@ func refuseReplica(p *fetchPart) error {
 		return replication.ErrNotLeader
 	}
 	return replication.ErrUnknownEpoch
-}
-
-// park lets the request wait. What was read is given back; it is read again for the answer.
-func (f *fetch) park(maxWaitMs int64) {
-	f.closeViews()
-	var early []int
-	for i := range f.parts {
-		p := &f.parts[i]
-		if p.partition != nil && p.partition.Watch(&p.watch, f, i, f.committed, p.res.Bound) {
-			early = append(early, i)
-		}
-	}
-	f.b.deadlines.Add(&f.deadline, maxWaitMs, f)
-	f.mu.Lock()
-	f.mu.parked = true
-	early = append(early, f.mu.early...)
-	f.mu.early = nil
-	f.mu.Unlock()
-	for _, i := range early {
-		f.Woken(i)
-	}
-	if f.b.stopping.Load() {
-		f.Expired()
-	}
-}
-
-// Woken implements replication.Watcher: partition i may have more to read now.
-func (f *fetch) Woken(i int) {
-	defer f.rescue()
-	f.mu.Lock()
-	if f.mu.done || !f.mu.parked {
-		if !f.mu.done {
-			f.mu.early = append(f.mu.early, i)
-		}
-		f.mu.Unlock()
-		return
-	}
-	f.mu.Unlock()
-	n, final := f.look(i)
-	f.mu.Lock()
-	if f.mu.done { // meanwhile another goroutine began to answer, and the parts are its own
-		f.mu.Unlock()
-		return
-	}
-	p := &f.parts[i]
-	if n > p.size {
-		f.mu.total += n - p.size
-		p.size = n
-	}
-	answer := final || f.mu.total >= f.minBytes
-	f.mu.done = answer
-	f.mu.Unlock()
-	if answer {
-		f.finish()
-	}
-}
-
-// look measures what is readable of partition i; final says that it must be answered whatever it is.
-func (f *fetch) look(i int) (n int64, final bool) {
-	p := &f.parts[i]
-	res := f.readPart(p, f.maxBytes, true)
-	if res.View != nil {
-		n = res.Len()
-		res.View.Close()
-	}
-	return n, res.Err != nil || res.Diverged
-}
-
-// Expired implements replication.Expirer: the wait is over, and what there is is the answer.
-func (f *fetch) Expired() {
-	defer f.rescue()
-	f.mu.Lock()
-	answer := !f.mu.done
-	f.mu.done = true
-	f.mu.Unlock()
-	if answer {
-		f.finish()
-	}
-}
-
-// finish answers a parked request. Whoever set done calls it.
-func (f *fetch) finish() {
-	f.b.deadlines.Cancel(&f.deadline)
-	for i := range f.parts {
-		if p := &f.parts[i]; p.partition != nil {
-			p.partition.Unwatch(&p.watch)
-		}
-	}
-	f.read()
-	f.respond()
 }
 
 func (f *fetch) closeViews() {

@@ -13,7 +13,6 @@ package replication
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -121,11 +120,9 @@ func (p *Partition) SetLeadership(l Leadership) {
 	if old.leading && !next.leading {
 		failed = p.takeAllLocked()
 	}
-	watches := slices.Clone(p.mu.watches)
+	watching := p.callAllLocked()
 	p.mu.Unlock()
-	for _, w := range watches {
-		w.waiter.Woken(w.slot)
-	}
+	wake(watching)
 	for _, f := range failed {
 		f.waiter.Resolved(f.slot, ErrNotLeader)
 	}
@@ -139,11 +136,9 @@ func (p *Partition) Close() {
 	gone.leading, gone.gone = false, true
 	p.role.Store(&gone)
 	failed := p.takeAllLocked()
-	watches := slices.Clone(p.mu.watches)
+	watching := p.callAllLocked()
 	p.mu.Unlock()
-	for _, w := range watches {
-		w.waiter.Woken(w.slot)
-	}
+	wake(watching)
 	for _, f := range failed {
 		f.waiter.Resolved(f.slot, ErrGone)
 	}
@@ -283,13 +278,11 @@ func (p *Partition) advance() {
 	for _, w := range p.mu.watches {
 		if bound := p.Bound(w.committed); err != nil || bound > w.seen {
 			w.seen = bound
-			s.woken = append(s.woken, w)
+			s.woken = append(s.woken, w.callLocked())
 		}
 	}
 	p.mu.Unlock()
-	for _, w := range s.woken {
-		w.waiter.Woken(w.slot)
-	}
+	wake(s.woken)
 	for _, d := range s.due {
 		d.waiter.Resolved(d.slot, err)
 	}

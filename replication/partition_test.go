@@ -109,11 +109,17 @@ func (w *witness) Resolved(_ int, err error) {
 // reader watches for bytes and notes the bound that it saw when it was woken.
 type reader struct {
 	k     *kit
+	held  atomic.Int64
 	woken atomic.Int64
 	bound atomic.Int64
 }
 
+func (r *reader) Hold() { r.held.Add(1) }
+
 func (r *reader) Woken(int) {
+	if r.held.Add(-1) < 0 {
+		panic("woken without being held")
+	}
 	r.bound.Store(r.k.p.Bound(false))
 	r.woken.Add(1)
 }

@@ -95,6 +95,9 @@ func (p *Partition) takeAllLocked() []waiting {
 
 // Watcher waits for bytes to become readable.
 type Watcher interface {
+	// Hold is called before each call of Woken, with the partition's lock held: until Woken returns
+	// the watcher is in use, also after Unwatch.
+	Hold()
 	// Woken is called each time the bound of a watched partition has moved, or the partition will
 	// answer otherwise from now on; without locks held, from any goroutine, and possibly once more
 	// after Unwatch.
@@ -149,10 +152,37 @@ func (p *Partition) Unwatch(x *Watch) {
 	}
 }
 
+// call is a call of Woken that is due.
+type call struct {
+	waiter Watcher
+	slot   int
+}
+
+// callLocked is the call that tells x's watcher. It must be made.
+func (x *Watch) callLocked() call {
+	x.waiter.Hold()
+	return call{x.waiter, x.slot}
+}
+
+// callAllLocked is the calls of all watchers.
+func (p *Partition) callAllLocked() []call {
+	calls := make([]call, len(p.mu.watches))
+	for i, x := range p.mu.watches {
+		calls[i] = x.callLocked()
+	}
+	return calls
+}
+
+func wake(calls []call) {
+	for _, c := range calls {
+		c.waiter.Woken(c.slot)
+	}
+}
+
 // scratch is what one advance collects.
 type scratch struct {
 	due   []waiting
-	woken []*Watch
+	woken []call
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

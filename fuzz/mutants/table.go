@@ -90,7 +90,7 @@ var mutants = []mutant{
 
 	// Above the engine.
 	{"produce answered before all replicas have it", "replication/wait.go", "\t\tq, bound = &p.mu.all, p.log.HighWatermark()\n", "\t\tq, bound = &p.mu.all, p.log.EndOffset()\n", "./replication", "."},
-	{"producer told before fetches wake", "replication/partition.go", "\tfor _, w := range s.woken {\n\t\tw.waiter.Woken(w.slot)\n\t}\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\tfor _, w := range s.woken {\n\t\tw.waiter.Woken(w.slot)\n\t}\n", "./replication", "."},
+	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
 	{"coordinator answers before the commit", "coordinator/runtime.go", "if c := min(r.log.Committed(), r.end); c > r.committed {", "if c := r.end; c > r.committed {", "./coordinator", "TestAnswers|TestRandomCommits"},
 	{"leader epoch used before it is on disk", "quorum/quorum.go", "\tif err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {\n\t\treturn err\n\t}\n", "", "./quorum", "."},
