@@ -29,11 +29,12 @@ var floors = []struct {
 	{0, "vfs", ""},
 	{0, "config", ""},
 	{0, "wire", ""},
-	{0, "netio", ""},
+	{0, "workers", ""},
 
+	{1, "netio", "workers"},
 	{1, "index", "vfs"},
 	{1, "metadata", "config records"},
-	{1, "coordinator", "wire"},
+	{1, "coordinator", "wire workers"},
 	{1, "session", ""},
 
 	{2, "segment", "batch index vfs"},

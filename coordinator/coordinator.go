@@ -64,6 +64,8 @@ type Options struct {
 	// SteadyMs is a clock that nobody sets, in ms from anywhere, by which it is seen that NowMs was set: deadlines move
 	// with it then. nil = NowMs is never set.
 	SteadyMs func() int64
+	// Go runs the loop, whenever there is something to do, as the go statement does. nil = that.
+	Go func(loop func())
 }
 
 func (o Options) withDefaults() Options {
@@ -72,6 +74,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.NowMs == nil {
 		o.NowMs = NowMs
+	}
+	if o.Go == nil {
+		o.Go = func(loop func()) { go loop() }
 	}
 	return o
 }

@@ -19,6 +19,7 @@ type Runtime[R any] struct {
 	machine Machine[R]
 	timers  *Timers[R]
 	opts    Options
+	loops   func() // r.loop
 
 	mu struct {
 		sync.Mutex
@@ -76,6 +77,7 @@ func NewTimed[R any](log Log[R], machine Machine[R], timers *Timers[R], end int6
 		log: log, machine: machine, timers: timers, opts: o.withDefaults(), stopped: make(chan struct{}),
 		end: end, committed: min(log.Committed(), end), alarmMs: math.MaxInt64,
 	}
+	r.loops = r.loop
 	r.gathered.reset()
 	if r.opts.SteadyMs != nil {
 		r.aheadMs = r.opts.NowMs() - r.opts.SteadyMs()
@@ -92,7 +94,7 @@ func (r *Runtime[R]) kick() {
 	r.mu.again = true
 	if !r.mu.running && !r.mu.ended {
 		r.mu.running = true
-		go r.loop()
+		r.opts.Go(r.loops)
 	}
 }
 

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+
+	"github.com/millrace-project/millrace/workers"
 )
 
 // Errors of Shards.
@@ -64,6 +67,7 @@ func (k Kind[M, R, E]) withDefaults() Kind[M, R, E] {
 type Shards[M Machine[R], R, E any] struct {
 	kind  Kind[M, R, E]
 	width chan struct{} // a place for each load
+	loops *workers.Group
 
 	mu struct {
 		sync.RWMutex
@@ -78,6 +82,7 @@ type Shards[M Machine[R], R, E any] struct {
 func NewShards[M Machine[R], R, E any](k Kind[M, R, E]) *Shards[M, R, E] {
 	c := &Shards[M, R, E]{kind: k.withDefaults()}
 	c.width = make(chan struct{}, c.kind.Width)
+	c.loops = workers.New(runtime.GOMAXPROCS(0))
 	c.mu.shards = map[int32]*Shard[M, R, E]{}
 	return c
 }
@@ -171,6 +176,7 @@ func (c *Shards[M, R, E]) Close() {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
+	c.loops.Close()
 }
 
 // Shard is one partition that this node leads, from Lead to what ends it.
@@ -334,7 +340,7 @@ func (s *Shard[M, R, E]) load() error {
 	if err != nil {
 		return err
 	}
-	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, SteadyMs: k.SteadyMs})
+	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, SteadyMs: k.SteadyMs, Go: s.c.loops.Go})
 	s.active.Store(&active[M, R]{m, rt})
 	// The first operation: whatever is asked finds the deadlines set.
 	rt.Submit(s.Op("", func() Decision[R] {

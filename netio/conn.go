@@ -51,6 +51,7 @@ type Conn struct {
 
 	in       reading  // the connection's goroutine's
 	writeArm deadline // the writer's: who set mu.writing
+	flushes  func()   // c.flush
 	client   atomic.Pointer[clientSoftware]
 	mutedTo  atomic.Int64 // on the server's clock, ns; 0: not muted
 
@@ -84,7 +85,7 @@ func (s *Server) newConn(sock socket, raw syscall.RawConn, listener string) *Con
 	c := &Conn{s: s, listener: listener, sock: sock, raw: raw}
 	c.remote = addrPort(sock.RemoteAddr())
 	c.mu.changed.L = &c.mu
-	c.in.tryRead, c.in.tryFirst = c.tryRead, c.tryFirst
+	c.in.tryRead, c.in.tryFirst, c.flushes = c.tryRead, c.tryFirst, c.flush
 	return c
 }
 

@@ -129,7 +129,7 @@ func (c *Conn) complete(x *Exchange, state exchangeState, r *Reply, err error) {
 	c.mu.Unlock()
 	if hand {
 		// serve waits for the writer before it ends, so Close waits for it too.
-		go c.flush()
+		c.s.writers.Go(c.flushes)
 	}
 }
 

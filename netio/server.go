@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace-project/millrace/workers"
 )
 
 // Server owns listeners and the connections that they took.
@@ -25,6 +28,7 @@ type Server struct {
 	draining  atomic.Bool
 	drain     chan struct{} // closed when draining begins
 	wg        sync.WaitGroup
+	writers   *workers.Group // of replies that are given late
 	stats     counters
 	lastID    atomic.Uint64
 	refusals  atomic.Int64 // when a refused connection was last logged
@@ -78,6 +82,7 @@ func Listen(o *Options) (*Server, error) {
 	s.reads = newPool(maxReadBuffers*readBufferBytes, 64*readBufferBytes)
 	s.scratches = newPool(maxScratches*scratchBytes, 64*scratchBytes)
 	s.trim = newTrimmer()
+	s.writers = workers.New(runtime.GOMAXPROCS(0))
 	s.mu.conns = map[*Conn]struct{}{}
 	s.mu.perIP = map[netip.Addr]int{}
 	for _, l := range o.Listeners {
@@ -223,6 +228,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	quiet := make(chan struct{})
 	go func() {
 		s.wg.Wait()
+		s.writers.Close()
 		close(quiet)
 	}()
 	select {
@@ -250,6 +256,7 @@ func (s *Server) Close() error {
 		c.end(errDrained)
 	}
 	s.wg.Wait()
+	s.writers.Close()
 	return nil
 }
 
