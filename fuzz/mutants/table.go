@@ -90,7 +90,7 @@ var mutants = []mutant{
 
 	// Above the engine.
 	{"produce answered before all replicas have it", "replication/wait.go", "\t\tq, bound = &p.mu.all, p.log.HighWatermark()\n", "\t\tq, bound = &p.mu.all, p.log.EndOffset()\n", "./replication", "."},
-	{"a fetch used again while it is being woken", "broker/fetch_wait.go", "Hold() { f.users.Add(1) }", "Hold() { f.users.Add(0) }", "./broker", "TestWideFetches"},
+	{"a fetch that is used again keeps the request before", "broker/fetch.go", "\tclear(f.seen)\n", "", "./broker", "TestWideFetches"},
 	{"a last offset beyond the index taken", "segment/scan.go", " && last-s.base <= math.MaxInt32", " && last-s.base <= math.MaxInt64", "./segment", "."},
 	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
