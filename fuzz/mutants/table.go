@@ -29,7 +29,7 @@ var mutants = []mutant{
 	{"reads go past the bound", "commitlog/read.go", "\treturn seg.PositionOf(upTo)\n", "\treturn seg.Size(), nil\n", "./commitlog", "TestTwin"},
 
 	// Recovery.
-	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch last", "\tswitch last", "./segment", "TestCrash|FuzzRecover"},
+	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch {\n\tcase h.BaseOffset", "\tswitch {\n\tcase h.BaseOffset", "./segment", "TestCrash|FuzzRecover"},
 	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos, 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
 	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestRecoveryCuts"},
 	{"hole between segments overlooked", "commitlog/recover.go", "if next < 0 || next == base ||", "if next < 0 || next <= base ||", "./commitlog", "TestCrash$|TestCleanModel"},
