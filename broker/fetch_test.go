@@ -304,22 +304,26 @@ func TestTailingConsumersSeeEveryRecordOnce(t *testing.T) {
 	}
 }
 
+// fetch asks at version 11, from any goroutine.
+func (p *pipe) fetch(req *kmsg.FetchRequest) (*kmsg.FetchResponse, error) {
+	if _, err := p.conn.Write(p.frame(req, 11)); err != nil {
+		return nil, err
+	}
+	body, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	resp := kmsg.NewPtrFetchResponse()
+	resp.SetVersion(11)
+	return resp, resp.ReadFrom(body[4:])
+}
+
 func tail(p *pipe, total int, minBytes int32) error {
 	for off := 0; off < total; {
-		p.sent = append(p.sent, fetchRequest("t", int64(off), func(r *kmsg.FetchRequest, _ *kmsg.FetchRequestTopicPartition) {
+		resp, err := p.fetch(fetchRequest("t", int64(off), func(r *kmsg.FetchRequest, _ *kmsg.FetchRequestTopicPartition) {
 			r.MaxWaitMillis, r.MinBytes = 500, minBytes
 		}))
-		if _, err := p.conn.Write(p.frame(p.sent[0], 11)); err != nil {
-			return err
-		}
-		p.sent = p.sent[:0]
-		body, err := p.read()
 		if err != nil {
-			return err
-		}
-		resp := kmsg.NewPtrFetchResponse()
-		resp.SetVersion(11)
-		if err := resp.ReadFrom(body[4:]); err != nil {
 			return err
 		}
 		for rest := resp.Topics[0].Partitions[0].RecordBatches; ; {

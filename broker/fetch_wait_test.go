@@ -109,16 +109,8 @@ func (w *wideTail) run(partitions, total int) error {
 	for left := partitions * total; left > 0; {
 		req := wideFetch(w.rng, w.next)
 		req.SessionID, req.SessionEpoch = w.session, w.epoch
-		if _, err := w.p.conn.Write(w.p.frame(req, 11)); err != nil {
-			return err
-		}
-		body, err := w.p.read()
+		resp, err := w.p.fetch(req)
 		if err != nil {
-			return err
-		}
-		resp := kmsg.NewPtrFetchResponse()
-		resp.SetVersion(11)
-		if err := resp.ReadFrom(body[4:]); err != nil {
 			return err
 		}
 		if resp.ErrorCode != 0 || w.session != 0 && resp.SessionID != w.session {
