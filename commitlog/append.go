@@ -264,6 +264,9 @@ func (w *appendScratch) validate(e *Entry, in *incoming) error {
 		if err != nil {
 			return fmt.Errorf("commitlog: append to %s: %w", w.l.name, err)
 		}
+		if in.next > maxOffset-math.MaxInt32 { // a batch may have so many records
+			return fmt.Errorf("%w: %s ends at %d", ErrNoOffsets, w.l.name, in.next)
+		}
 		rest = tail
 		out, err := batch.ValidateAndAssign(b, in.next, &w.rules)
 		if err != nil {
@@ -290,7 +293,7 @@ func (w *appendScratch) parseReplica(e *Entry, in *incoming) error {
 		if err != nil {
 			return fmt.Errorf("commitlog: append to %s: %w", w.l.name, err)
 		}
-		if b.BaseOffset() < in.next || b.LastOffset() < b.BaseOffset() {
+		if b.BaseOffset() < in.next || b.LastOffset() < b.BaseOffset() || b.LastOffset() == maxOffset {
 			return fmt.Errorf("%w: %s ends at %d, got %d to %d", ErrUnexpectedOffset, w.l.name, in.next, b.BaseOffset(), b.LastOffset())
 		}
 		rest = tail

@@ -16,6 +16,9 @@ var (
 	ErrRecordListTooLarge = errors.New("commitlog: record list larger than a segment")
 	// ErrUnexpectedOffset: a replica's batch does not start at the log's end.
 	ErrUnexpectedOffset = errors.New("commitlog: batch does not start at the end of the log")
+	// ErrNoOffsets: the log ends so near to the greatest offset that a batch more
+	// may have no room, as after a checkpoint with a mad log start offset.
+	ErrNoOffsets = errors.New("commitlog: no offsets are left")
 	// ErrOffline: the log met a failed sync, write-back or repair and takes no
 	// more work until the store is opened again. The cause is wrapped.
 	ErrOffline = errors.New("commitlog: log is offline")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -357,7 +358,7 @@ func readLog(l *commitlog.Log) (all []batch.Batch, err error) {
 // use asks a log of whatever it holds, and writes to it: it may refuse, and that is all.
 func (o opened) use(l *commitlog.Log) {
 	end := l.EndOffset()
-	off := o.rng.Int64N(end + 2)
+	off := o.rng.Int64N(min(end, math.MaxInt64-2) + 2)
 	_, _, _ = l.OffsetForTime(clockMs+off%50, end)
 	_, _ = l.MaxTimestamp()
 	_, _ = l.Aborted(0, end)

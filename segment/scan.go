@@ -80,10 +80,10 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 }
 
 // reaches says whether the segment's index entries, which hold offsets from its base on in 31 bits,
-// reach all offsets of a batch.
+// reach all offsets of a batch, and whether there is a next one.
 func (s *Segment) reaches(h *batch.Header) bool {
 	last := h.LastOffset()
-	return s.base <= h.BaseOffset && h.BaseOffset <= last && last-s.base <= math.MaxInt32
+	return s.base <= h.BaseOffset && h.BaseOffset <= last && last-s.base <= math.MaxInt32 && last < math.MaxInt64
 }
 
 func (sc *scanner) fill(pos, end int64) error {
