@@ -2,7 +2,9 @@ package commitlog
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/millrace-project/millrace/vfs"
@@ -36,6 +38,56 @@ func TestCheckpointsFollowTheLogs(t *testing.T) {
 	mustAppend(t, l, spec{n: 2, value: 10, ts: fixedClock(), epoch: -1}.build())
 	l.checkpoint()
 	check(OffsetEntry{"a", 3, 0}, OffsetEntry{"t", 9, 2}, OffsetEntry{"t", 10, 0})
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A checkpoint of many logs writes its recovery points while it goes on, so that a kill in it
+// leaves what is not reached yet to be read again, and not what was appended to all of them.
+func TestKillInACheckpointOfManyLogs(t *testing.T) {
+	mem := vfs.NewMem()
+	const logs, bytesOfOne = 3*checkpointLeast + 10, 500
+	var killed *vfs.Mem
+	var mu sync.Mutex
+	synced := 0
+	o := testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind != vfs.OpSync || filepath.Ext(op.Name) != ".log" {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if synced++; synced == logs {
+			killed = mem.KillClone()
+		}
+		return nil
+	}))
+	o.Durability = OS
+	s := mustOpen(t, o)
+	for i := range logs {
+		mustAppend(t, mustCreate(t, s, fmt.Sprintf("t-%d", i)), spec{value: bytesOfOne, ts: fixedClock(), epoch: -1}.build())
+	}
+	if err := s.checkpoint(s.list()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	if killed == nil {
+		t.Fatalf("%d logs were synced, want %d", synced, logs)
+	}
+	walked := 0
+	o = testOptions(killed)
+	o.RecoveryWorkers = 1
+	o.Listener.Recovered = func(r RecoveryReport) {
+		if r.BytesWalked > bytesOfOne && r.End == 1 {
+			walked++
+		}
+	}
+	s = mustOpen(t, o)
+	if least := logs % checkpointLeast; walked < least || walked > checkpointLeast {
+		t.Errorf("%d of %d logs were read again, want from %d to %d", walked, logs, least, checkpointLeast)
+	}
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,9 @@ const (
 	idleHandlesMs     = 60_000    // a handle unused for one to two of these is closed
 	longestWaitMs     = 3_600_000 // the wall clock may jump: look again
 	unlinkRetryMs     = 60_000
-	checkpointWidth   = 4 // logs whose checkpoint is made at once
+	checkpointWidth   = 4   // logs whose checkpoint is made at once
+	checkpointParts   = 8   // of a checkpoint, each of which is written
+	checkpointLeast   = 100 // logs of a part
 	checkpointRetryMs = 5_000
 	syncRetryMs       = 100
 	dropRetryMs       = 5_000
@@ -307,12 +309,16 @@ func (j *janitor) checkpoint(atMs int64) {
 }
 
 // checkpoint makes a recovery point for each of the logs, writes the files, and removes
-// what is needed no more then.
+// what is needed no more then. Of many logs it writes the recovery points in between,
+// too: a pass over thousands takes seconds, and what a kill in it leaves to be read
+// again is not to be all that was appended since the pass before.
 func (s *Store) checkpoint(logs []*Log) error {
-	parallel(len(logs), min(checkpointWidth, s.opts.MaxSyncs), func(i int) {
-		logs[i].dirty.Store(false)
-		logs[i].checkpoint()
-	})
+	left, part := logs, max(checkpointLeast, len(logs)/checkpointParts)
+	for ; len(left) > part; left = left[part:] {
+		s.makePoints(left[:part])
+		_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can
+	}
+	s.makePoints(left)
 	if err := errors.Join(s.points.writeRecovery(s), s.points.writeStarts(s)); err != nil {
 		return err
 	}
@@ -320,6 +326,14 @@ func (s *Store) checkpoint(logs []*Log) error {
 		l.tidySnapshots()
 	}
 	return nil
+}
+
+// makePoints makes a recovery point for each of the logs, several at a time.
+func (s *Store) makePoints(logs []*Log) {
+	parallel(len(logs), min(checkpointWidth, s.opts.MaxSyncs), func(i int) {
+		logs[i].dirty.Store(false)
+		logs[i].checkpoint()
+	})
 }
 
 // highWatermarkMoved asks for the high watermarks to be written in a while.

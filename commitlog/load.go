@@ -255,9 +255,7 @@ func (ld *loader) run() error {
 	if err := ld.loadProducers(end); err != nil {
 		return err
 	}
-	if err := l.loadedSnapshots(); err != nil {
-		return err
-	}
+	l.loadedSnapshots()
 	return ld.sync()
 }
 

@@ -11,6 +11,10 @@ func (ld *loader) sync() error {
 	if later {
 		full = ld.sealWalked()
 	} else {
+		// Those that Kafka removes when it loads a log; a checkpoint does it, too.
+		if err := l.trimSnapshots(l.pointed.Load()); err != nil {
+			return err
+		}
 		full = ld.writeDerived()
 	}
 	if full != nil && !isFull(full) {

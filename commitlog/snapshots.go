@@ -102,14 +102,12 @@ func writeSynced(fs vfs.FS, name string, data []byte) error {
 	return err
 }
 
-// loadedSnapshots removes the files that Kafka removes when it loads the log, and
-// notes the latest of them. The log is not shared yet.
-func (l *Log) loadedSnapshots() error {
-	err := l.trimSnapshots(l.pointed.Load())
+// loadedSnapshots notes the latest of the files that were found. The log is not
+// shared yet.
+func (l *Log) loadedSnapshots() {
 	if offs := l.mu.snapshots.offs; len(offs) > 0 {
 		l.mu.snapshots.kept = offs[len(offs)-1]
 	}
-	return err
 }
 
 // tidySnapshots removes the files that are not needed any more when the checkpoint file
