@@ -36,6 +36,9 @@ type Options struct {
 	Network *netio.Memory
 	// Version is this build's, for the log.
 	Version string
+	// Loading is called before the logs are loaded, which is waiting for a disk for the most part,
+	// and what it returns when they are; nil is nothing.
+	Loading func() (loaded func())
 }
 
 // Broker is one node: broker and controller in one process.
@@ -67,6 +70,7 @@ type Broker struct {
 
 	metrics *metricsServer // nil: no endpoint
 	version string
+	loading func() (loaded func())
 
 	clusterID   string
 	directoryID [16]byte

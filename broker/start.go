@@ -36,7 +36,7 @@ import (
 // controller's place, and leads what it led before. It listens when it returns; Start or Serve
 // answer.
 func New(cfg *config.Server, o Options) (*Broker, error) {
-	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, net: o.Network, version: o.Version, done: make(chan struct{})}
+	b := &Broker{cfg: cfg, log: o.Logger, fs: o.FS, net: o.Network, version: o.Version, loading: o.Loading, done: make(chan struct{})}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -298,6 +298,9 @@ func (b *Broker) advertised() ([]metadata.Endpoint, error) {
 func (b *Broker) loadLogs() error {
 	img := b.ctl.Image()
 	b.configureCleaner(img)
+	if b.loading != nil {
+		defer b.loading()()
+	}
 	var mu sync.Mutex
 	byTopic := map[string]*commitlog.Config{}
 	err := b.store.Load(func(name string) *commitlog.Config {

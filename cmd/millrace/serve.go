@@ -89,9 +89,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(broker.MemoryLimit(cfg))
 	}
-	loaded := loading()
-	b, err := broker.New(cfg, broker.Options{Logger: log, Version: version})
-	loaded()
+	b, err := broker.New(cfg, broker.Options{Logger: log, Version: version, Loading: loading})
 	if err != nil {
 		return err
 	}
@@ -112,10 +110,10 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	return f.stop(b, log)
 }
 
-// loading lets more threads run Go than there are processors, until done is called. To load
-// logs is to wait for a disk, in calls of which the runtime takes late notice that they wait:
-// with a thread a processor, a third of a start after a kill was spent idle.
-func loading() (done func()) {
+// loading lets more threads run Go than there are processors, until loaded is called. A thread
+// that waits for a disk keeps its processor until the runtime takes notice: with a thread a
+// processor, a third of a start after a kill was spent idle.
+func loading() (loaded func()) {
 	before := runtime.GOMAXPROCS(0)
 	if before >= loadingProcessors {
 		return func() {}
