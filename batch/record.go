@@ -109,6 +109,7 @@ const (
 	reasonStructure   = "Found invalid record structure"
 	reasonHeaderCount = "Found invalid number of record headers"
 	reasonHeaderKey   = "Invalid negative header key size"
+	reasonOffset      = "Offset out of order"
 )
 
 // parse reads the record at p[pos:] and returns the position after it, or why it

@@ -2,7 +2,10 @@ package batch
 
 // Walk goes over the records of a batch where they lie and decodes no more than
 // is asked for. It allocates nothing; what it returns aliases the bytes that
-// Reset was given. It is as strict as [Batch.Each].
+// Reset was given. It is as strict as [Batch.Each], and holds offsets to more: they
+// rise, and none is beyond the batch's last. Kafka takes uncompressed batches from
+// clients in which they do not, and who goes by the offset of a record must not be
+// misled by one.
 //
 //	for w.Reset(b, p); w.Next(); {
 //		use(w.OffsetDelta(), w.Key())
@@ -13,12 +16,14 @@ type Walk struct {
 	count, i   int32
 	start, pos int
 	f          frame
+	seen, last int32 // offset deltas: of the record before, and of the batch's last
 	err        error
 }
 
 // Reset begins at the first record of b, whose decompressed payload is p.
 func (w *Walk) Reset(b Batch, p []byte) {
 	w.p, w.count, w.i, w.start, w.pos, w.err = p, b.Count(), 0, 0, 0, nil
+	w.seen, w.last = -1, b.LastOffsetDelta()
 }
 
 // Next goes to the next record and reports whether there is one.
@@ -32,6 +37,11 @@ func (w *Walk) Next() bool {
 		w.err = invalidRecord(w.p, w.pos, int(w.i), reason)
 		return false
 	}
+	if w.f.offsetDelta <= w.seen || w.f.offsetDelta > w.last {
+		w.err = invalidRecord(w.p, w.pos, int(w.i), reasonOffset)
+		return false
+	}
+	w.seen = w.f.offsetDelta
 	w.start, w.pos = w.pos, next
 	w.i++
 	return true

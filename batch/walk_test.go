@@ -3,6 +3,7 @@ package batch
 import (
 	"bytes"
 	"errors"
+	"math"
 	"testing"
 )
 
@@ -47,6 +48,35 @@ func TestWalkSeesWhatEachSees(t *testing.T) {
 	}
 }
 
+// Offsets that do not rise, or lie beyond the batch, may be in an uncompressed batch of a client.
+func TestWalkHoldsOffsetsToTheirOrder(t *testing.T) {
+	for _, c := range []struct {
+		deltas []int32
+		last   int32
+		good   int // records
+	}{
+		{[]int32{0, 1, 2}, 2, 3}, {[]int32{0, 3}, 7, 2}, {[]int32{5, 7}, 7, 2},
+		{[]int32{0, 0, 1}, 2, 1}, {[]int32{1, 0, 2}, 2, 1}, {[]int32{-1, 0}, 1, 0}, {[]int32{0, 2}, 1, 1}, {[]int32{math.MaxInt32}, 0, 0},
+	} {
+		var p []byte
+		for _, d := range c.deltas {
+			rec := appendField(appendField(appendVarint(appendVarlong([]byte{0}, 0), d), []byte("k")), nil)
+			rec = appendVarint(rec, 0)
+			p = append(appendVarint(p, int32(len(rec))), rec...)
+		}
+		b := Batch(append(make([]byte, HeaderSize), p...))
+		b.PutHeader(&Header{Magic: 2, Length: int32(len(b) - LogOverhead), Count: int32(len(c.deltas)), LastOffsetDelta: c.last})
+		var w Walk
+		n := 0
+		for w.Reset(b, p); w.Next(); {
+			n++
+		}
+		if n != c.good || (w.Err() == nil) != (c.good == len(c.deltas)) {
+			t.Errorf("%v of %d: %d records, %v", c.deltas, c.last, n, w.Err())
+		}
+	}
+}
+
 func TestWalkSaysWhatIsWrong(t *testing.T) {
 	b, p := walkedBatch(t, None)
 	for name, bad := range map[string][]byte{"short": p[:len(p)-1], "long": append(bytes.Clone(p), 0)} {
@@ -68,7 +98,7 @@ func TestAppendShifted(t *testing.T) {
 			from, to := w.Span()
 			rec := AppendShifted([]byte("x"), p[from:to], shift)[1:]
 			one := bytes.Clone(b)
-			Batch(one).PutHeader(&Header{Count: 1, Magic: Magic, Length: MinLength})
+			Batch(one).PutHeader(&Header{Count: 1, Magic: Magic, Length: MinLength, LastOffsetDelta: b.LastOffsetDelta()})
 			again.Reset(one, rec)
 			if !again.Next() || again.TimestampDelta() != w.TimestampDelta()+shift || again.OffsetDelta() != w.OffsetDelta() ||
 				!bytes.Equal(again.Key(), w.Key()) || again.HasValue() != w.HasValue() || again.f.headerCount != w.f.headerCount || again.Next() || again.Err() != nil {

@@ -73,6 +73,17 @@ func TestDamagedBatchStays(t *testing.T) {
 		binary.BigEndian.PutUint32(p[17:], crc32.Checksum(p[21:], crc32.MakeTable(crc32.Castagnoli)))
 		return p
 	}
+	// Records at offset deltas that Kafka takes from a client if they are not compressed. That of d would be newer than
+	// all others, and e older than all.
+	offsets := func(first, second byte) func(p []byte) []byte {
+		return func(p []byte) []byte {
+			p = bytes.Clone(p)
+			p[batch.HeaderSize+3] = first
+			p[batch.HeaderSize+int(p[batch.HeaderSize])/2+4] = second
+			binary.BigEndian.PutUint32(p[17:], crc32.Checksum(p[21:], crc32.MakeTable(crc32.Castagnoli)))
+			return p
+		}
+	}
 	flip := func(at int) func(p []byte) []byte {
 		return func(p []byte) []byte {
 			p = bytes.Clone(p)
@@ -83,6 +94,7 @@ func TestDamagedBatchStays(t *testing.T) {
 	for name, damage := range map[string]func(p []byte) []byte{
 		"record": flip(70), "magic": flip(16), "length": flip(9), "offset": flip(1), "checksum": flip(18),
 		"undecodable": undecodable, "count": count,
+		"offsets fall": offsets(2, 0), "offsets stay": offsets(0, 0), "offset beyond the end": offsets(0, 126), "offset before the base": offsets(1, 2),
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog(t)

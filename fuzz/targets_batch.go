@@ -162,18 +162,36 @@ func checkValidate(p []byte) (outcome string, err error) {
 	if err := out.VerifyCRC(); err != nil {
 		return "", fmt.Errorf("what was accepted has a wrong checksum: %w", err)
 	}
-	off := int64(next)
-	err = out.Each(0, func(rec *batch.Record) error {
-		if rec.Offset != off && r.FromClient {
-			return fmt.Errorf("offset %d, want %d", rec.Offset, off)
-		}
-		off++
-		return nil
-	})
-	if err != nil {
+	if err := checkOffsets(was, out, r.FromClient); err != nil {
 		return "", fmt.Errorf("what was accepted cannot be read: %w", err)
 	}
 	return fmt.Sprintf("accepted codec %v", out.Codec()), nil
+}
+
+// checkOffsets holds the records of out, made of was, to the offsets that a client's batch gives
+// them: one after another, and as they were where neither is compressed.
+func checkOffsets(was, out batch.Batch, fromClient bool) error {
+	var want []int64
+	if was.Codec() == batch.None && out.Codec() == batch.None {
+		err := was.Each(0, func(rec *batch.Record) error {
+			want = append(want, out.BaseOffset()+rec.Offset-was.BaseOffset())
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	n := 0
+	return out.Each(0, func(rec *batch.Record) error {
+		off := out.BaseOffset() + int64(n)
+		if n < len(want) {
+			off = want[n]
+		}
+		if n++; rec.Offset != off && fromClient {
+			return fmt.Errorf("offset %d, want %d", rec.Offset, off)
+		}
+		return nil
+	})
 }
 
 func seedCompressed(rng *rand.Rand) []byte {

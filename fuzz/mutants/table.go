@@ -85,6 +85,8 @@ var mutants = []mutant{
 	{"sources go before the swap is durable", "commitlog/swap.go", "\tif err := l.syncNames(); err != nil {\n\t\treturn err\n\t}\n\tfor _, seg := range g.Sources {", "\tfor _, seg := range g.Sources {", "./commitlog", "TestSwapCrash"},
 	{"swap into a log that was cut", "commitlog/swap.go", "l.failure.Load() != nil || l.cuts.Load() != cuts {", "l.failure.Load() != nil {", "./commitlog", "TestSwapOfACutLog"},
 	{"cleaner keeps the older value", "compaction/filter.go", "case f.last.get(r.hash) > r.off:", "case f.last.get(r.hash) >= 0 && f.last.get(r.hash) < r.off:", "./compaction", "TestTwin|TestLatest"},
+	{"cleaner goes by offsets beyond their batch", "batch/walk.go", "\tif w.f.offsetDelta <= w.seen || w.f.offsetDelta > w.last {", "\tif w.f.offsetDelta <= w.seen {", "./compaction", "TestDamagedBatch"},
+	{"cleaner goes by offsets that fall", "batch/walk.go", "\tif w.f.offsetDelta <= w.seen || w.f.offsetDelta > w.last {", "\tif w.f.offsetDelta > w.last {", "./compaction", "TestDamagedBatch"},
 	{"tombstones go at once", "compaction/filter.go", "case !r.value && expired:", "case !r.value && (expired || f != nil):", "./compaction", "TestTombstones"},
 	{"snapshots of segments that a kill prevented", "commitlog/recover.go", "snapshots && base > from &&", "snapshots && base < from &&", "./commitlog", "TestProducerWhoseLastBatchIsCut"},
 	{"last batch of a producer goes", "compaction/filter.go", "mustStay := f.isLastOfProducer(h) || ", "mustStay := ", "./compaction", "TestTwin|TestAborted|TestMarkers"},
