@@ -13,8 +13,8 @@ import (
 func TestCheckValidateTakesOffsetsAsKafkaDoes(t *testing.T) {
 	for _, codec := range []batch.Codec{batch.None, batch.LZ4} {
 		bl := batch.NewBuilder(batch.BuilderOptions{LeaderEpoch: -1})
-		bl.Append(1_700_000_000_000, []byte("k"), make([]byte, 5), nil)
-		bl.Append(1_700_000_000_000, []byte("k"), make([]byte, 5), nil)
+		bl.Append(1_700_000_000_000, []byte("k"), make([]byte, 4), nil)
+		bl.Append(1_700_000_000_000, []byte("k"), make([]byte, 4), nil)
 		b, err := bl.Build(nil)
 		if err != nil {
 			t.Fatal(err)
