@@ -80,17 +80,60 @@ type directory struct {
 	truth *truth
 }
 
-// engineDirectories are what the engine leaves after a clean stop and after a kill: a log of every
-// codec, one of transactions, and one of several leader epochs, each of several segments.
-var engineDirectories = sync.OnceValue(func() []*directory {
+// engineLogs are a log of every codec, one of transactions, and one of several leader epochs.
+var engineLogs = []string{"codecs-0", "txn-0", "epochs-0"}
+
+// engineDirectories are what the engine leaves after a kill, some segments behind its recovery points,
+// and after a start on that and a clean stop. Each process has the same, byte for byte, so that an
+// input is in each what it was in the one that found it: what is appended is appended while nothing
+// makes checkpoints beside it, which is before Load.
+var engineDirectories = sync.OnceValue(makeEngineDirectories)
+
+func makeEngineDirectories() []*directory {
 	fs := vfs.NewMem()
-	store, err := commitlog.Open(dataDir, engineOptions(fs, nil))
-	must(err)
+	inStore(fs, nil, func(store *commitlog.Store) {
+		for i, name := range engineLogs {
+			_, err := store.Create(name, commitlog.TopicID{1, byte(i)}, engineConfig())
+			must(err)
+		}
+	})
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i, name := range []string{"codecs-0", "txn-0", "epochs-0"} {
-		l, err := store.Create(name, commitlog.TopicID{1, byte(i)}, engineConfig())
+	inStore(fs, engineLogs, func(store *commitlog.Store) { appendEngine(store, rng, 0, 15) })
+	inStore(fs, nil, func(*commitlog.Store) {}) // its stop moves the recovery points
+	var killed *vfs.Mem
+	inStore(fs, engineLogs, func(store *commitlog.Store) {
+		appendEngine(store, rng, 15, 40)
+		killed = fs.KillClone()
+	})
+	stopped := killed.KillClone()
+	inStore(stopped, nil, func(*commitlog.Store) {})
+	var all []*directory
+	for _, d := range []struct {
+		about string
+		fs    *vfs.Mem
+	}{{"stopped", stopped}, {"killed", killed}} {
+		t, err := memTree(d.fs, dataDir)
 		must(err)
-		for n := range 40 {
+		all = append(all, &directory{d.about, t, mustReadTruth(t)})
+	}
+	return all
+}
+
+// inStore opens the engine's store, with first without loading any other log, and closes it.
+func inStore(fs vfs.FS, first []string, fn func(store *commitlog.Store)) {
+	o := engineOptions(fs, nil)
+	o.First = first
+	store, err := commitlog.Open(dataDir, o)
+	must(err)
+	fn(store)
+	must(store.Close(1))
+}
+
+// appendEngine appends the batches [from, to) of each log.
+func appendEngine(store *commitlog.Store, rng *rand.Rand, from, to int) {
+	for _, name := range engineLogs {
+		l := store.Log(name)
+		for n := from; n < to; n++ {
 			epoch := int32(0)
 			if name == "epochs-0" {
 				epoch = int32(n / 7)
@@ -103,16 +146,7 @@ var engineDirectories = sync.OnceValue(func() []*directory {
 		}
 		must(l.Sync())
 	}
-	killed, err := memTree(fs.KillClone(), dataDir) // the store is at work
-	must(err)
-	must(store.Close(1))
-	stopped, err := memTree(fs, dataDir)
-	must(err)
-	return []*directory{
-		{"stopped", stopped, mustReadTruth(stopped)},
-		{"killed", killed, mustReadTruth(killed)},
-	}
-})
+}
 
 func mustReadTruth(t tree) *truth {
 	tr, err := readTruth(t)
@@ -165,7 +199,9 @@ func engineBatch(rng *rand.Rand, name string, n int) ([]byte, commitlog.Origin) 
 }
 
 // metadataDirectory is a formatted directory with a metadata log of some epochs and a snapshot.
-var metadataDirectory = sync.OnceValue(func() tree {
+var metadataDirectory = sync.OnceValue(makeMetadataDirectory)
+
+func makeMetadataDirectory() tree {
 	fs := vfs.NewMem()
 	must(quorum.Format(fs, dataDir, quorum.FormatOptions{ClusterID: "cluster", NodeID: 1, DirectoryID: [16]byte{9}, ControllerListener: quorum.Endpoint{Name: "CONTROLLER", Host: "127.0.0.1", Port: 9093}, NowMs: clockMs}))
 	for epoch := range 3 {
@@ -198,7 +234,7 @@ var metadataDirectory = sync.OnceValue(func() tree {
 	t, err := memTree(fs, dataDir)
 	must(err)
 	return t
-})
+}
 
 func snapshotValues() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {

@@ -1,8 +1,8 @@
 // Package fuzz holds the searches that need more than one package, and the one that every user can
 // run: millrace fuzz, which mutates inputs from a seed over targets (every decoder of what stands on
 // disk, every request, the recovery of whole directories) and needs no Go toolchain. A search is
-// made of targets (target.go), seeded inputs (stream.go, mutate.go), a process that tries them
-// (worker.go) and one that watches it (supervise.go), so that a hang, a fatal error or a panic in
+// made of targets (target.go), seeded inputs (stream.go, mutate.go) that begin with a corpus (corpus.go),
+// a process that tries them (worker.go) and one that watches it (supervise.go), so that a hang, a fatal error or a panic in
 // another goroutine is a finding with its input like any other.
 //
 // The tests of this package are the searches that take a real process or a real disk: a broker

@@ -3,6 +3,7 @@ package fuzz
 import (
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -24,6 +25,9 @@ func newStream(t *Target, seed, number uint64) *stream {
 	s := &stream{t: t, rng: rand.New(rand.NewPCG(seed^h.Sum64(), number)), seen: map[string]bool{}}
 	for range 16 {
 		s.pool = append(s.pool, t.Seed(s.rng))
+	}
+	for _, k := range t.corpus() {
+		s.pool = append(s.pool, k.input)
 	}
 	return s
 }
@@ -57,29 +61,35 @@ func (s *stream) learn(p []byte, outcome string) {
 	}
 }
 
-// minimize cuts and clears parts of a finding's input while it stays the same finding, for a second
-// at most. now is the clock.
+// minimize cuts parts out of a finding's input while it stays the same finding, for a second at most.
+// now is the clock.
 func minimize(t *Target, f *Finding, now func() time.Time) *Finding {
 	end := now().Add(time.Second)
-	same := func(p []byte) bool {
+	shrink(f.Input, func() bool { return now().After(end) }, func(p []byte) ([]byte, bool) {
 		_, g := t.Try(p)
 		if g == nil || g.Key != f.Key {
-			return false
+			return nil, false
 		}
 		f = g
-		return true
-	}
-	for n := len(f.Input); n > 0; n /= 2 {
-		for at := 0; at < len(f.Input); {
-			if now().After(end) {
-				return f
+		return p, true
+	})
+	return f
+}
+
+// shrink returns the smallest of the inputs that are left when parts of p are cut out, as long as
+// keep takes them, until it is late. keep may put a cut input right: what it returns is gone on with.
+func shrink(p []byte, late func() bool, keep func(p []byte) ([]byte, bool)) []byte {
+	for n := len(p); n > 0; n /= 2 {
+		for at := 0; at < len(p); {
+			if late() {
+				return p
 			}
-			p := f.Input
-			cut := append(append([]byte(nil), p[:at]...), p[min(at+n, len(p)):]...)
-			if !same(cut) {
+			if cut, ok := keep(slices.Concat(p[:at], p[min(at+n, len(p)):])); ok {
+				p = cut
+			} else {
 				at += n
 			}
 		}
 	}
-	return f
+	return p
 }
