@@ -208,13 +208,17 @@ func (s *Segment) readBatch(f vfs.File, buf *[]byte, h batch.Header, pos int64) 
 	return batch.Batch(p), nil
 }
 
-// chunkSize is what recovery reads at once, and the largest buffer that is kept.
-const chunkSize = 1 << 20
+// chunkSize is what recovery reads at once. Many logs are recovered side by side, most of them
+// with less than that to read. A buffer that has grown with its batches is kept up to maxChunk.
+const (
+	chunkSize = 256 << 10
+	maxChunk  = 1 << 20
+)
 
 var chunks = sync.Pool{New: func() any { p := make([]byte, chunkSize); return &p }}
 
 func putChunk(p *[]byte) {
-	if cap(*p) <= chunkSize {
+	if cap(*p) <= maxChunk {
 		chunks.Put(p)
 	}
 }
