@@ -112,7 +112,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 
 // loading lets more threads run Go than there are processors, until loaded is called. A thread
 // that waits for a disk keeps its processor until the runtime takes notice: with a thread a
-// processor, a third of a start after a kill was spent idle.
+// processor, a quarter of a start after a kill was spent idle.
 func loading() (loaded func()) {
 	before := runtime.GOMAXPROCS(0)
 	if before >= loadingProcessors {
