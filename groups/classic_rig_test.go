@@ -21,6 +21,7 @@ type classicRig struct {
 	ids    int
 
 	written []Record // all that was appended
+	settled int      // of those, the ones before what is held
 	fail    error    // of the next append
 	hold    bool     // nothing is committed until commit
 	held    []func(error)
@@ -57,13 +58,17 @@ func (r *classicRig) run(op coordinator.Op[Record]) {
 		r.held = append(r.held, op.Done)
 		return
 	}
+	r.settled = len(r.written)
 	op.Done(nil)
 }
 
-// commit gives what is held.
+// commit gives what is held. An error that says that its records are not in the log takes them out of it.
 func (r *classicRig) commit(err error) {
+	if unwritten(err) {
+		r.written = r.written[:r.settled]
+	}
 	held := r.held
-	r.held, r.hold = nil, false
+	r.held, r.hold, r.settled = nil, false, len(r.written)
 	for _, fn := range held {
 		fn(err)
 	}
@@ -442,6 +447,7 @@ func (r *classicRig) reloadWith(change func(*Config)) *classicRig {
 		to.m.apply(int64(i), r.nowMs, k, v, nil)
 	}
 	to.written = append(to.written, r.written...)
+	to.settled = len(to.written)
 	to.m.loadedClassic()
 	return to
 }
