@@ -93,6 +93,38 @@ func TestKillInACheckpointOfManyLogs(t *testing.T) {
 	}
 }
 
+// BenchmarkCheckpoint is what a checkpoint costs a node of 100 000 logs, of which some have grown.
+func BenchmarkCheckpoint(b *testing.B) {
+	s, err := Open(b.TempDir(), &Options{CheckpointIntervalMs: longestWaitMs})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const logs = 100_000
+	for i := range logs {
+		if _, err := s.Create(fmt.Sprintf("topic%d-%d", i/1000, i%1000), TopicID{1}, testConfig()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	all := s.list()
+	for _, grown := range []int{1, 1000, logs} {
+		b.Run(fmt.Sprintf("grown=%d", grown), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				for _, l := range all[:grown] {
+					mustAppend(b, l, spec{value: 500, ts: fixedClock(), epoch: -1}.build())
+				}
+				b.StartTimer()
+				if err := s.checkpoint(all[:grown]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	if err := s.Close(1); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // BenchmarkWatermarks is what the file of high watermarks costs, which is written every few seconds.
 func BenchmarkWatermarks(b *testing.B) {
 	s, err := Open(testDir, testOptions(vfs.NewMem()))

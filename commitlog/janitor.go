@@ -21,6 +21,7 @@ const (
 	checkpointWidth   = 4   // logs whose checkpoint is made at once
 	checkpointParts   = 8   // of a checkpoint, each of which is written
 	checkpointLeast   = 100 // logs of a part
+	checkpointLines   = 64  // of the file, which has one of each log there is, for one log of a part
 	checkpointRetryMs = 5_000
 	syncRetryMs       = 100
 	dropRetryMs       = 5_000
@@ -313,7 +314,7 @@ func (j *janitor) checkpoint(atMs int64) {
 // too: a pass over thousands takes seconds, and what a kill in it leaves to be read
 // again is not to be all that was appended since the pass before.
 func (s *Store) checkpoint(logs []*Log) error {
-	left, part := logs, max(checkpointLeast, len(logs)/checkpointParts)
+	left, part := logs, max(checkpointLeast, len(logs)/checkpointParts, len(s.ordered())/checkpointLines)
 	for ; len(left) > part; left = left[part:] {
 		s.makePoints(left[:part])
 		_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can
