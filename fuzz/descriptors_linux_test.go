@@ -28,7 +28,8 @@ func TestFewDescriptors(t *testing.T) {
 	s := &scarce{t: t, acked: map[place]string{}, logPath: filepath.Join(t.TempDir(), "broker.log")}
 	s.p = startProcess(t, buildBinary(t), filepath.Join(t.TempDir(), "data"), s.logPath, "log.segment.bytes=1048576", "offsets.topic.num.partitions=1")
 	s.cl = s.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordRetries(0), kgo.RequestRetries(0), kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.MaxProduceRequestsInflightPerBroker(1), kgo.ProduceRequestTimeout(5*time.Second), kgo.MetadataMinAge(20*time.Millisecond))
+		kgo.MaxProduceRequestsInflightPerBroker(1), kgo.ProduceRequestTimeout(5*time.Second), kgo.MetadataMinAge(20*time.Millisecond),
+		kgo.ConnIdleTimeout(15*time.Minute)) // one that is closed for want of use on a slow machine cannot be made again
 	s.adm = kadm.NewClient(s.cl)
 	s.create(scarceTopic)
 	s.fill(scarceTopic, 12)
