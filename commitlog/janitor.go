@@ -250,6 +250,10 @@ func (j *janitor) appended(l *Log) {
 	if j.store.opts.Durability != OS {
 		return
 	}
+	// Until its sync each log keeps a descriptor, and connections need some too.
+	if j.store.handles.Pins() >= j.store.opts.unsyncedHandles {
+		j.checkpointSoon()
+	}
 	if ms := l.cfg.Load().FlushMs; ms < 1<<40 && l.flushing.CompareAndSwap(false, true) {
 		j.add(task{atMs: now + ms, kind: taskFlush, log: l})
 	}

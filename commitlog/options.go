@@ -70,7 +70,10 @@ type Options struct {
 	// MaxSyncs bounds the fdatasyncs that run at once (16).
 	MaxSyncs int
 
-	idleHandles int // how many files stay open that nobody uses; tests have few
+	// Files, of which tests have few: how many stay open that nobody uses, and how
+	// many are open beside those with bytes that are not synced; how many of the
+	// latter bring a checkpoint.
+	idleHandles, openHandles, unsyncedHandles int
 	// RecoveryWorkers bounds the logs that load at once (16, or 2 for each CPU if
 	// those are more).
 	RecoveryWorkers int
@@ -161,6 +164,12 @@ func (o *Options) withDefaults() Options {
 	setDefault(&r.ScrubBytesPerSecond, 10<<20)
 	if r.idleHandles <= 0 {
 		r.idleHandles = maxIdleHandles
+	}
+	if r.openHandles <= 0 {
+		r.openHandles = maxOpenHandles
+	}
+	if r.unsyncedHandles <= 0 {
+		r.unsyncedHandles = vfs.MaxOpen() / 2
 	}
 	if r.MaxSyncs <= 0 {
 		r.MaxSyncs = 16

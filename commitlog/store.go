@@ -74,7 +74,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		opts:         o,
 		fs:           o.FS,
 		noCheckpoint: make(map[string]bool, len(o.NoCheckpoint)),
-		handles:      vfs.NewHandles(o.idleHandles, maxOpenHandles),
+		handles:      vfs.NewHandles(o.idleHandles, o.openHandles),
 		syncer:       newSyncer(o.MaxSyncs, func(l *Log) *queuePlace { return &l.syncPlace }, (*Log).syncData),
 		writeBacks:   newSyncer(maxWriteBacks, func(l *Log) *queuePlace { return &l.writeBackPlace }, (*Log).startWriteBack),
 	}

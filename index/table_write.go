@@ -97,6 +97,8 @@ func (t *table) pin() (vfs.File, error) {
 	t.mu.Unlock()
 	if already {
 		t.handles.Release(&t.slot)
+	} else {
+		t.handles.Pin(&t.slot)
 	}
 	return val.(vfs.File), nil
 }
@@ -139,7 +141,7 @@ func (t *table) Sync() error {
 	sealed := !t.mu.writable
 	t.mu.Unlock()
 	if unpin {
-		t.handles.Release(&t.slot)
+		t.handles.Unpin(&t.slot)
 		if sealed {
 			t.handles.Drop(&t.slot)
 		}
@@ -290,7 +292,7 @@ func (t *table) Close() {
 	t.mu.pinned = false
 	t.mu.Unlock()
 	if pinned {
-		t.handles.Release(&t.slot)
+		t.handles.Unpin(&t.slot)
 	}
 	t.handles.Retire(&t.slot)
 }

@@ -172,6 +172,8 @@ func (s *Segment) pin() {
 	s.mu.Unlock()
 	if already {
 		s.cfg.Handles.Release(&s.file)
+	} else {
+		s.cfg.Handles.Pin(&s.file)
 	}
 }
 
@@ -181,7 +183,7 @@ func (s *Segment) dropPin() {
 	s.mu.pinned = false
 	s.mu.Unlock()
 	if pinned {
-		s.cfg.Handles.Release(&s.file)
+		s.cfg.Handles.Unpin(&s.file)
 	}
 }
 

@@ -35,7 +35,7 @@ func (s *Segment) Sync() error {
 	}
 	s.mu.Unlock()
 	if unpin {
-		s.cfg.Handles.Release(&s.file)
+		s.cfg.Handles.Unpin(&s.file)
 	}
 	return nil
 }

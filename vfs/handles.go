@@ -23,13 +23,14 @@ type Handles struct {
 		sync.Mutex
 		open int  // slots that are open, writers' included
 		idle int  // of these, the ones on the list
+		pins int  // of these, the ones that a writer keeps
 		lru  Slot // ring of idle slots, most recently used first
 		tick uint // counts CloseIdle calls
 	}
 }
 
 // NewHandles returns a bound: at most maxIdle unused handles are kept, at most
-// maxOpen are open (AcquireWriter is not refused).
+// maxOpen are open beside those that writers keep (AcquireWriter is not refused).
 func NewHandles(maxIdle, maxOpen int) *Handles {
 	h := &Handles{maxIdle: maxIdle, maxOpen: max(maxOpen, maxIdle)}
 	h.mu.lru.prev, h.mu.lru.next = &h.mu.lru, &h.mu.lru
@@ -71,7 +72,7 @@ func (h *Handles) acquire(s *Slot, writer bool) (io.Closer, error) {
 	}
 	var victim io.Closer
 	h.mu.Lock()
-	if h.mu.open >= h.maxOpen {
+	if h.mu.open-h.mu.pins >= h.maxOpen {
 		victim = h.evictLocked()
 		if victim == nil && !writer {
 			h.mu.Unlock()
@@ -95,6 +96,30 @@ func (h *Handles) acquire(s *Slot, writer bool) (io.Closer, error) {
 	}
 	s.val, s.refs = val, 1
 	return val, nil
+}
+
+// Pin makes a reference of the caller's, of which a slot has at most one, that of a
+// writer who keeps it: the handle is outside the bound until Unpin. Else many who have
+// written would leave nothing to those who read.
+func (h *Handles) Pin(*Slot) { h.pin(1) }
+
+// Unpin gives back the reference of Pin.
+func (h *Handles) Unpin(s *Slot) {
+	h.pin(-1)
+	h.Release(s)
+}
+
+func (h *Handles) pin(n int) {
+	h.mu.Lock()
+	h.mu.pins += n
+	h.mu.Unlock()
+}
+
+// Pins returns how many handles writers keep.
+func (h *Handles) Pins() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.pins
 }
 
 // hit takes a reference if the slot is open.

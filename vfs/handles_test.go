@@ -183,3 +183,24 @@ func TestHandlesMakeRoom(t *testing.T) {
 		t.Errorf("%d open, %d idle", open, idle)
 	}
 }
+
+// Who has written keeps a handle as long as need be, and takes none from who reads.
+func TestHandlesPinnedAreBesideTheBound(t *testing.T) {
+	h := NewHandles(0, 1)
+	a, b, c := newThing(), newThing(), newThing()
+	for _, th := range []*thing{a, b} {
+		if _, err := h.AcquireWriter(&th.slot); err != nil {
+			t.Fatal(err)
+		}
+		h.Pin(&th.slot)
+	}
+	if h.Pins() != 2 {
+		t.Errorf("%d handles are kept, want 2", h.Pins())
+	}
+	use(t, h, c)
+	h.Unpin(&a.slot)
+	h.Unpin(&b.slot)
+	if open, idle := h.Open(); open != 0 || idle != 0 || h.Pins() != 0 || a.open.Load() != 0 {
+		t.Error(open, idle, h.Pins(), a.open.Load())
+	}
+}

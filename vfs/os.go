@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -14,6 +15,15 @@ import (
 
 // OS returns the operating system's file system.
 func OS() FS { return osFS{} }
+
+// MaxOpen returns how many descriptors this process may have.
+func MaxOpen() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt32
+	}
+	return int(min(limit.Cur, math.MaxInt32))
+}
 
 type osFS struct{}
 

@@ -21,6 +21,7 @@ var mutants = []mutant{
 	{"file replaced, directory not synced", "vfs/vfs.go", "\treturn fs.SyncDir(dirOf(name))", "\treturn nil", "./commitlog", "^TestCrash$"},
 	{"recovery point before the sync", "commitlog/upkeep.go", "\t// The segment that ends at the recovery point may have been sealed since.\n", "\tl.recovery.Store(max(end, l.recovery.Load()))\n", "./commitlog", "TestCrash$|TestTwin"},
 	{"checkpoint of many logs is written at its end alone", "commitlog/janitor.go", "\t\t_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can\n", "", "./commitlog", "TestKillInACheckpoint"},
+	{"logs with unsynced bytes leave no descriptor to who reads", "vfs/handles.go", "if h.mu.open-h.mu.pins >= h.maxOpen {", "if h.mu.open >= h.maxOpen {", "./commitlog", "TestReadBeside"},
 	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
 	{"start offset told before it is on disk", "commitlog/retention.go", "\tif l.keep {\n\t\tif err := l.store.points.writeStarts(l.store); err != nil {\n\t\t\treturn fmt.Errorf(\"%w: %w\", ErrStorage, err)\n\t\t}\n\t}\n", "", "./commitlog", "TestCrash$|TestTwin"},
 	{"clean marker stays while the store is open", "commitlog/store.go", "\t\tif err := s.fs.Remove(name); err != nil {\n\t\t\treturn fmt.Errorf(\"commitlog: %w\", err)\n\t\t}\n", "", "./commitlog", "TestCleanMarker"},
