@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -18,8 +17,9 @@ type call struct {
 	b        *Broker
 	x        *netio.Exchange
 	h        wire.RequestHeader
-	nowMs    int64           // when the request was read
-	pending  *sync.WaitGroup // of the connection's requests like this one; nil: nobody waits for it
+	nowMs    int64 // when the request was read
+	conn     *connState
+	pending  *atomic.Int32 // the connection's requests like this one
 	answered atomic.Bool
 }
 
@@ -47,22 +47,18 @@ func (c *call) send(r *netio.Reply) {
 	if c.answered.Swap(true) {
 		panic(fmt.Sprintf("BUG: %s answered twice", kmsg.NameForKey(c.h.APIKey)))
 	}
-	c.x.Reply(r)
 	c.over()
+	c.x.Reply(r)
 }
 
-// over lets the requests that wait for this one go on.
-func (c *call) over() {
-	if c.pending != nil {
-		c.pending.Done()
-	}
-}
+// over lets the requests that wait for this one go on, which look when it is answered.
+func (c *call) over() { c.pending.Add(-1) }
 
 // fail closes the connection once what was asked before is answered.
 func (c *call) fail(err error) {
 	if !c.answered.Swap(true) {
-		c.x.Fail(err)
 		c.over()
+		c.x.Fail(err)
 	}
 }
 

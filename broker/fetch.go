@@ -71,7 +71,7 @@ func (b *Broker) handleFetch(c *call, body []byte) error {
 		return err
 	}
 	f := fetches.Get().(*fetch)
-	f.b, f.x, f.h, f.nowMs = b, c.x, c.h, c.nowMs
+	f.b, f.x, f.h, f.nowMs, f.conn, f.pending = b, c.x, c.h, c.nowMs, c.conn, c.pending
 	defer f.rescue()
 	if f.handle(req) {
 		f.recycle()

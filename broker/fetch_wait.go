@@ -8,6 +8,8 @@ package broker
 func (f *fetch) park(maxWaitMs int64) {
 	f.closeViews()
 	f.users.Store(1)
+	conn := f.x.Conn() // f.x is its own only until it is answered
+	f.conn.setWaiting(f)
 	var early []int
 	for i := range f.parts {
 		p := &f.parts[i]
@@ -24,10 +26,30 @@ func (f *fetch) park(maxWaitMs int64) {
 	for _, i := range early {
 		f.lookAgain(i)
 	}
-	if f.b.stopping.Load() {
+	if f.b.stopping.Load() || conn.Closed() {
 		f.expire()
 	}
 	f.leave()
+}
+
+// setWaiting notes which fetch of the connection waits; nil: none.
+func (st *connState) setWaiting(f *fetch) {
+	st.waiting.Lock()
+	st.waiting.fetch = f
+	st.waiting.Unlock()
+}
+
+// closed, when the connection is over, ends the wait of its fetch: nobody takes the answer.
+func (st *connState) closed() {
+	st.waiting.Lock()
+	f := st.waiting.fetch
+	if f != nil {
+		f.Hold()
+	}
+	st.waiting.Unlock()
+	if f != nil {
+		f.Expired()
+	}
 }
 
 // leave ends one use of a fetch that waits or has waited.
@@ -113,6 +135,7 @@ func (f *fetch) expire() {
 // finish answers a parked request. Whoever set done calls it. Partitions of which nothing was heard
 // are as they were: at most their log start offset is not the latest.
 func (f *fetch) finish() {
+	f.conn.setWaiting(nil)
 	cancelled := f.b.deadlines.Cancel(&f.deadline)
 	for i := range f.parts {
 		if p := &f.parts[i]; p.partition != nil {

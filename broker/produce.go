@@ -337,12 +337,12 @@ func (p *produce) refuseAppend(i int, err error) {
 func (p *produce) finishUnanswered(failed error) {
 	x := p.x
 	p.answered.Store(true)
+	p.over()
 	if failed != nil {
 		x.Fail(failed)
 	} else {
 		x.NoReply()
 	}
-	p.over()
 	p.recycle()
 }
 

@@ -69,6 +69,7 @@ type Conn struct {
 		closed     bool
 		pending    int
 		replyBytes int
+		progress   uint64        // how many requests were answered, and how often replies left
 		err        error         // why it ended
 		over       chan struct{} // closed when it ends; made for who waits for that
 		onClose    []func()

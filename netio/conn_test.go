@@ -22,7 +22,15 @@ import (
 // handlerFunc is a Handler.
 type handlerFunc func(c *Conn, xs []*Exchange)
 
-func (f handlerFunc) Handle(c *Conn, xs []*Exchange) { f(c, xs) }
+func (f handlerFunc) Handle(c *Conn, xs []*Exchange) int {
+	f(c, xs)
+	return len(xs)
+}
+
+// takerFunc is a Handler that may leave requests.
+type takerFunc func(c *Conn, xs []*Exchange) int
+
+func (f takerFunc) Handle(c *Conn, xs []*Exchange) int { return f(c, xs) }
 
 // echo answers each request with its frame, which it copies.
 func echo(_ *Conn, xs []*Exchange) {
@@ -133,28 +141,45 @@ func TestEchoOfAllSizes(t *testing.T) {
 	mustFrame(t, c, nil)
 }
 
-// Random frames, cut into random pieces on their way, come back in order, whoever answers them.
+// Random frames, cut into random pieces on their way, come back in order, whoever answers them, and however many of
+// them the handler takes at a time.
 func TestRandomFramesInRandomPieces(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	later := make(chan *Exchange, 64)
+	type late struct {
+		x    *Exchange
+		left *atomic.Int32 // of the connection
+	}
+	later := make(chan late, 64)
 	var answering sync.WaitGroup
 	for range 3 {
 		answering.Go(func() {
-			for x := range later {
-				echo(nil, []*Exchange{x})
+			for l := range later {
+				l.left.Add(-1)
+				echo(nil, []*Exchange{l.x})
 			}
 		})
 	}
-	pick := atomic.Uint64{}
-	s := start(t, Options{Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
-		for _, x := range xs {
-			if pick.Add(1)%3 == 0 {
-				later <- x
-			} else {
+	var pick, refused atomic.Uint64
+	s := start(t, Options{Handler: takerFunc(func(c *Conn, xs []*Exchange) int {
+		left, _ := c.Value().(*atomic.Int32)
+		if left == nil {
+			left = new(atomic.Int32)
+			c.SetValue(left)
+		}
+		for i, x := range xs {
+			switch n := pick.Add(1); {
+			case n%5 == 0 && left.Load() > 0:
+				refused.Add(1)
+				return i
+			case n%3 == 0:
+				left.Add(1)
+				later <- late{x, left}
+			default:
 				echo(c, []*Exchange{x})
 			}
 		}
+		return len(xs)
 	})})
 	var conns sync.WaitGroup
 	for i := range 4 {
@@ -206,6 +231,9 @@ func TestRandomFramesInRandomPieces(t *testing.T) {
 	answering.Wait()
 	if st := s.Stats(); st.FrameBytes != 0 || st.ReadBytes != 0 || st.PinnedBytes != 0 || st.Conns != 0 {
 		t.Errorf("something is still held: %+v", st)
+	}
+	if refused.Load() == 0 {
+		t.Error("every request was taken at once")
 	}
 }
 

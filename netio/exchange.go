@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Exchange is one request and its place in the order of replies. It is answered exactly once, by
@@ -106,6 +107,8 @@ func (c *Conn) complete(x *Exchange, state exchangeState, r *Reply, err error) {
 		panic("BUG: netio: a request was answered twice")
 	}
 	x.state, x.reply, x.err = state, r, err
+	c.mu.progress++
+	c.mu.changed.Broadcast()
 	if state == failed {
 		c.stopReading.Store(true)
 	}
@@ -133,9 +136,11 @@ func (c *Conn) complete(x *Exchange, state exchangeState, r *Reply, err error) {
 	}
 }
 
-// enqueue appends requests to the queue of replies, before the handler sees them.
-func (c *Conn) enqueue(xs []*Exchange) {
+// enqueue appends requests to the queue of replies, before the handler sees them. What it returns is
+// for who waits for progress after that.
+func (c *Conn) enqueue(xs []*Exchange) (progress uint64) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.mu.batch++
 	c.mu.handling = true
 	for _, x := range xs {
@@ -152,7 +157,42 @@ func (c *Conn) enqueue(xs []*Exchange) {
 		c.mu.tail = x
 		c.mu.pending += x.weight()
 	}
+	return c.mu.progress
+}
+
+// callHandler gives requests of the queue to the handler and writes what it completed.
+func (c *Conn) callHandler(xs []*Exchange) (taken int) {
+	taken = c.s.o.Handler.Handle(c, xs)
+
+	c.mu.Lock()
+	c.mu.handling = false
+	write := c.mu.head != nil && c.mu.head.state != unanswered && !c.mu.writing && !c.mu.closed
+	if write {
+		c.mu.writing = true
+	}
 	c.mu.Unlock()
+	for _, x := range xs[:taken] {
+		x.drop()
+	}
+	if write {
+		c.flush()
+	}
+	return taken
+}
+
+// callAgain is to be called before the handler is given requests once more.
+func (c *Conn) callAgain() (progress uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.handling = true
+	return c.mu.progress
+}
+
+// Crowded says that the peer has left so much of its replies that Handle should take no more.
+func (c *Conn) Crowded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.replyBytes >= maxReplyBytes
 }
 
 // weight is what a request counts toward maxPending. Requests other than Produce may have large
@@ -201,6 +241,7 @@ func (c *Conn) wrote(xs []*Exchange) {
 	c.mu.Lock()
 	c.mu.pending -= weight
 	c.mu.replyBytes -= bytes
+	c.mu.progress++
 	c.mu.changed.Broadcast()
 	c.mu.Unlock()
 }
@@ -221,11 +262,22 @@ func (c *Conn) detach() {
 	c.wrote(done)
 }
 
-// awaitRoom waits until another batch may be handled; false: the connection is over.
-func (c *Conn) awaitRoom() bool {
+// roomy says whether another batch may be handled. c.mu is held.
+func (c *Conn) roomy() bool { return c.mu.pending < maxPending && c.mu.replyBytes < maxReplyBytes }
+
+// await waits until ready, which is asked with c.mu held; false: the connection is over. It is over
+// when nothing comes of the wait for as long as a connection may be idle: nobody reads meanwhile, so
+// nobody would see that the peer has gone.
+func (c *Conn) await(ready func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.mu.closed && (c.mu.pending >= maxPending || c.mu.replyBytes >= maxReplyBytes) {
+	if ready() && !c.mu.closed {
+		return true
+	}
+	if idle := c.s.o.IdleTimeout; idle > 0 {
+		defer time.AfterFunc(idle, func() { c.end(errIdle) }).Stop()
+	}
+	for !c.mu.closed && !ready() {
 		c.mu.changed.Wait()
 	}
 	return !c.mu.closed

@@ -64,7 +64,9 @@ func (c *Conn) consumeBuffer() error {
 				return err
 			}
 			xs, owned = batches.Get().(*[]*Exchange), 0
-			if !c.frameFrom(x, p, true) {
+			c.setAside(nil)
+			from = in.start + sizePrefix
+			if !c.frameFrom(x, in.rb.b[from:from+n:from+n], true) {
 				x.abandon()
 				batches.Put(xs)
 				return errDrained
@@ -141,7 +143,7 @@ func (c *Conn) handleOne(x *Exchange) error {
 	return c.handle(xs)
 }
 
-// handle gives requests to the handler, if there are any, and writes what it completed.
+// handle gives requests to the handler, if there are any, until it has taken all of them.
 func (c *Conn) handle(b *[]*Exchange) error {
 	xs := *b
 	defer func() {
@@ -152,34 +154,66 @@ func (c *Conn) handle(b *[]*Exchange) error {
 	if len(xs) == 0 {
 		return nil
 	}
-	if !c.awaitRoom() {
-		for _, x := range xs {
-			x.abandon()
+	if !c.hasRoom() {
+		c.setAside(xs)
+		if !c.await(c.roomy) {
+			for _, x := range xs {
+				x.abandon()
+			}
+			return net.ErrClosed
 		}
-		return net.ErrClosed
 	}
-	c.enqueue(xs)
-	c.s.o.Handler.Handle(c, xs)
-
-	c.mu.Lock()
-	c.mu.handling = false
-	write := c.mu.head != nil && c.mu.head.state != unanswered && !c.mu.writing && !c.mu.closed
-	if write {
-		c.mu.writing = true
-	}
-	c.mu.Unlock()
-	for _, x := range xs {
-		x.drop()
-	}
-	if write {
-		c.flush()
+	progress := c.enqueue(xs)
+	left := xs[c.callHandler(xs):]
+	for len(left) > 0 {
+		c.setAside(left)
+		if !c.await(func() bool { return c.mu.progress != progress }) {
+			for _, x := range left {
+				x.Fail(net.ErrClosed)
+				x.drop()
+			}
+			return net.ErrClosed
+		}
+		progress = c.callAgain()
+		left = left[c.callHandler(left):]
 	}
 	return nil
+}
+
+func (c *Conn) hasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roomy()
+}
+
+// setAside moves requests, and input that is not yet any, out of the read buffer before a wait:
+// there are few read buffers for all connections.
+func (c *Conn) setAside(xs []*Exchange) {
+	for _, x := range xs {
+		if x.buf != nil && x.buf.pool == c.s.reads {
+			own := apart(x.Frame)
+			x.buf.release()
+			x.buf, x.Frame = own, own.b
+		}
+	}
+	in := &c.in
+	switch {
+	case in.rb == nil || in.rb.pool != c.s.reads:
+	case in.start == in.end:
+		c.dropReadBuffer()
+	default:
+		own := apart(in.rb.b[in.start:in.end])
+		in.rb.release()
+		in.rb, in.start, in.end, in.limit = own, 0, len(own.b), len(own.b)
+	}
 }
 
 // tidyBuffer arranges for what is left in the read buffer: the beginning of a frame, or nothing.
 func (c *Conn) tidyBuffer() error {
 	in := &c.in
+	if in.rb == nil {
+		return nil
+	}
 	own := !in.rb.shared() // no frame in it is still in use
 	n := in.end - in.start
 	if n == 0 {
@@ -206,7 +240,7 @@ func (c *Conn) tidyBuffer() error {
 	}
 	copy(in.rb.b, in.rb.b[in.start:in.end])
 	in.start, in.end = 0, n
-	if in.rb.pool == c.s.frames {
+	if in.rb.pool != c.s.reads {
 		in.limit = total
 	}
 	return nil
@@ -221,11 +255,9 @@ func (c *Conn) settle() error {
 	x := c.newExchange()
 	pooled := c.pooled(p[sizePrefix:])
 	if !c.emptyFrame(x, n, pooled, false) {
-		if in.rb.pool == c.s.frames {
-			// Nobody waits for memory of a pool while holding some of it.
-			p = append([]byte(nil), p...)
-			c.dropReadBuffer()
-		}
+		// Nobody waits for memory while holding some that others wait for.
+		p = append([]byte(nil), p...)
+		c.dropReadBuffer()
 		if !c.emptyFrame(x, n, pooled, true) {
 			x.abandon()
 			return errDrained

@@ -413,3 +413,120 @@ func TestAnsweringTwiceIsABug(t *testing.T) {
 	}()
 	first.NoReply()
 }
+
+// Requests that wait for others of their connection, and what was read with them, hold none of the memory that all
+// connections share, and what was answered before them leaves meanwhile.
+func TestWaitingRequestsHoldNoSharedMemory(t *testing.T) {
+	held := make(chan *Exchange, 100)
+	s := start(t, Options{Handler: takerFunc(func(c *Conn, xs []*Exchange) int {
+		switch c.Value() {
+		case nil: // the first is answered, the second later, the others after it
+			if len(xs) < 4 {
+				t.Errorf("%d frames were read at once", len(xs))
+			}
+			c.SetValue("waits")
+			echo(c, xs[:1])
+			held <- xs[1]
+			return 2
+		case "answered":
+			echo(c, xs)
+			return len(xs)
+		}
+		return 0
+	})})
+	var all []byte
+	for i := range 30 {
+		all = append(all, frame(int16(i%2), bytes.Repeat([]byte{byte(i)}, 1000))...)
+	}
+	all = append(all, all[:500]...) // and the beginning of one more
+	var conns []*net.TCPConn
+	for range 20 {
+		c := dial(t, s)
+		conns = append(conns, c)
+		if _, err := c.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		mustFrame(t, c, all[4:1006])
+	}
+	var xs []*Exchange
+	for range conns {
+		xs = append(xs, <-held)
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.Stats().ReadBytes+s.Stats().FrameBytes > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", s.Stats())
+		}
+	}
+	for _, x := range xs {
+		x.c.SetValue("answered") // nothing is handled until then
+		echo(nil, []*Exchange{x})
+	}
+	for _, c := range conns {
+		if _, err := c.Write(all[500:1006]); err != nil {
+			t.Fatal(err)
+		}
+		for i := 1; i < 31; i++ {
+			mustFrame(t, c, all[i%30*1006+4:i%30*1006+1006])
+		}
+	}
+}
+
+// A connection whose requests wait reads nothing, and so does not see that its peer has gone: it ends when it has been idle
+// for too long.
+func TestWaitingRequestsOfAPeerThatIsGone(t *testing.T) {
+	held := make(chan *Exchange, 1)
+	s := start(t, Options{IdleTimeout: 100 * time.Millisecond, Handler: takerFunc(func(c *Conn, xs []*Exchange) int {
+		if c.Value() == nil {
+			c.SetValue("waits")
+			held <- xs[0]
+			return 1
+		}
+		return 0
+	})})
+	c := dial(t, s)
+	if _, err := c.Write(append(frame(0, []byte("one")), frame(0, []byte("two"))...)); err != nil {
+		t.Fatal(err)
+	}
+	x := <-held
+	c.Close()
+	for deadline := time.Now().Add(20 * time.Second); s.Stats().Conns > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", s.Stats())
+		}
+	}
+	echo(nil, []*Exchange{x})
+	if st := s.Stats(); st.ReadBytes+st.FrameBytes+st.PinnedBytes > 0 {
+		t.Errorf("something is still held: %+v", st)
+	}
+}
+
+// A handler that answers at once sees when its peer has left too much of the replies.
+func TestCrowdedConnection(t *testing.T) {
+	var handled atomic.Int32
+	s := start(t, Options{Handler: takerFunc(func(c *Conn, xs []*Exchange) int {
+		for i, x := range xs {
+			r := NewReply()
+			r.SetBuf(append(r.Buf(), make([]byte, maxReplyBytes)...))
+			x.Reply(r)
+			handled.Add(1)
+			if c.Crowded() {
+				return i + 1
+			}
+		}
+		return len(xs)
+	})})
+	c := dial(t, s)
+	const asked = 60
+	if _, err := c.Write(bytes.Repeat(frame(1, nil), asked)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if n := handled.Load(); n > asked/2 { // the kernel takes some megabytes
+		t.Errorf("%d replies were made for a peer that reads none", n)
+	}
+	for range asked {
+		if p, err := readFrame(c); err != nil || len(p) != maxReplyBytes {
+			t.Fatalf("%d bytes, %v", len(p), err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"bytes"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -11,13 +12,22 @@ import (
 type buffer struct {
 	b    []byte
 	refs atomic.Int32
-	pool *pool
+	pool *pool // nil: of no pool
+}
+
+// apart is a buffer of no pool, a copy of p, with one reference.
+func apart(p []byte) *buffer {
+	b := &buffer{b: bytes.Clone(p)}
+	b.refs.Store(1)
+	return b
 }
 
 func (b *buffer) release() {
 	if n := b.refs.Add(-1); n == 0 {
 		poison(b.b)
-		b.pool.put(b)
+		if b.pool != nil {
+			b.pool.put(b)
+		}
 	} else if n < 0 {
 		panic("BUG: netio: buffer released twice")
 	}
