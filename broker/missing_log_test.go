@@ -132,3 +132,37 @@ func TestStopEndsTheTryingOfLogs(t *testing.T) {
 		t.Error("it would have been tried later")
 	}
 }
+
+// The directory of a deleted topic that cannot be renamed for a while keeps a topic that is made again under its name from
+// being served only as long.
+func TestTopicMadeAgainWhileItsOldLogIsThere(t *testing.T) {
+	var bad atomic.Bool
+	n := startOn(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if bad.Load() && op.Kind == vfs.OpRename && strings.Contains(op.Name, "/t-0") && strings.HasSuffix(op.To, "-delete") {
+			return &fs.PathError{Op: "rename", Path: op.Name, Err: syscall.EIO}
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	n.mustProduce("t", "old")
+	bad.Store(true)
+	del, name := kmsg.NewPtrDeleteTopicsRequest(), "t"
+	del.Topics, del.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}, 5000
+	if r := askNode[*kmsg.DeleteTopicsResponse](n, del, 6).Topics[0]; r.ErrorCode != 0 {
+		t.Fatalf("delete: %s", wire.Code(r.ErrorCode))
+	}
+	n.mustCreate("t", 1)
+	if code := wire.Code(n.produce(9, produceRequest("t", 0, -1, recordsOf(plain(), "early"))).ErrorCode); code == wire.None {
+		t.Fatal("served while the old log is there")
+	}
+	bad.Store(false)
+	var base int64
+	n.eventually("the topic is served", func() bool {
+		p := n.produce(9, produceRequest("t", 0, -1, recordsOf(plain(), "new")))
+		base = p.BaseOffset
+		return p.ErrorCode == 0
+	})
+	if base != 0 {
+		t.Errorf("its first record has offset %d", base)
+	}
+}

@@ -171,6 +171,12 @@ func (b *Broker) each(ps []metadata.Partition, fn func(p *metadata.Partition)) {
 func (b *Broker) open(t *metadata.Topic, p *metadata.Partition, set settings, again bool) slot {
 	name := logName(t.Name, p.Index)
 	l := b.store.Log(name)
+	if l != nil && l.TopicID() != t.ID && l.TopicID() != (commitlog.TopicID{}) {
+		if !again {
+			b.log.Error("the log of a deleted topic of that name is still there, which is tried again", "log", name)
+		}
+		return slot{broken: true}
+	}
 	if l == nil {
 		var err error
 		if l, err = b.store.Create(name, t.ID, set.log); err != nil {

@@ -59,7 +59,9 @@ func (s *Store) loadLogs(want func(name string) bool) error {
 	}
 	var names []string
 	for _, e := range entries {
-		if !e.IsDir() {
+		if isDir, err := vfs.IsDir(s.fs, s.dir, e); err != nil {
+			return fmt.Errorf("commitlog: %w", err)
+		} else if !isDir {
 			continue
 		}
 		switch _, kind := parseDirName(e.Name()); {

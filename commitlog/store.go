@@ -315,6 +315,9 @@ func (l *Log) create() error {
 			return err
 		}
 	}
+	if err := l.refuseRecords(); err != nil {
+		return err
+	}
 	if err := s.fs.MkdirAll(l.dir, 0o755); err != nil {
 		return err
 	}
@@ -328,6 +331,28 @@ func (l *Log) create() error {
 	l.mu.dirNew = false
 	l.diskBase.Store(0)
 	return s.fs.SyncDir(s.dir)
+}
+
+// refuseRecords keeps an empty log from being made over records, whosever they are: a directory that was
+// not loaded may still be there, and its offsets would be given out again.
+func (l *Log) refuseRecords() error {
+	fs := l.store.fs
+	if _, err := fs.Stat(l.dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	entries, err := fs.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, ok := segmentBase(e.Name(), ".log"); !ok {
+			continue
+		}
+		if info, err := fs.Stat(filepath.Join(l.dir, e.Name())); err != nil || info.Size() > 0 {
+			return errors.Join(err, fmt.Errorf("%s holds records", filepath.Join(l.dir, e.Name())))
+		}
+	}
+	return nil
 }
 
 // Delete takes the log away at once; its directory is renamed to Kafka's

@@ -297,7 +297,12 @@ func (c *checker) orphan() (string, error) {
 	var known map[string]bool
 	for _, e := range entries {
 		topic, _, err := commitlog.ParseLogName(e.Name())
-		if !e.IsDir() || err != nil || e.Name() == LogName {
+		if err != nil || e.Name() == LogName {
+			continue
+		}
+		if isDir, err := vfs.IsDir(c.files, c.root, e); err != nil {
+			return "", fmt.Errorf("quorum: %w", err)
+		} else if !isDir {
 			continue
 		}
 		if known == nil {

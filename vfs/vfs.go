@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -92,6 +93,19 @@ type File interface {
 	// valid until Close.
 	Fd() (fd uintptr, ok bool)
 	Name() string
+}
+
+// IsDir says whether an entry of dir is a directory or a symbolic link to one. A link whose target is
+// not there is none.
+func IsDir(fs FS, dir string, e os.DirEntry) (bool, error) {
+	if e.Type()&os.ModeSymlink == 0 {
+		return e.IsDir(), nil
+	}
+	info, err := fs.Stat(filepath.Join(dir, e.Name()))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.IsDir(), err
 }
 
 // ReadFile returns the whole content of a file.

@@ -118,7 +118,11 @@ func partitionDirs(args []string) ([]partitionDir, error) {
 		}
 		n := len(out)
 		for _, s := range subs {
-			if _, _, err := commitlog.ParseLogName(s.Name()); s.IsDir() && err == nil {
+			isDir, err := vfs.IsDir(vfs.OS(), arg, s)
+			if err != nil {
+				return nil, err
+			}
+			if _, _, err := commitlog.ParseLogName(s.Name()); isDir && err == nil {
 				out = append(out, partitionDir{filepath.Join(arg, s.Name()), !closedCleanly(arg)})
 			}
 		}
