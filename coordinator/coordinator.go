@@ -46,6 +46,8 @@ type Op[R any] struct {
 	// one whose key is among those of records not yet applied waits for that append, unless it and they are Shared.
 	Key    string
 	Shared bool
+	// Own says that nobody would ask for it again: it is not refused because too many wait.
+	Own bool
 	// Run reads the machine and decides. The records it returns are written and applied together; with none the
 	// operation only waits until what it may have read is committed.
 	Run func() (batches [][]R, err error)

@@ -105,7 +105,7 @@ func (r *Runtime[R]) Submit(op Op[R]) {
 	switch {
 	case r.mu.closed:
 		refused = ErrClosed
-	case r.mu.load >= r.opts.MaxQueue:
+	case r.mu.load >= r.opts.MaxQueue && !op.Own:
 		refused = ErrBusy
 	default:
 		r.mu.load++

@@ -218,6 +218,15 @@ func (s *Shard[M, R, E]) Submit(key string, decide func(m M) Decision[R], refuse
 	a.rt.Submit(s.Op(key, func() Decision[R] { return decide(a.m) }, refused))
 }
 
+// SubmitOwn is Submit for what the machine has to do by itself, which no full queue refuses. What a shard's end keeps from
+// being done is left to who loads the partition next.
+func (s *Shard[M, R, E]) SubmitOwn(key string, decide func(m M) Decision[R]) {
+	a := s.active.Load()
+	op := s.Op(key, func() Decision[R] { return decide(a.m) }, func(error) {})
+	op.Own = true
+	a.rt.Submit(op)
+}
+
 // Decision is what an operation comes to.
 type Decision[R any] struct {
 	Batches [][]R // each is written as a whole

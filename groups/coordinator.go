@@ -117,7 +117,12 @@ func (c *Coordinator) EndTransaction(partition int32, p Producer, commit bool, d
 	}
 	submit(s, "", func(m *Machine) decision {
 		m.applyMarker(p, commit)
-		return say(done)
+		return say(func(err error) {
+			if !unwritten(err) {
+				err = nil // the marker is committed: what was before it need not be waited for
+			}
+			done(err)
+		})
 	}, done)
 }
 

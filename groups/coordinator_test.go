@@ -202,6 +202,29 @@ func TestResignAnswersWhoWaits(t *testing.T) {
 	})
 }
 
+// stalledLog takes records and commits none.
+type stalledLog struct{ quickLog }
+
+func (l *stalledLog) Committed() int64 { return 0 }
+
+// A marker that was taken need not be written again because records before it are not committed in time.
+func TestMarkerIsTakenThoughTheLogStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := quickCoordinator(1)
+		defer c.Close()
+		c.Lead(0, 1, &stalledLog{})
+		synctest.Wait()
+		commitOne(c, "g")
+		if err := answered(func(done func(error)) { c.EndTransaction(0, Producer{ID: 1}, true, done) }); err != nil {
+			t.Error(err)
+		}
+		c.Resign(0)
+		if err := answered(func(done func(error)) { c.EndTransaction(0, Producer{ID: 1}, true, done) }); err == nil {
+			t.Error("who is no coordinator takes a marker")
+		}
+	})
+}
+
 func classicJoin(group, member string) *kmsg.JoinGroupRequest {
 	req := kmsg.NewPtrJoinGroupRequest()
 	req.Version, req.Group, req.MemberID = 9, group, member

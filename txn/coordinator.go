@@ -63,6 +63,9 @@ func (c *Coordinator) machine(s *shard, timers *coordinator.Timers[Record]) *Mac
 		submit: func(id string, decide func() decision, refused func(wire.Code)) {
 			s.Submit(id, func(*Machine) coordinator.Decision[Record] { return decide().out() }, func(err error) { refused(coordinator.Code(err)) })
 		},
+		submitOwn: func(id string, decide func() decision) {
+			s.SubmitOwn(id, func(*Machine) coordinator.Decision[Record] { return decide().out() })
+		},
 		txns: map[string]*transaction{}, waits: map[string][]waiting{},
 	}
 }

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"errors"
 	"math"
 
 	"github.com/millrace-project/millrace/coordinator"
@@ -102,10 +103,28 @@ func (m *Machine) prepare(n *transaction, done func(Identity, wire.Code)) decisi
 	return m.write(n, func(err error) {
 		if err != nil {
 			done(noIdentity, coordinator.Code(err))
+			m.endLate(n, err)
 			return
 		}
 		done(n.completed(0).identity(), wire.None)
 		m.end(n)
+	})
+}
+
+// endLate ends a transaction whose decision was not committed in time, once it is: markers must not be on the disk before
+// it. Nobody else would, for the decision is in the log.
+func (m *Machine) endLate(n *transaction, err error) {
+	if !errors.Is(err, coordinator.ErrTimedOut) {
+		return
+	}
+	m.submitOwn(n.id, func() decision {
+		return answer(func(err error) {
+			if err != nil {
+				m.endLate(n, err)
+				return
+			}
+			m.end(n)
+		})
 	})
 }
 

@@ -87,6 +87,8 @@ type Machine struct {
 	markers Markers
 	op      func(id string, decide func() decision) coordinator.Op[Record] // for a timer
 	submit  func(id string, decide func() decision, refused func(wire.Code))
+	// submitOwn is submit for what nobody asks for again.
+	submitOwn func(id string, decide func() decision)
 
 	txns  map[string]*transaction
 	waits map[string][]waiting // for an id's transaction to end

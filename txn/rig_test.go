@@ -130,7 +130,7 @@ func (r *rig) start() {
 	r.c = New(Options{
 		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() + r.setBy.Load() }, SteadyMs: func() int64 { return time.Now().UnixMilli() },
 		Version: func() int16 { return int16(r.version.Load()) }, Markers: r,
-		ProducerID: func(done func(int64, error)) { r.nextID++; done(r.nextID, nil) },
+		ProducerID: func(done func(int64, error)) { r.nextID++; done(r.nextID, nil) }, TimeoutMs: 30_000,
 	})
 	r.c.SetPartitions(1)
 	r.c.Lead(0, r.epoch, r.log)
@@ -163,6 +163,13 @@ func (r *rig) Write(m Marker, done func(error)) {
 		r.mu.Unlock()
 		done(nil)
 	})
+}
+
+// written is how many markers are.
+func (r *rig) written() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.markers)
 }
 
 type answered struct {
@@ -214,6 +221,13 @@ func (r *rig) failAppend(err error) {
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
 	r.log.refuse = err
+}
+
+// slow has what is appended from now on committed after d.
+func (r *rig) slow(d time.Duration) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.delay = d
 }
 
 // put sets the state of an id as its record says.

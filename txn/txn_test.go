@@ -197,6 +197,30 @@ func TestFailedAppends(t *testing.T) {
 	})
 }
 
+// A decision that takes longer to be committed than its answer waits is one all the same: the markers follow, and not before
+// it is committed.
+func TestSlowDecisionIsCarriedOut(t *testing.T) {
+	for by, decide := range map[string]func(r *rig, a answered) any{
+		"EndTxn":         func(r *rig, a answered) any { return r.end("x", a.Identity, false, 2).code },
+		"InitProducerId": func(r *rig, _ answered) any { return r.init("x", nil).code },
+		"the timeout":    func(*rig, answered) any { time.Sleep(91 * time.Second); return wire.CoordinatorNotAvailable },
+	} {
+		inBubble(t, func(r *rig) {
+			a := r.init("x", nil)
+			r.expect("add", r.add("x", a.Identity, p0), wire.None)
+			r.slow(91 * time.Second) // as long as three answers wait
+			r.expect(by, decide(r, a), wire.CoordinatorNotAvailable)
+			r.slow(time.Millisecond)
+			time.Sleep(59 * time.Second)
+			r.expect("markers before the decision is committed, by "+by, r.written(), 0)
+			time.Sleep(5 * time.Second)
+			r.expect("state, by "+by, r.state("x"), "CompleteAbort 101/1")
+			r.expect("markers, by "+by, r.written(), 1)
+			r.expect("init, by "+by, r.init("x", nil).code, wire.None)
+		})
+	}
+}
+
 // The first request of the next transaction waits for the end of the last one, in the same append as its record.
 func TestNextTransactionWaits(t *testing.T) {
 	inBubble(t, func(r *rig) {
