@@ -30,9 +30,10 @@ type recordForm[R, E any] struct {
 type producer struct {
 	id    int64
 	epoch int16
+	guard commitlog.Guard
 }
 
-var nobody = producer{batch.NoProducerID, batch.NoProducerEpoch}
+var nobody = producer{batch.NoProducerID, batch.NoProducerEpoch, commitlog.Unguarded}
 
 // coordinatorLog is one partition of an internal topic, led in one epoch, as its coordinator sees it
 // (coordinator.ReplayLog). Its methods may be called from any goroutine; release ends it.
@@ -122,7 +123,7 @@ func (g *coordinatorLog[R, E]) Append(epoch int32, timestampMs int64, decisions 
 	if err := p.flush(); err != nil {
 		return 0, err
 	}
-	e := commitlog.Entry{Data: p.data, Origin: commitlog.FromCoordinator, ZstdAllowed: true}
+	e := commitlog.Entry{Data: p.data, Guards: p.guards, Origin: commitlog.FromCoordinator, ZstdAllowed: true}
 	g.partition.Log().Append(timestampMs, epoch, []*commitlog.Entry{&e})
 	if e.Err != nil {
 		return 0, codedError{e.Err}
@@ -157,6 +158,7 @@ type packer[R, E any] struct {
 	timestampMs int64
 
 	data     []byte // finished batches
+	guards   []commitlog.Guard
 	builder  *batch.Builder
 	producer producer // whose records the builder takes
 	encoded  []pair
@@ -254,7 +256,7 @@ func (p *packer[R, E]) flush() error {
 	if err != nil {
 		return tooLarge("%v", err)
 	}
-	p.data = append(p.data, b...)
+	p.data, p.guards = append(p.data, b...), append(p.guards, p.producer.guard)
 	return nil
 }
 

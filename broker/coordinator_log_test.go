@@ -211,6 +211,15 @@ func TestTransactionalRecordsReplay(t *testing.T) {
 	a, b := groups.Producer{ID: 7, Epoch: 1}, groups.Producer{ID: 8, Epoch: 0}
 	g.mustAppend(t, []groups.Record{offsetRecord("plain", 0, "")}, in(a, offsetRecord("x", 0, "")), in(a, offsetRecord("x", 1, "")), in(b, offsetRecord("y", 0, "")))
 	g.mustAppend(t, in(a, offsetRecord("x", 2, "")), []groups.Record{offsetRecord("plain", 1, "")})
+	// What may not begin a transaction is refused, and with it what is written together with it; what goes on may.
+	late := groups.Producer{ID: 9, Guard: int64(commitlog.MustBeOpen)}
+	_, err := g.Append(g.epoch, 1, [][]groups.Record{in(b, offsetRecord("y", 1, "")), in(late, offsetRecord("z", 0, ""))})
+	var coded coordinator.Coded
+	if !errors.As(err, &coded) || coded.Code() != wire.InvalidTxnState {
+		t.Fatalf("a late record: %v", err)
+	}
+	b.Guard = int64(commitlog.MustBeOpen)
+	g.mustAppend(t, in(b, offsetRecord("y", 1, "")))
 	for _, m := range []batch.MarkerOptions{{ProducerID: 7, ProducerEpoch: 1, Commit: true}, {ProducerID: 8}} {
 		m.Timestamp = 9
 		e := commitlog.Entry{Data: batch.AppendEndTxnMarker(nil, m), Origin: commitlog.FromCoordinator}
@@ -220,7 +229,7 @@ func TestTransactionalRecordsReplay(t *testing.T) {
 	}
 	got, _ := g.replayed(t)
 	want := []string{
-		"0 plain/0/0", "1 x/0/0 of 7/1", "2 x/1/0 of 7/1", "3 y/0/0 of 8/0", "4 x/2/0 of 7/1", "5 plain/1/0", "6 end true of 7/1", "7 end false of 8/0",
+		"0 plain/0/0", "1 x/0/0 of 7/1", "2 x/1/0 of 7/1", "3 y/0/0 of 8/0", "4 x/2/0 of 7/1", "5 plain/1/0", "6 y/1/0 of 8/0", "7 end true of 7/1", "8 end false of 8/0",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got\n%v\nwant\n%v", got, want)

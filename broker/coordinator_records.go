@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/groups"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/txn"
@@ -24,7 +25,7 @@ var groupRecords = recordForm[groups.Record, groups.Entry]{
 		if r.Producer == nil {
 			return nobody
 		}
-		return producer{r.Producer.ID, r.Producer.Epoch}
+		return producer{r.Producer.ID, r.Producer.Epoch, commitlog.Guard(r.Producer.Guard)}
 	},
 	entry: func(b batch.Batch, r *batch.Record) (groups.Entry, error) {
 		e := groups.Entry{

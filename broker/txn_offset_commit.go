@@ -3,7 +3,10 @@ package broker
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -30,43 +33,71 @@ func (b *Broker) handleTxnOffsetCommit(c *call, req *kmsg.TxnOffsetCommitRequest
 		reply(nil)
 		return
 	}
-	commit := func() {
-		b.groups.TxnOffsetCommit(c.client(), req, func(resp *kmsg.TxnOffsetCommitResponse) { reply(resp.Topics) })
+	commit := func(guard commitlog.Guard) {
+		b.groups.TxnOffsetCommit(c.client(), req, int64(guard), func(resp *kmsg.TxnOffsetCommitResponse) { reply(resp.Topics) })
 	}
 	index, ok := b.groups.PartitionFor(req.Group)
-	if !ok || req.Group == "" {
-		commit() // which refuses it
+	part, err := b.partitionNamed(topicConsumerOffsets, index)
+	if !ok || err != nil || req.Group == "" {
+		commit(commitlog.MustBeOpen) // which refuses it
 		return
 	}
-	b.verifyOffsets(c.h.APIVersion, req, txn.Partition{Topic: topicConsumerOffsets, Index: index}, func(code wire.Code) {
+	b.verifyOffsets(c.h.APIVersion, req, part, index, func(guard commitlog.Guard, code wire.Code) {
 		if code == wire.None {
-			commit()
+			commit(guard)
 			return
 		}
 		reply(txnCommitCodes(req, offsetsVerifyCode(code, c.h.APIVersion)))
 	})
 }
 
-// verifyOffsets asks the transaction coordinator for the group's partition.
-func (b *Broker) verifyOffsets(version int16, req *kmsg.TxnOffsetCommitRequest, p txn.Partition, done func(wire.Code)) {
-	who := txn.Identity{ProducerID: req.ProducerID, Epoch: req.ProducerEpoch}
-	verifies := version >= 5 || b.verifiesPartitions()
-	switch {
-	case verifies && b.isFenced(p, who):
-		done(wire.ProducerFenced)
-	case version >= 5:
-		b.txns.AddPartitions(req.TransactionalID, who, []txn.Partition{p}, transactionVersion, done)
-	case !verifies:
-		done(wire.None)
-	default:
-		b.txns.Verify(req.TransactionalID, who, []txn.Partition{p}, func(codes []wire.Code) { done(codes[0]) })
+// Versions of TxnOffsetCommit from which a producer knows TRANSACTION_ABORTABLE, and has the group's partition added.
+const (
+	offsetsAbortable = 4
+	offsetsAdds      = 5
+)
+
+// verifyOffsets asks the transaction coordinator for the group's partition, and gives the guard of the commit. A producer
+// of which the partition knows a newer epoch is fenced without.
+func (b *Broker) verifyOffsets(version int16, req *kmsg.TxnOffsetCommitRequest, part *replication.Partition, index int32, done func(commitlog.Guard, wire.Code)) {
+	if version < offsetsAdds && !b.verifiesPartitions() {
+		done(commitlog.Unguarded, wire.None)
+		return
 	}
+	begin := func() commitlog.Guard {
+		return part.Log().BeginVerification(nowMs(), commitlog.Begin{
+			ProducerID: req.ProducerID, Epoch: req.ProducerEpoch, Sequence: batch.NoSequence, Adds: version >= offsetsAdds,
+		})
+	}
+	var verify func(guard commitlog.Guard, attempts int)
+	verify = func(guard commitlog.Guard, attempts int) {
+		if guard == commitlog.Fenced {
+			done(guard, wire.ProducerFenced)
+			return
+		}
+		b.askForOffsets(version, req, index, func(code wire.Code) {
+			// As with produce: the end of the last transaction may have come meanwhile.
+			if code == wire.None && attempts > 1 {
+				if again := begin(); again != guard {
+					verify(again, attempts-1)
+					return
+				}
+			}
+			done(guard, code)
+		})
+	}
+	verify(begin(), verifyAttempts)
 }
 
-// isFenced says whether the partition knows a newer epoch of the producer: then nobody needs to be asked.
-func (b *Broker) isFenced(p txn.Partition, who txn.Identity) bool {
-	part, err := b.partitionNamed(p.Topic, p.Index)
-	return err == nil && part.Log().IsFenced(who.ProducerID, who.Epoch)
+// askForOffsets asks the transaction coordinator whether the group's partition is in the transaction, or to add it.
+func (b *Broker) askForOffsets(version int16, req *kmsg.TxnOffsetCommitRequest, index int32, done func(wire.Code)) {
+	who := txn.Identity{ProducerID: req.ProducerID, Epoch: req.ProducerEpoch}
+	ps := []txn.Partition{{Topic: topicConsumerOffsets, Index: index}}
+	if version >= offsetsAdds {
+		b.txns.AddPartitions(req.TransactionalID, who, ps, transactionVersion, done)
+		return
+	}
+	b.txns.Verify(req.TransactionalID, who, ps, func(codes []wire.Code) { done(codes[0]) })
 }
 
 // offsetsVerifyCode is what a commit is told of a verification that failed.
@@ -75,7 +106,7 @@ func offsetsVerifyCode(code wire.Code, version int16) wire.Code {
 	case wire.ProducerFenced:
 		return wire.InvalidProducerEpoch
 	case wire.TransactionAbortable:
-		if version < 4 {
+		if version < offsetsAbortable {
 			return wire.InvalidTxnState
 		}
 	case wire.NotCoordinator, wire.CoordinatorLoadInProgress, wire.NetworkException:

@@ -1,12 +1,17 @@
 package broker
 
 import (
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/groups"
 	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -101,6 +106,13 @@ func (p *txnProducer) add(topic string, partition int32) wire.Code {
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = p.id, p.pid, p.epoch
 	req.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: topic, Partitions: []int32{partition}}}
 	return wire.Code(askNode[*kmsg.AddPartitionsToTxnResponse](p.n, req, 3).Topics[0].Partitions[0].ErrorCode)
+}
+
+func (p *txnProducer) addOffsets(group string) wire.Code {
+	p.n.t.Helper()
+	req := kmsg.NewPtrAddOffsetsToTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = p.id, p.pid, p.epoch, group
+	return wire.Code(askNode[*kmsg.AddOffsetsToTxnResponse](p.n, req, 3).ErrorCode)
 }
 
 func (p *txnProducer) end(commit bool) wire.Code {
@@ -251,6 +263,80 @@ func TestLateBatchBeginsNothing(t *testing.T) {
 	part, _ := n.b.partitionNamed("t", 0)
 	if part.Bound(true) != part.Bound(false) {
 		t.Error("a transaction hangs")
+	}
+}
+
+// Offsets that reach their group after the end of the transaction for which they were verified begin no other one, also
+// where the end has not raised the producer's epoch.
+func TestLateOffsetsBeginNothing(t *testing.T) {
+	for _, version := range []int16{3, 5} {
+		n := groupNode(t, vfs.NewMem())
+		n.mustCreate("t", 1)
+		q := n.pipe()
+		findGroup(q, "g")
+		q.commit("g", "t", at{0, 5, ""})
+		p := n.txnProducer("x", 9)
+		p.patient(func() wire.Code { return p.addOffsets("g") })
+
+		req := kmsg.NewPtrTxnOffsetCommitRequest()
+		req.Version, req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch, req.Generation = version, p.id, "g", p.pid, p.epoch, -1
+		req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: 0, Offset: 1000, LeaderEpoch: -1}}}}
+		index, _ := n.b.groups.PartitionFor("g")
+		part, err := n.b.partitionNamed(topicConsumerOffsets, index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guards := make(chan commitlog.Guard, 1)
+		n.b.verifyOffsets(version, req, part, index, func(g commitlog.Guard, code wire.Code) {
+			if code != wire.None {
+				t.Error(code)
+			}
+			guards <- g
+		})
+		guard := <-guards
+		p.patient(func() wire.Code { return p.end(false) })
+		p.patient(func() wire.Code { return p.end(false) }) // it is complete
+		done := make(chan *kmsg.TxnOffsetCommitResponse, 1)
+		n.b.groups.TxnOffsetCommit(groups.Client{}, req, int64(guard), func(r *kmsg.TxnOffsetCommitResponse) { done <- r })
+		if code := wire.Code((<-done).Topics[0].Partitions[0].ErrorCode); code != wire.InvalidTxnState {
+			t.Errorf("version %d: after the abort: %s", version, code)
+		}
+		if part.Bound(true) != part.Bound(false) {
+			t.Errorf("version %d: a transaction hangs", version)
+		}
+		p.patient(func() wire.Code { return p.addOffsets("g") })
+		p.patient(func() wire.Code { return p.end(true) })
+		p.patient(func() wire.Code { return p.end(true) })
+		f := kmsg.NewPtrOffsetFetchRequest()
+		f.RequireStable = true
+		f.Groups = append(f.Groups, fetchGroup("g", "t", 0))
+		if x := askPipe[*kmsg.OffsetFetchResponse](q, 8, f).Groups[0].Topics[0].Partitions[0]; x.Offset != 5 || x.ErrorCode != 0 {
+			t.Errorf("version %d: the group is at %d, %s", version, x.Offset, wire.Code(x.ErrorCode))
+		}
+	}
+}
+
+// Offsets of a producer's next transaction wait for the end of the last one, whose marker undoes what was verified before it.
+func TestOffsetsOfTheNextTransaction(t *testing.T) {
+	var refuse atomic.Bool // the next write, of a marker
+	n := groupNode(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpWrite && strings.Contains(op.Name, topicConsumerOffsets) && strings.HasSuffix(op.Name, ".log") && refuse.CompareAndSwap(true, false) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	findGroup(n.pipe(), "g")
+	p := n.txnProducer("x", 12)
+	for i := range int64(3) {
+		p.patient(func() wire.Code {
+			req := kmsg.NewPtrTxnOffsetCommitRequest()
+			req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch, req.Generation = p.id, "g", p.pid, p.epoch, -1
+			req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: 0, Offset: i, LeaderEpoch: -1}}}}
+			return wire.Code(askNode[*kmsg.TxnOffsetCommitResponse](n, req, 5).Topics[0].Partitions[0].ErrorCode)
+		})
+		refuse.Store(true)
+		p.patient(func() wire.Code { return p.end(true) })
 	}
 }
 

@@ -38,6 +38,8 @@ type Entry struct {
 	ZstdAllowed bool
 	// Guard is what BeginVerification gave for the transaction that the batches belong to.
 	Guard Guard
+	// Guards, where a coordinator writes for several producers, has one for each batch; nil = Guard is that of all.
+	Guards []Guard
 	// TransactionVersion is that under which markers were sent (KIP-890); from 2 on each transaction has its own epoch.
 	TransactionVersion int16
 
@@ -414,7 +416,10 @@ func (w *appendScratch) fail(err error) {
 func (w *appendScratch) checkProducers(e *Entry, from int) (*batchMeta, error) {
 	mark := w.stage.mark()
 	w.stage.guard, w.stage.transactionVersion = e.Guard, e.TransactionVersion
-	for _, b := range w.batches[from:] {
+	for i, b := range w.batches[from:] {
+		if e.Guards != nil {
+			w.stage.guard = e.Guards[i]
+		}
 		dup, err := w.stage.add(b, e.Origin)
 		if err != nil || dup != nil {
 			w.stage.rewind(mark)

@@ -11,7 +11,7 @@ import (
 // write has succeeded. There is one at a time for each producers.
 type stage struct {
 	p *producers
-	// guard and transactionVersion are the Entry's that is being added.
+	// guard is that of the batch that is being added, and transactionVersion its Entry's.
 	guard              Guard
 	transactionVersion int16
 
@@ -103,8 +103,8 @@ func (st *stage) commit() []completedTxn {
 // marker that cannot be read; nothing is staged then either. Batches without a
 // producer pass.
 //
-// A client's transactional batch that begins a transaction here needs the guard of
-// its verification, where one was begun for the producer (KIP-890).
+// A transactional batch that begins a transaction here needs the guard of its
+// verification, where it has one (KIP-890).
 func (st *stage) add(b batch.Batch, origin Origin) (dup *batchMeta, err error) {
 	if !b.HasProducer() {
 		return nil, nil
@@ -191,7 +191,7 @@ func (st *stage) check(e *producerEntry, h *batch.Header, origin Origin) error {
 	if h.ProducerEpoch < e.epoch {
 		return staleEpoch(e, h)
 	}
-	if origin == FromClient && h.IsTransactional() && !e.inTransaction(h.ProducerEpoch) && !st.verified(h.ProducerID) {
+	if h.IsTransactional() && !e.inTransaction(h.ProducerEpoch) && !st.verified(h.ProducerID) {
 		return fmt.Errorf("%w: Record was not part of an ongoing transaction", ErrInvalidTxnState)
 	}
 	if origin == FromClient {

@@ -68,14 +68,6 @@ func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	return p.lastGuard
 }
 
-// IsFenced says whether another producer has a higher epoch under this id.
-func (l *Log) IsFenced(producerID int64, epoch int16) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.mu.producers.get(producerID)
-	return e.hasNewer(epoch)
-}
-
 // hasNewer says whether the producer is known, by a higher epoch.
 func (e *producerEntry) hasNewer(epoch int16) bool {
 	return e.epoch != batch.NoProducerEpoch && epoch < e.epoch

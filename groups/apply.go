@@ -20,7 +20,7 @@ func (m *Machine) Committed(end int64) {}
 
 // replay takes one entry of the log.
 func (m *Machine) replay(e *Entry) {
-	producer := Producer{e.ProducerID, e.ProducerEpoch}
+	producer := Producer{ID: e.ProducerID, Epoch: e.ProducerEpoch}
 	switch {
 	case e.Control:
 		m.applyMarker(producer, e.Commit)

@@ -105,7 +105,7 @@ func codes(c *Coordinator, group string) map[string]wire.Code {
 	txn := kmsg.NewPtrTxnOffsetCommitRequest()
 	txn.Version, txn.Group, txn.Generation = 3, group, -1
 	txn.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: 1}}}}
-	c.TxnOffsetCommit(who, txn, func(r *kmsg.TxnOffsetCommitResponse) { put("TxnOffsetCommit")(r.Topics[0].Partitions[0].ErrorCode) })
+	c.TxnOffsetCommit(who, txn, 0, func(r *kmsg.TxnOffsetCommitResponse) { put("TxnOffsetCommit")(r.Topics[0].Partitions[0].ErrorCode) })
 	consumer := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 	consumer.Version, consumer.Group, consumer.MemberID, consumer.RebalanceTimeoutMillis = 1, group, "m", 1000
 	consumer.SubscribedTopicNames, consumer.Topics = []string{}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}

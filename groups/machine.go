@@ -31,6 +31,8 @@ type Record struct {
 type Producer struct {
 	ID    int64
 	Epoch int16
+	// Guard goes with the append of its records: whether they may begin the transaction in the log. 0 = they may.
+	Guard int64
 }
 
 // Client is who asks.

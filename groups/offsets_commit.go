@@ -70,8 +70,8 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 }
 
 // txnCommitOffsets stores offsets that count when the producer's transaction commits. That the transaction is open, and
-// has the group's partition in it, is not looked at here.
-func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) decision {
+// has the group's partition in it, is not looked at here, but by guard when they are written.
+func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, guard int64, done func(*kmsg.TxnOffsetCommitResponse)) decision {
 	refuse := func(code wire.Code) decision {
 		return say(func(err error) { done(txnCommitError(req, codeOr(err, code))) })
 	}
@@ -88,7 +88,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, d
 	}
 
 	nowMs := m.nowMs()
-	by := &Producer{ID: req.ProducerID, Epoch: req.ProducerEpoch}
+	by := &Producer{ID: req.ProducerID, Epoch: req.ProducerEpoch, Guard: guard}
 	resp := kmsg.NewPtrTxnOffsetCommitResponse()
 	var out []Record
 	for _, t := range req.Topics {

@@ -117,7 +117,7 @@ func (k *offsetsKit) txnCommit(producer int64, group, topic string, partition in
 	p.Partition, p.Offset = partition, offset
 	req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{p}}}
 	var code wire.Code
-	k.run(k.m.txnCommitOffsets(Client{}, req, func(resp *kmsg.TxnOffsetCommitResponse) {
+	k.run(k.m.txnCommitOffsets(Client{}, req, 0, func(resp *kmsg.TxnOffsetCommitResponse) {
 		code = wire.Code(resp.Topics[0].Partitions[0].ErrorCode)
 	}))
 	return code

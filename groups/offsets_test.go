@@ -214,14 +214,14 @@ func TestTransactions(t *testing.T) {
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.Group, req.Generation = "unknown", 4
 	req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "a", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: 3}}}}
-	k.run(k.m.txnCommitOffsets(Client{}, req, func(resp *kmsg.TxnOffsetCommitResponse) {
+	k.run(k.m.txnCommitOffsets(Client{}, req, 0, func(resp *kmsg.TxnOffsetCommitResponse) {
 		if p := resp.Topics[0].Partitions[0]; p.Partition != 3 || wire.Code(p.ErrorCode) != wire.IllegalGeneration {
 			t.Errorf("a member of an unknown group: %+v", p)
 		}
 	}))
 	req.Generation = -1
 	req.Topics[0].Partitions[0].Metadata = kmsg.StringPtr("too much for this")
-	k.run(k.m.txnCommitOffsets(Client{}, req, func(resp *kmsg.TxnOffsetCommitResponse) {
+	k.run(k.m.txnCommitOffsets(Client{}, req, 0, func(resp *kmsg.TxnOffsetCommitResponse) {
 		if p := resp.Topics[0].Partitions[0]; wire.Code(p.ErrorCode) != wire.OffsetMetadataTooLarge {
 			t.Errorf("metadata: %+v", p)
 		}

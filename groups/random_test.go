@@ -200,7 +200,7 @@ func (x *simClient) transact(producer Producer, tps []topicPartition) bool {
 		h.ops = append(h.ops, simOffset{value: w.values, refused: true})
 		ops[h] = len(h.ops) - 1
 		req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: tp.topic, Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: tp.partition, Offset: w.values}}}}
-		w.c.TxnOffsetCommit(x.who, req, func(r *kmsg.TxnOffsetCommitResponse) { ch <- r })
+		w.c.TxnOffsetCommit(x.who, req, 0, func(r *kmsg.TxnOffsetCommitResponse) { ch <- r })
 		w.mu.Unlock()
 		resp, ok := simAwait(x, "TxnOffsetCommit", ch)
 		if !ok {

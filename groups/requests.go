@@ -176,14 +176,14 @@ func (c *Coordinator) OffsetCommit(who Client, req *kmsg.OffsetCommitRequest, do
 		func(code wire.Code) { done(commitError(req, code)) })
 }
 
-// TxnOffsetCommit stores offsets that count when the producer's transaction commits.
-func (c *Coordinator) TxnOffsetCommit(who Client, req *kmsg.TxnOffsetCommitRequest, done func(*kmsg.TxnOffsetCommitResponse)) {
+// TxnOffsetCommit stores offsets that count when the producer's transaction commits; guard as in Producer.
+func (c *Coordinator) TxnOffsetCommit(who Client, req *kmsg.TxnOffsetCommitRequest, guard int64, done func(*kmsg.TxnOffsetCommitResponse)) {
 	refused := func(code wire.Code) { done(txnCommitError(req, code)) }
 	if req.Group == "" && !c.closed.Load() {
 		refused(wire.InvalidGroupID)
 		return
 	}
-	c.ask(req.Group, func(m *Machine) decision { return m.txnCommitOffsets(who, req, done) }, refused)
+	c.ask(req.Group, func(m *Machine) decision { return m.txnCommitOffsets(who, req, guard, done) }, refused)
 }
 
 // OffsetFetch reads committed offsets of groups. The request has Groups at every version, the answer too; topics have

@@ -75,7 +75,7 @@ var mutants = []mutant{
 	{"only the first of five batches is remembered", "commitlog/producers.go", "\tfor i := range e.n {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "\tfor i := range min(e.n, 1) {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "./commitlog", "TestTwin|TestProducers"},
 	{"sequence numbers do not wrap", "commitlog/producer_stage.go", " || h.BaseSequence == 0 && last == math.MaxInt32 {", " || h.BaseSequence == 1 && last == math.MaxInt32 {", "./commitlog", "TestProducers|TestStage"},
 	{"gap in the sequence is taken", "commitlog/producer_stage.go", "int64(h.BaseSequence) == int64(last)+1 ||", "int64(h.BaseSequence) > int64(last) ||", "./commitlog", "TestProducers|TestTwin"},
-	{"older producer epoch is taken", "commitlog/producer_stage.go", "\tif h.ProducerEpoch < e.epoch {\n\t\treturn staleEpoch(e, h)\n\t}\n\tif origin == FromClient && h.IsTransactional()", "\tif origin == FromClient && h.IsTransactional()", "./commitlog", "TestProducers|TestTwin"},
+	{"older producer epoch is taken", "commitlog/producer_stage.go", "\tif h.ProducerEpoch < e.epoch {\n\t\treturn staleEpoch(e, h)\n\t}\n\tif h.IsTransactional()", "\tif h.IsTransactional()", "./commitlog", "TestProducers|TestTwin"},
 	{"duplicate of a failed write succeeds", "commitlog/append.go", "if dup.lastOffset >= l.end.Load() {", "if dup.lastOffset < 0 {", "./commitlog", "TestDuplicate"},
 	{"stable offset too high", "commitlog/producers.go", "if len(p.ended) > 0 && (off < 0 || p.ended[0].firstOffset < off) {", "if len(p.ended) > 0 && off >= 0 && p.ended[0].firstOffset < off {", "./commitlog", "TestHighWatermark|TestTwin"},
 	{"list of aborted transactions too short", "index/txn.go", "if e.FirstOffset < hi {", "if e.FirstOffset < hi-1 {", "./index", "TestTwin"},
@@ -99,6 +99,7 @@ var mutants = []mutant{
 	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
 	{"coordinator answers before the commit", "coordinator/runtime.go", "if c := min(r.log.Committed(), r.end); c > r.committed {", "if c := r.end; c > r.committed {", "./coordinator", "TestAnswers|TestRandomCommits"},
+	{"late offsets begin a transaction", "commitlog/producer_stage.go", "if h.IsTransactional() && !e.inTransaction", "if origin == FromClient && h.IsTransactional() && !e.inTransaction", "./broker", "TestLateOffsets|TestTransactionalRecords"},
 	{"leader epoch used before it is on disk", "quorum/quorum.go", "\tif err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {\n\t\treturn err\n\t}\n", "", "./quorum", "."},
 	{"length in a request is believed", "wire/reader.go", "if n < 0 || n > len(r.p)-r.pos {", "if n < 0 || n > len(r.p) {", "./wire", "."},
 }
