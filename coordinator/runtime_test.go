@@ -146,8 +146,9 @@ func TestErrors(t *testing.T) {
 		submit("first", one)
 		submit("second", one)
 		submit("third", one)
+		r.Submit(Op[int]{Own: true, Run: one, Done: func(error) {}})
 		synctest.Wait()
-		if got["run"] != bad || got["append"] != broken || got["third"] != ErrBusy || m.sum != 2 {
+		if got["run"] != bad || got["append"] != broken || got["third"] != ErrBusy || m.sum != 3 {
 			t.Fatalf("%v, sum %d", got, m.sum)
 		}
 		log.commit(1)

@@ -102,7 +102,10 @@ func (c *Coordinator) Close() {
 func (c *Coordinator) TopicsDeleted(names []string) {
 	for _, s := range c.shards.All() {
 		if s.Answers() {
-			submit(s, "", func(m *Machine) decision { return m.topicsDeleted(names) }, func(error) {})
+			s.SubmitOwn("", func(m *Machine) coordinator.Decision[Record] {
+				d := m.topicsDeleted(names)
+				return d.out()
+			})
 		}
 	}
 }

@@ -225,6 +225,38 @@ func TestMarkerIsTakenThoughTheLogStalls(t *testing.T) {
 	})
 }
 
+// A topic's offsets go with it while as many requests wait as may.
+func TestTopicsDeletedWhileTheQueueIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := quickCoordinator(1)
+		defer c.Close()
+		c.Lead(0, 1, &stalledLog{})
+		synctest.Wait()
+		var full atomic.Int32
+		for i := range 10_001 {
+			c.OffsetCommit(Client{}, commitOf(fmt.Sprint("g", i)), func(r *kmsg.OffsetCommitResponse) {
+				if wire.Code(r.Topics[0].Partitions[0].ErrorCode) == wire.CoordinatorNotAvailable {
+					full.Add(1)
+				}
+			})
+		}
+		c.TopicsDeleted([]string{"orders"})
+		synctest.Wait()
+		if n := full.Load(); n != 1 {
+			t.Fatalf("%d commits refused", n)
+		}
+		time.Sleep(6 * time.Second)
+		s, _ := c.shards.At(0)
+		submit(s, "", func(m *Machine) decision {
+			if m.offsets.n != 0 {
+				t.Errorf("%d offsets of a topic that was deleted", m.offsets.n)
+			}
+			return decision{}
+		}, func(err error) { t.Error(err) })
+		synctest.Wait()
+	})
+}
+
 func classicJoin(group, member string) *kmsg.JoinGroupRequest {
 	req := kmsg.NewPtrJoinGroupRequest()
 	req.Version, req.Group, req.MemberID = 9, group, member
@@ -291,10 +323,14 @@ func heapInUse() uint64 {
 }
 
 func commitOne(c *Coordinator, id string) {
+	answered(func(done func(*kmsg.OffsetCommitResponse)) { c.OffsetCommit(Client{}, commitOf(id), done) })
+}
+
+func commitOf(id string) *kmsg.OffsetCommitRequest {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Version, req.Group, req.Generation = 9, id, -1
 	req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "orders", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 7}}}}
-	answered(func(done func(*kmsg.OffsetCommitResponse)) { c.OffsetCommit(Client{}, req, done) })
+	return req
 }
 
 func joinTenClassic(c *Coordinator, id string) {

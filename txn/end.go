@@ -132,7 +132,7 @@ func (m *Machine) endLate(n *transaction, err error) {
 func (m *Machine) end(t *transaction) {
 	complete := func(err error) {
 		if err == nil {
-			m.submit(t.id, func() decision { return m.complete(t.id, t.identity()) }, func(wire.Code) {})
+			m.submitOwn(t.id, func() decision { return m.complete(t.id, t.identity()) })
 		}
 	}
 	if len(t.partitions) == 0 {

@@ -112,7 +112,8 @@ type rig struct {
 	setBy   atomic.Int64 // ms, of the clock
 	mu      sync.Mutex
 	markers []Marker
-	alive   int // of the coordinator: markers of an earlier one do not come back
+	held    func(error) // of the last that stayed unwritten
+	alive   int         // of the coordinator: markers of an earlier one do not come back
 }
 
 func newRig(t *testing.T) *rig {
@@ -153,6 +154,7 @@ func (r *rig) Write(m Marker, done func(error)) {
 	alive := r.alive
 	r.mu.Unlock()
 	if r.hold.Load() {
+		r.held = done
 		return
 	}
 	time.AfterFunc(time.Millisecond, func() {

@@ -221,6 +221,32 @@ func TestSlowDecisionIsCarriedOut(t *testing.T) {
 	}
 }
 
+// That the markers are written is not lost while as many requests wait as may.
+func TestMarkersAreWrittenWhileTheQueueIsFull(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a, b := r.init("x", nil), r.init("y", nil)
+		r.expect("add", r.add("x", a.Identity, p0), wire.None)
+		r.hold.Store(true)
+		r.expect("commit", r.end("x", a.Identity, true, 2).code, wire.None)
+		synctest.Wait()
+		r.slow(5 * time.Second)
+		full := 0
+		for range 10_100 {
+			r.c.AddPartitions("y", b.Identity, []Partition{p1}, 2, func(c wire.Code) {
+				if c == wire.CoordinatorNotAvailable {
+					full++
+				}
+			})
+		}
+		r.held(nil)
+		synctest.Wait()
+		r.expect("refused", full, 100)
+		time.Sleep(11 * time.Second)
+		r.slow(time.Millisecond)
+		r.expect("state", r.state("x"), "CompleteCommit 101/1")
+	})
+}
+
 // The first request of the next transaction waits for the end of the last one, in the same append as its record.
 func TestNextTransactionWaits(t *testing.T) {
 	inBubble(t, func(r *rig) {
