@@ -86,9 +86,3 @@ type Broker struct {
 func (b *Broker) image() *metadata.Image { return b.ctl.Image() }
 
 func nowMs() int64 { return time.Now().UnixMilli() }
-
-// steadyClock is a clock that goes on when the wall clock is set.
-func steadyClock() func() int64 {
-	began := time.Now()
-	return func() int64 { return time.Since(began).Milliseconds() }
-}

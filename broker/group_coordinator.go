@@ -18,7 +18,7 @@ import (
 func (b *Broker) openGroups() error {
 	maxBytes := b.settings(b.ctl.Image(), topicConsumerOffsets).log.MaxMessageBytes
 	b.groups = groups.New(groups.Options{
-		Config: groupConfig(&b.cfg.Groups, maxBytes), Image: b.image, NowMs: nowMs, SteadyMs: steadyClock(), NewID: newID,
+		Config: groupConfig(&b.cfg.Groups, maxBytes), Image: b.image, NowMs: nowMs, NewID: newID,
 		LoadWidth: int(b.cfg.Groups.Threads), CommitTimeoutMs: int64(b.cfg.Groups.OffsetsCommitTimeoutMs), Logger: b.log,
 	})
 	b.offsets = &internalTopic[groups.Record, groups.Entry]{

@@ -25,7 +25,7 @@ func (b *Broker) openTransactions() error {
 		Config: txn.Config{
 			MaxTimeoutMs: t.MaxTimeoutMs, ExpirationMs: t.IDExpirationMs, ExpiryCheckMs: t.IDExpiryCheckMs, TwoPhaseCommit: t.TwoPhaseCommit,
 		},
-		NowMs: nowMs, SteadyMs: steadyClock(), Version: func() int16 { return finalizedTransactionVersion(b.image()) }, Markers: b.markers,
+		NowMs: nowMs, Version: func() int16 { return finalizedTransactionVersion(b.image()) }, Markers: b.markers,
 		ProducerID: func(done func(id int64, err error)) { b.producerIDs.take(b, done) },
 		TimeoutMs:  int64(b.cfg.RequestTimeoutMs), Logger: b.log,
 	})

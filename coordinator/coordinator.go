@@ -62,10 +62,7 @@ type Options struct {
 	Epoch     int32        // leader epoch of every append
 	MaxQueue  int          // operations that may wait for their commit; 0 = 10 000
 	TimeoutMs int64        // an answer waits no longer for its commit; 0 = as long as it takes
-	NowMs     func() int64 // nil = the wall clock
-	// SteadyMs is a clock that nobody sets, in ms from anywhere, by which it is seen that NowMs was set: deadlines move
-	// with it then. nil = NowMs is never set.
-	SteadyMs func() int64
+	NowMs     func() int64 // for the time of appends; nil = the wall clock
 	// Go runs the loop, whenever there is something to do, as the go statement does. nil = that.
 	Go func(loop func())
 }

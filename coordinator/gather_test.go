@@ -24,7 +24,7 @@ type bench struct {
 }
 
 func newBench(o Options) *bench {
-	b := &bench{log: &fakeLog{}, m: &sumMachine{}, timers: NewTimers[int]()}
+	b := &bench{log: &fakeLog{}, m: &sumMachine{}, timers: NewTimers[int](steadyClock())}
 	b.rt = NewTimed[int](b.log, b.m, b.timers, 0, o)
 	return b
 }
@@ -150,7 +150,7 @@ func TestTimers(t *testing.T) {
 		b := newBench(Options{})
 		key := func(name string) TimerKey { return TimerKey{"G", name} }
 		set := func(name string, afterMs int64, vals ...int) {
-			b.timers.Set(key(name), NowMs()+afterMs, func() Op[int] { return b.op(name, "G", false, vals...) })
+			b.timers.Set(key(name), afterMs, func() Op[int] { return b.op(name, "G", false, vals...) })
 		}
 		in := func(fn func()) { // on the loop
 			b.rt.Submit(Op[int]{Key: "G", Run: func() ([][]int, error) { fn(); return nil, nil }, Done: func(error) {}})

@@ -3,7 +3,6 @@ package coordinator
 import (
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -39,9 +38,6 @@ type Runtime[R any] struct {
 	committed int64    // what the machine was told last
 	alarm     *time.Timer
 	alarmMs   int64 // when the alarm rings, maxInt64 = it does not
-	aheadMs   int64 // of the clock, before the steady one
-
-	rang atomic.Bool // the alarm has, since it was set
 }
 
 // waiter is an answer that waits for end to be committed.
@@ -68,7 +64,7 @@ type gathered[R any] struct {
 
 // New starts the loop of a machine that holds everything below end of its log. It takes the log's OnCommitted.
 func New[R any](log Log[R], machine Machine[R], end int64, o Options) *Runtime[R] {
-	return NewTimed(log, machine, NewTimers[R](), end, o)
+	return NewTimed(log, machine, NewTimers[R](steadyClock()), end, o)
 }
 
 // NewTimed is New for a machine with deadlines: the loop runs the operations of timers that are due.
@@ -79,9 +75,6 @@ func NewTimed[R any](log Log[R], machine Machine[R], timers *Timers[R], end int6
 	}
 	r.loops = r.loop
 	r.gathered.reset()
-	if r.opts.SteadyMs != nil {
-		r.aheadMs = r.opts.NowMs() - r.opts.SteadyMs()
-	}
 	log.OnCommitted(r.kick)
 	r.kick()
 	return r
@@ -136,7 +129,6 @@ func (r *Runtime[R]) loop() {
 		ops, closed := r.mu.inbox, r.mu.closed
 		r.mu.inbox, r.mu.again = nil, false
 		r.mu.Unlock()
-		r.followClock()
 		for _, op := range ops {
 			r.run(op)
 		}
@@ -152,32 +144,6 @@ func (r *Runtime[R]) loop() {
 		if r.rest() {
 			return
 		}
-	}
-}
-
-// setBy is from how many ms on a difference between the clocks is one that was set, and no drift.
-const setBy = 1000
-
-// followClock moves the deadlines when the clock was set: an hour ahead is no reason to expire every session, nor an hour
-// back to wait so much longer for one that ended.
-func (r *Runtime[R]) followClock() {
-	if r.opts.SteadyMs == nil {
-		return
-	}
-	ahead := r.opts.NowMs() - r.opts.SteadyMs()
-	by := ahead - r.aheadMs
-	if -setBy < by && by < setBy {
-		return
-	}
-	r.aheadMs = ahead
-	r.timers.shift(by)
-	for i := range r.waiting {
-		if r.waiting[i].dueMs < math.MaxInt64 {
-			r.waiting[i].dueMs += by
-		}
-	}
-	if r.alarmMs < math.MaxInt64 {
-		r.alarmMs += by
 	}
 }
 
@@ -219,18 +185,14 @@ func (r *Runtime[R]) setAlarm(atMs int64) {
 		r.alarmMs = atMs
 		return
 	}
-	nowMs := r.opts.NowMs()
-	if r.alarmMs <= atMs && r.alarmMs > nowMs && !r.rang.Load() { // it rings early when the clock goes back a little
+	nowMs := r.timers.steadyMs()
+	if r.alarmMs <= atMs && r.alarmMs > nowMs {
 		return
 	}
 	wait := time.Duration(max(atMs-nowMs, 1)) * time.Millisecond
 	r.alarmMs = atMs
-	r.rang.Store(false)
 	if r.alarm == nil {
-		r.alarm = time.AfterFunc(wait, func() {
-			r.rang.Store(true)
-			r.kick()
-		})
+		r.alarm = time.AfterFunc(wait, r.kick)
 	} else {
 		r.alarm.Reset(wait)
 	}
@@ -252,7 +214,7 @@ func (r *Runtime[R]) runDue() {
 	if r.log.Err() != nil {
 		return
 	}
-	nowMs := r.opts.NowMs()
+	nowMs := r.timers.steadyMs()
 	for {
 		x, ok := r.timers.due(nowMs)
 		if !ok {
@@ -263,7 +225,7 @@ func (r *Runtime[R]) runDue() {
 		op.Done = func(err error) {
 			done(err)
 			if err != nil && r.log.Err() == nil && !r.timers.Has(x.key) {
-				r.timers.Set(x.key, r.opts.NowMs()+retryMs, x.fire)
+				r.timers.Set(x.key, retryMs, x.fire)
 			}
 		}
 		r.mu.Lock()
@@ -343,7 +305,7 @@ func (r *Runtime[R]) flush() {
 func (r *Runtime[R]) wait(done func(error)) {
 	w := waiter{end: r.end, dueMs: math.MaxInt64, done: done}
 	if r.opts.TimeoutMs > 0 && r.end > r.committed {
-		w.dueMs = r.opts.NowMs() + r.opts.TimeoutMs
+		w.dueMs = r.timers.steadyMs() + r.opts.TimeoutMs
 	}
 	r.waiting = append(r.waiting, w)
 }
@@ -362,7 +324,7 @@ func (r *Runtime[R]) settle() {
 	if err != nil {
 		r.fail(err)
 	}
-	for len(r.waiting) > 0 && r.waiting[0].dueMs < math.MaxInt64 && r.waiting[0].dueMs <= r.opts.NowMs() {
+	for len(r.waiting) > 0 && r.waiting[0].dueMs < math.MaxInt64 && r.waiting[0].dueMs <= r.timers.steadyMs() {
 		r.answerFirst(ErrTimedOut)
 	}
 	if len(r.waiting) == 0 {

@@ -41,7 +41,6 @@ type Kind[M Machine[R], R, E any] struct {
 	Loaded   func(m M)    // the first operation: sets deadlines
 	Unloaded func(m M)    // after the last operation: nobody waits any longer; nil = nothing
 	NowMs    func() int64 // nil = the wall clock
-	SteadyMs func() int64 // as in Options
 	Width    int          // partitions that are loaded at once; 0 = 4
 	// TimeoutMs is how long an answer waits for its records to be committed; 0 = for ever.
 	TimeoutMs int64
@@ -343,13 +342,13 @@ func (s *Shard[M, R, E]) load() error {
 	}
 	k := &s.c.kind
 	startMs := k.NowMs()
-	timers := NewTimers[R]()
+	timers := NewTimers[R](steadyClock())
 	m := k.Make(s, timers)
 	end, err := s.replay(m)
 	if err != nil {
 		return err
 	}
-	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, SteadyMs: k.SteadyMs, Go: s.c.loops.Go})
+	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, Go: s.c.loops.Go})
 	s.active.Store(&active[M, R]{m, rt})
 	// The first operation: whatever is asked finds the deadlines set.
 	rt.Submit(s.Op("", func() Decision[R] {

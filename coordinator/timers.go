@@ -1,13 +1,17 @@
 package coordinator
 
-import "container/heap"
+import (
+	"container/heap"
+	"time"
+)
 
-// Timers are the deadlines of a machine. They hold no clock: the runtime that was given them runs what is due, and sleeps
-// until the next one. An operation of a timer that fails is tried again a little later, unless its timer was set anew: fire
+// Timers are the deadlines of a machine. They go by a clock that nobody sets: an hour's jump of the wall clock ends no
+// session and makes none longer. The runtime that was given them runs what is due, and sleeps until the next one. An operation of a timer that fails is tried again a little later, unless its timer was set anew: fire
 // must look whether there is still something to do. Only the loop uses them (or whoever drives the machine in a test).
 type Timers[R any] struct {
-	byKey map[TimerKey]*timer[R]
-	queue timerQueue[R]
+	steadyMs func() int64
+	byKey    map[TimerKey]*timer[R]
+	queue    timerQueue[R]
 }
 
 // TimerKey names a timer; there is one of a name.
@@ -20,11 +24,20 @@ type timer[R any] struct {
 	at   int // place in the queue
 }
 
-// NewTimers makes an empty set.
-func NewTimers[R any]() *Timers[R] { return &Timers[R]{byKey: map[TimerKey]*timer[R]{}} }
+// NewTimers makes an empty set. steadyMs is a clock in ms from anywhere that never goes back.
+func NewTimers[R any](steadyMs func() int64) *Timers[R] {
+	return &Timers[R]{steadyMs: steadyMs, byKey: map[TimerKey]*timer[R]{}}
+}
 
-// Set makes fire due at atMs. A timer of the same key is replaced. fire gives the operation to run.
-func (t *Timers[R]) Set(key TimerKey, atMs int64, fire func() Op[R]) {
+// steadyClock is a clock that goes on when the wall clock is set.
+func steadyClock() func() int64 {
+	began := time.Now()
+	return func() int64 { return time.Since(began).Milliseconds() }
+}
+
+// Set makes fire due after that time. A timer of the same key is replaced. fire gives the operation to run.
+func (t *Timers[R]) Set(key TimerKey, afterMs int64, fire func() Op[R]) {
+	atMs := t.steadyMs() + afterMs
 	if x := t.byKey[key]; x != nil {
 		x.atMs, x.fire = atMs, fire
 		heap.Fix(&t.queue, x.at)
@@ -46,7 +59,7 @@ func (t *Timers[R]) Cancel(key TimerKey) {
 // Has says whether a timer is set.
 func (t *Timers[R]) Has(key TimerKey) bool { return t.byKey[key] != nil }
 
-// Next is when the earliest is due; ok is false when none is set.
+// Next is when the earliest is due, by the clock of NewTimers; ok is false when none is set.
 func (t *Timers[R]) Next() (atMs int64, ok bool) {
 	if len(t.queue) == 0 {
 		return 0, false
@@ -54,16 +67,9 @@ func (t *Timers[R]) Next() (atMs int64, ok bool) {
 	return t.queue[0].atMs, true
 }
 
-// shift moves all deadlines: the clock that they were taken from was set.
-func (t *Timers[R]) shift(byMs int64) {
-	for _, x := range t.queue {
-		x.atMs += byMs
-	}
-}
-
-// Due takes out the earliest timer that is due at nowMs.
-func (t *Timers[R]) Due(nowMs int64) (fire func() Op[R], ok bool) {
-	x, ok := t.due(nowMs)
+// Due takes out the earliest timer that is due.
+func (t *Timers[R]) Due() (fire func() Op[R], ok bool) {
+	x, ok := t.due(t.steadyMs())
 	if !ok {
 		return nil, false
 	}

@@ -186,7 +186,7 @@ func (g *classicGroup) syncKey() coordinator.TimerKey {
 
 // setClassicTimer lets fn happen to the group in ms, if it is then still this group.
 func (m *Machine) setClassicTimer(key coordinator.TimerKey, g *classicGroup, ms int32, fn func(t *turn)) {
-	m.timers.Set(key, m.nowMs()+int64(ms), func() coordinator.Op[Record] {
+	m.timers.Set(key, int64(ms), func() coordinator.Op[Record] {
 		return m.op(g.groupID, func() decision {
 			t := m.newTurn()
 			if m.groups[g.groupID] == group(g) && g.st != classicDead {

@@ -30,7 +30,8 @@ type classicRig struct {
 const rigStartMs = 1_000_000
 
 func newClassicRig(t testing.TB) *classicRig {
-	r := &classicRig{t: t, nowMs: rigStartMs, timers: coordinator.NewTimers[Record]()}
+	r := &classicRig{t: t, nowMs: rigStartMs}
+	r.timers = coordinator.NewTimers[Record](func() int64 { return r.nowMs })
 	cfg := &Config{MinSessionTimeoutMs: 6000, MaxSessionTimeoutMs: 1_800_000, InitialRebalanceDelayMs: 3000, MaxSize: 1000}
 	r.m = NewMachine(cfg, nil, func() int64 { return r.nowMs }, func() string { r.ids++; return fmt.Sprintf("id%d", r.ids) }, r.timers)
 	return r
@@ -83,7 +84,7 @@ func (r *classicRig) pass(ms int64) {
 			break
 		}
 		r.nowMs = max(r.nowMs, at)
-		fire, _ := r.timers.Due(r.nowMs)
+		fire, _ := r.timers.Due()
 		r.run(fire())
 	}
 	r.nowMs = end

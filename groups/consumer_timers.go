@@ -35,7 +35,7 @@ func revocationTimer(group, member string) coordinator.TimerKey {
 
 // armConsumerSession begins a member's session anew. When it ends, the member is removed.
 func (m *Machine) armConsumerSession(group, member string, timeoutMs int32) {
-	m.timers.Set(sessionTimer(group, member), m.nowMs()+int64(timeoutMs), func() coordinator.Op[Record] {
+	m.timers.Set(sessionTimer(group, member), int64(timeoutMs), func() coordinator.Op[Record] {
 		return m.op(group, func() decision { return m.fenceConsumerMember(group, member, nil) })
 	})
 }
@@ -49,7 +49,7 @@ func (m *Machine) armRevocation(group string, member *consumerMember) {
 		return
 	}
 	id, epoch := member.id, member.epoch
-	m.timers.Set(key, m.nowMs()+int64(member.rebalanceTimeoutMs), func() coordinator.Op[Record] {
+	m.timers.Set(key, int64(member.rebalanceTimeoutMs), func() coordinator.Op[Record] {
 		return m.op(group, func() decision { return m.fenceConsumerMember(group, id, &epoch) })
 	})
 }

@@ -49,7 +49,7 @@ func newConsumerWorld(t *testing.T, topics ...string) *consumerWorld {
 
 // restart makes the machine anew from its log.
 func (w *consumerWorld) restart() {
-	w.timers = coordinator.NewTimers[Record]()
+	w.timers = coordinator.NewTimers[Record](func() int64 { return w.now })
 	w.m = w.replayed(w.timers)
 	w.m.loaded()
 }
@@ -163,7 +163,7 @@ func (w *consumerWorld) advance(ms int64) {
 			break
 		}
 		w.now = max(w.now, at)
-		fire, ok := w.timers.Due(w.now)
+		fire, ok := w.timers.Due()
 		if !ok {
 			break
 		}
@@ -289,7 +289,7 @@ func (w *consumerWorld) check() {
 			w.checkOwners(g)
 		}
 	}
-	again := w.replayed(coordinator.NewTimers[Record]())
+	again := w.replayed(coordinator.NewTimers[Record](func() int64 { return w.now }))
 	if a, b := w.dump(w.m), w.dump(again); a != b {
 		w.t.Fatalf("replay differs\nlive:\n%s\nreplay:\n%s", a, b)
 	}

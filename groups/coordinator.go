@@ -14,9 +14,7 @@ type Options struct {
 	Config Config
 	Image  func() *metadata.Image // committed; the newest
 	NowMs  func() int64
-	// SteadyMs is a clock that nobody sets (coordinator.Options); nil = NowMs is never set.
-	SteadyMs func() int64
-	NewID    func() string // a random id of Kafka's form (base64url of 16 bytes)
+	NewID  func() string // a random id of Kafka's form (base64url of 16 bytes)
 	// LoadWidth is how many partitions are loaded at once; 0 = 4.
 	LoadWidth int
 	// CommitTimeoutMs is how long an answer waits for its records to be committed (offsets.commit.timeout.ms); 0 = 5000.
@@ -72,7 +70,7 @@ func New(o Options) *Coordinator {
 			return m
 		},
 		Replay: (*Machine).replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
-		NowMs: c.o.NowMs, SteadyMs: c.o.SteadyMs, Width: c.o.LoadWidth, TimeoutMs: c.o.CommitTimeoutMs, Logger: c.o.Logger,
+		NowMs: c.o.NowMs, Width: c.o.LoadWidth, TimeoutMs: c.o.CommitTimeoutMs, Logger: c.o.Logger,
 	})
 	return c
 }

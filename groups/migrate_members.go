@@ -301,7 +301,7 @@ func (m *Machine) awaitClassicJoin(group string, member *consumerMember) {
 
 // armClassic removes a classic member if it does not do in time what the timer is for.
 func (m *Machine) armClassic(key coordinator.TimerKey, group, member string, ms int32) {
-	m.timers.Set(key, m.nowMs()+int64(ms), func() coordinator.Op[Record] {
+	m.timers.Set(key, int64(ms), func() coordinator.Op[Record] {
 		return m.op(group, func() decision { return m.fenceConsumerMember(group, member, nil) })
 	})
 }

@@ -10,7 +10,7 @@ func (m *Machine) loadedOffsets() { m.armExpiry() }
 
 // armExpiry makes the next look for expired offsets due.
 func (m *Machine) armExpiry() {
-	m.timers.Set(expiryTimer, m.nowMs()+m.cfg.RetentionCheckMs, func() coordinator.Op[Record] {
+	m.timers.Set(expiryTimer, m.cfg.RetentionCheckMs, func() coordinator.Op[Record] {
 		return m.op("", m.expireOffsets)
 	})
 }

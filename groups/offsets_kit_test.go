@@ -30,7 +30,8 @@ func newOffsetsKit(t *testing.T) *offsetsKit {
 }
 
 func (k *offsetsKit) machine() *Machine {
-	return NewMachine(&k.cfg, func() *metadata.Image { return nil }, func() int64 { return k.now }, func() string { return "id" }, coordinator.NewTimers[Record]())
+	now := func() int64 { return k.now }
+	return NewMachine(&k.cfg, func() *metadata.Image { return nil }, now, func() string { return "id" }, coordinator.NewTimers[Record](now))
 }
 
 // run commits a decision. It returns how many records were written.

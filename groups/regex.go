@@ -76,7 +76,7 @@ func (c *consumerChange) maybeResolve(isNew bool) {
 	due := isNew || len(regexes) != len(c.g.resolved) || version < m.matches.newest ||
 		lastMs == math.MinInt64 || nowMs > lastMs+m.cfg.Consumer.RegexRefreshIntervalMs
 	if due && len(regexes) > 0 {
-		m.timers.Set(key, nowMs, func() coordinator.Op[Record] {
+		m.timers.Set(key, 0, func() coordinator.Op[Record] {
 			return m.op(group, func() decision { return m.resolveRegexes(group) })
 		})
 	}

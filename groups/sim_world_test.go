@@ -457,7 +457,7 @@ func (w *simWorld) compare(live *Machine, entries []simEntry) {
 	w.checkOwners(live)
 	have := durable(live)
 	for name, entries := range map[string][]simEntry{"whole": entries, "compacted": compacted(entries)} {
-		m := NewMachine(live.cfg, live.image, live.nowMs, live.newID, coordinator.NewTimers[Record]())
+		m := NewMachine(live.cfg, live.image, live.nowMs, live.newID, coordinator.NewTimers[Record](live.nowMs))
 		for i := range entries {
 			e := entries[i].decode()
 			m.replay(&e)

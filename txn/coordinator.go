@@ -8,14 +8,12 @@ import (
 	"github.com/millrace-project/millrace/wire"
 )
 
-// Options of New. All but Logger, LoadWidth and SteadyMs must be set.
+// Options of New. All but Logger, LoadWidth and TimeoutMs must be set.
 type Options struct {
-	Config Config
-	NowMs  func() int64
-	// SteadyMs is a clock that nobody sets (coordinator.Options); nil = NowMs is never set.
-	SteadyMs func() int64
-	Version  func() int16 // the cluster's finalized transaction.version
-	Markers  Markers
+	Config  Config
+	NowMs   func() int64
+	Version func() int16 // the cluster's finalized transaction.version
+	Markers Markers
 	// ProducerID gives a producer id that nobody has, now or later.
 	ProducerID func(done func(id int64, err error))
 	// LoadWidth is how many partitions are loaded at once; 0 = 4. TimeoutMs is how long an answer waits for its records to
@@ -49,7 +47,7 @@ func New(o Options) *Coordinator {
 	c := &Coordinator{o: o}
 	c.Shards = coordinator.NewShards(coordinator.Kind[*Machine, Record, Entry]{
 		Name: "transactions", Make: c.machine, Replay: replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
-		NowMs: o.NowMs, SteadyMs: o.SteadyMs, Width: o.LoadWidth, TimeoutMs: o.TimeoutMs, Logger: o.Logger,
+		NowMs: o.NowMs, Width: o.LoadWidth, TimeoutMs: o.TimeoutMs, Logger: o.Logger,
 	})
 	return c
 }

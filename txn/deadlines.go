@@ -25,7 +25,7 @@ func (m *Machine) arm(id string) {
 		return
 	}
 	p := t.identity()
-	m.timers.Set(key, t.startMs+int64(t.timeoutMs)+1, func() coordinator.Op[Record] {
+	m.timers.Set(key, t.startMs+int64(t.timeoutMs)+1-m.nowMs(), func() coordinator.Op[Record] {
 		return m.op(id, func() decision { return m.timedOut(id, p) })
 	})
 }
@@ -44,14 +44,14 @@ func (m *Machine) timedOut(id string, p Identity) decision {
 }
 
 func (m *Machine) retryComplete(id string, p Identity) {
-	m.timers.Set(coordinator.TimerKey{Group: id, Name: completeTimer}, m.nowMs()+completeRetryMs, func() coordinator.Op[Record] {
+	m.timers.Set(coordinator.TimerKey{Group: id, Name: completeTimer}, completeRetryMs, func() coordinator.Op[Record] {
 		return m.op(id, func() decision { return m.complete(id, p) })
 	})
 }
 
 // armExpiry sets when ids that nobody uses are looked for.
 func (m *Machine) armExpiry() {
-	m.timers.Set(coordinator.TimerKey{Name: expiryTimer}, m.nowMs()+m.cfg.ExpiryCheckMs, func() coordinator.Op[Record] {
+	m.timers.Set(coordinator.TimerKey{Name: expiryTimer}, m.cfg.ExpiryCheckMs, func() coordinator.Op[Record] {
 		return m.op("", m.expire)
 	})
 }

@@ -129,7 +129,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) start() {
 	r.epoch++
 	r.c = New(Options{
-		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() + r.setBy.Load() }, SteadyMs: func() int64 { return time.Now().UnixMilli() },
+		Config: r.cfg, NowMs: func() int64 { return time.Now().UnixMilli() + r.setBy.Load() },
 		Version: func() int16 { return int16(r.version.Load()) }, Markers: r,
 		ProducerID: func(done func(int64, error)) { r.nextID++; done(r.nextID, nil) }, TimeoutMs: 30_000,
 	})

@@ -24,7 +24,7 @@ func (m *Machine) wait(id string, decide func() decision, done func(wire.Code)) 
 	}
 	m.waits[id] = append(m.waits[id], waiting{decide, done})
 	if key := (coordinator.TimerKey{Group: id, Name: waitTimer}); !m.timers.Has(key) {
-		m.timers.Set(key, m.nowMs()+endWaitMs, func() coordinator.Op[Record] {
+		m.timers.Set(key, endWaitMs, func() coordinator.Op[Record] {
 			return m.op(id, func() decision {
 				m.turnAway(id, wire.ConcurrentTransactions)
 				return decision{}
