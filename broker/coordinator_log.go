@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/wire"
@@ -125,7 +126,10 @@ func (g *coordinatorLog[R, E]) Append(epoch int32, timestampMs int64, decisions 
 	}
 	e := commitlog.Entry{Data: p.data, Guards: p.guards, Origin: commitlog.FromCoordinator, ZstdAllowed: true}
 	g.partition.Log().Append(timestampMs, epoch, []*commitlog.Entry{&e})
-	if e.Err != nil {
+	switch {
+	case errors.Is(e.Err, commitlog.ErrRecordListTooLarge):
+		return 0, fmt.Errorf("%w: %w", coordinator.ErrTooLarge, codedError{e.Err})
+	case e.Err != nil:
 		return 0, codedError{e.Err}
 	}
 	return e.Result.BaseOffset, nil

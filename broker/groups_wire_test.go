@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +127,26 @@ func (p *pipe) committed(group, topic string, partition int32) int64 {
 		p.t.Fatalf("fetch of %s: %s", group, wire.Code(g.ErrorCode))
 	}
 	return g.Topics[0].Partitions[0].Offset
+}
+
+// A group is deleted whose tombstones are more than a segment of __consumer_offsets may have.
+func TestDeletionLargerThanASegment(t *testing.T) {
+	n := groupNode(t, vfs.NewMem(), "offsets.topic.segment.bytes", "1048576")
+	n.mustCreate("t", 40)
+	p := n.pipe()
+	group := strings.Repeat("g", 30_000) // which stands in every record
+	findGroup(p, group)
+	for i := range int32(40) {
+		p.commit(group, "t", at{i, 7, ""})
+	}
+	req := kmsg.NewPtrDeleteGroupsRequest()
+	req.Groups = []string{group}
+	if code := wire.Code(askPipe[*kmsg.DeleteGroupsResponse](p, 2, req).Groups[0].ErrorCode); code != wire.None {
+		t.Error(code)
+	}
+	if off := p.committed(group, "t", 39); off != -1 {
+		t.Errorf("of a group that was deleted: offset %d", off)
+	}
 }
 
 // A group is found after its topic was created, commits, and finds its offsets after a restart.

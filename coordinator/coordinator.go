@@ -14,7 +14,7 @@ import (
 // Log is a partition as a state machine sees it. R is one record.
 type Log[R any] interface {
 	// Append writes each batch atomically, at the leader epoch and time given, and returns the offset of the first
-	// record; the others follow without a gap. On an error nothing was written.
+	// record; the others follow without a gap. On an error nothing was written; after ErrTooLarge fewer batches may be.
 	Append(epoch int32, timestampMs int64, batches [][]R) (base int64, err error)
 	// Committed is the end of what is committed: records below it never go away.
 	Committed() int64
@@ -38,6 +38,7 @@ var (
 	ErrClosed   = errors.New("coordinator: closed")
 	ErrBusy     = errors.New("coordinator: too many operations wait")
 	ErrTimedOut = errors.New("coordinator: not committed in time")
+	ErrTooLarge = errors.New("coordinator: too much for one append") // of a Log
 )
 
 // Op is one operation.
@@ -48,8 +49,9 @@ type Op[R any] struct {
 	Shared bool
 	// Own says that nobody would ask for it again: it is not refused because too many wait.
 	Own bool
-	// Run reads the machine and decides. The records it returns are written and applied together; with none the
-	// operation only waits until what it may have read is committed.
+	// Run reads the machine and decides. The records it returns are written and applied together, or by batches
+	// where they are too much for one append: an error may then leave the first of them. With none the operation only
+	// waits until what it may have read is committed.
 	Run func() (batches [][]R, err error)
 	// Done is called once, by the loop or, when the operation was refused, by Submit: after the commit, or with the
 	// error of Run, of the log, ErrBusy, ErrClosed or ErrTimedOut. After the last the records are written and applied, and

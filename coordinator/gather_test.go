@@ -46,6 +46,13 @@ func (b *bench) op(name, key string, shared bool, vals ...int) Op[int] {
 	}
 }
 
+// parts is an operation whose records need not be written together.
+func (b *bench) parts(name string, vals ...int) Op[int] {
+	op := b.op(name, name, false)
+	op.Run = func() ([][]int, error) { return slices.Collect(slices.Chunk(vals, 1)), nil }
+	return op
+}
+
 // together submits operations that the loop takes up at once.
 func (b *bench) together(ops ...Op[int]) {
 	b.rt.Submit(Op[int]{Key: "-", Run: func() ([][]int, error) {
@@ -105,6 +112,31 @@ func TestOneThatCannotBeWrittenFailsAlone(t *testing.T) {
 
 		b.together(b.op("alone", "B", false, 13))
 		b.expect(t, "alone poison")
+		b.rt.Close()
+	})
+}
+
+// What is too much for one append is written by several, batch by batch; what was written before one fails is kept.
+func TestTooMuchForOneAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(Options{})
+		b.log.most = 3
+		b.together(b.op("a", "A", false, 1), b.op("whole", "B", false, 2, 2, 2, 2), b.parts("split", 3, 4, 5, 6, 7, 8, 9))
+		b.expect(t, "whole coordinator: too much for one append: 4 records")
+		if want := [][][]int{{{1}}, {{3}, {4}, {5}}, {{6}, {7}}, {{8}, {9}}}; !reflect.DeepEqual(b.log.appends, want) {
+			t.Errorf("appends %v, want %v", b.log.appends, want)
+		}
+		b.log.commit(7)
+		b.expect(t, "a <nil>")
+		b.log.commit(8)
+		b.expect(t, "split <nil>")
+
+		b.log.poison = 13
+		b.together(b.parts("bad", 10, 11, 12, 13, 14))
+		b.expect(t, "bad poison")
+		if want := []int{1, 3, 4, 5, 6, 7, 8, 9, 10, 11}; !slices.Equal(b.m.applied, want) || !slices.Equal(b.log.recs, want) {
+			t.Errorf("applied %v, written %v, want %v", b.m.applied, b.log.recs, want)
+		}
 		b.rt.Close()
 	})
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"math"
 	"sync"
 	"time"
@@ -262,49 +263,64 @@ func (r *Runtime[R]) flush() {
 		return
 	}
 	defer g.reset()
-	if g.records == 0 {
-		for _, op := range g.ops {
-			r.wait(op.done)
-		}
-		return
-	}
-	nowMs := r.opts.NowMs()
-	base, err := r.log.Append(r.opts.Epoch, nowMs, g.batches)
+	err := r.write(g.batches)
 	if err == nil {
-		r.machine.Apply(base, nowMs, g.batches)
-		r.end = base
+		end := r.end - int64(g.records)
 		for _, op := range g.ops {
-			r.end += int64(count(op.batches))
-			r.wait(op.done)
+			end += int64(count(op.batches))
+			r.wait(end, op.done)
 		}
 		return
 	}
 	// One that cannot be written must not take the others with it.
-	alone := len(g.ops) > 1
 	for _, op := range g.ops {
-		n := count(op.batches)
-		if n > 0 && alone {
-			if err = r.log.Err(); err == nil {
-				base, err = r.log.Append(r.opts.Epoch, nowMs, op.batches)
-			}
+		if len(g.ops) > 1 || errors.Is(err, ErrTooLarge) {
+			err = r.writeParts(op.batches)
 		}
-		switch {
-		case n == 0:
-			r.wait(op.done)
-		case err != nil:
+		if err != nil {
 			r.answer(op.done, err)
-		default:
-			r.machine.Apply(base, nowMs, op.batches)
-			r.end = base + int64(n)
-			r.wait(op.done)
+		} else {
+			r.wait(r.end, op.done)
 		}
 	}
 }
 
-// wait puts an answer off until what was applied is committed.
-func (r *Runtime[R]) wait(done func(error)) {
-	w := waiter{end: r.end, dueMs: math.MaxInt64, done: done}
-	if r.opts.TimeoutMs > 0 && r.end > r.committed {
+// write writes and applies batches by one append.
+func (r *Runtime[R]) write(batches [][]R) error {
+	n := count(batches)
+	if n == 0 {
+		return nil
+	}
+	if err := r.log.Err(); err != nil {
+		return err
+	}
+	nowMs := r.opts.NowMs()
+	base, err := r.log.Append(r.opts.Epoch, nowMs, batches)
+	if err != nil {
+		return err
+	}
+	r.machine.Apply(base, nowMs, batches)
+	r.end = base + int64(n)
+	return nil
+}
+
+// writeParts is write by as many appends as it takes. What was written before one fails stays.
+func (r *Runtime[R]) writeParts(batches [][]R) error {
+	err := r.write(batches)
+	if !errors.Is(err, ErrTooLarge) || len(batches) < 2 {
+		return err
+	}
+	half := len(batches) / 2
+	if err := r.writeParts(batches[:half]); err != nil {
+		return err
+	}
+	return r.writeParts(batches[half:])
+}
+
+// wait puts an answer off until everything below end is committed.
+func (r *Runtime[R]) wait(end int64, done func(error)) {
+	w := waiter{end: end, dueMs: math.MaxInt64, done: done}
+	if r.opts.TimeoutMs > 0 && end > r.committed {
 		w.dueMs = r.timers.steadyMs() + r.opts.TimeoutMs
 	}
 	r.waiting = append(r.waiting, w)

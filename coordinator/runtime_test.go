@@ -15,6 +15,7 @@ type fakeLog struct {
 	mu        sync.Mutex
 	appends   [][][]int
 	poison    int // an append with this value is refused
+	most      int // records in an append, if not 0
 	recs      []int
 	committed int64
 	err       error
@@ -27,6 +28,9 @@ func (l *fakeLog) Append(epoch int32, timestampMs int64, batches [][]int) (int64
 	defer l.mu.Unlock()
 	if l.refuse != nil {
 		return 0, l.refuse
+	}
+	if l.most != 0 && count(batches) > l.most {
+		return 0, fmt.Errorf("%w: %d records", ErrTooLarge, count(batches))
 	}
 	if l.poison != 0 {
 		for _, b := range batches {

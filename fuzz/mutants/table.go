@@ -99,7 +99,10 @@ var mutants = []mutant{
 	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
 	{"coordinator answers before the commit", "coordinator/runtime.go", "if c := min(r.log.Committed(), r.end); c > r.committed {", "if c := r.end; c > r.committed {", "./coordinator", "TestAnswers|TestRandomCommits"},
+	{"a decision committed late is not carried out", "txn/end.go", "if !errors.Is(err, coordinator.ErrTimedOut) {", "if errors.Is(err, coordinator.ErrTimedOut) {", "./txn", "TestSlowDecision"},
 	{"late offsets begin a transaction", "commitlog/producer_stage.go", "if h.IsTransactional() && !e.inTransaction", "if origin == FromClient && h.IsTransactional() && !e.inTransaction", "./broker", "TestLateOffsets|TestTransactionalRecords"},
+	{"the coordinator's own operation is refused", "coordinator/runtime.go", "r.mu.load >= r.opts.MaxQueue && !op.Own:", "r.mu.load >= r.opts.MaxQueue:", "./coordinator", "TestErrors"},
+	{"too much for one append is refused", "coordinator/runtime.go", "if len(g.ops) > 1 || errors.Is(err, ErrTooLarge) {", "if len(g.ops) > 1 {", "./coordinator", "TestTooMuch"},
 	{"leader epoch used before it is on disk", "quorum/quorum.go", "\tif err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {\n\t\treturn err\n\t}\n", "", "./quorum", "."},
 	{"length in a request is believed", "wire/reader.go", "if n < 0 || n > len(r.p)-r.pos {", "if n < 0 || n > len(r.p) {", "./wire", "."},
 }
