@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -141,6 +142,93 @@ func TestAFailedSyncFailsItsGroupsOnly(t *testing.T) {
 		findGroup(p, of[i])
 		if got := p.committed(of[i], "t", 0); got != want && !(i == 1 && got == 2) { // what was not acknowledged may be there
 			t.Errorf("%s finds %d, want %d", of[i], got, want)
+		}
+	}
+}
+
+// What a group has committed for a topic is not found for the next one of its name, though the process was killed after the
+// deletion was answered and before the tombstones were written.
+func TestOffsetsOfATopicDeletedBeforeACrash(t *testing.T) {
+	mem := vfs.NewMem()
+	var hold atomic.Bool
+	release := make(chan struct{})
+	n := groupNode(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if hold.Load() && op.Kind == vfs.OpWrite && strings.Contains(op.Name, "/"+topicConsumerOffsets+"-") {
+			<-release
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	p := n.pipe()
+	findGroup(p, "g")
+	p.commit("g", "t", at{0, 7, ""})
+	hold.Store(true)
+	n.mustDelete("t")
+	killed := mem.KillClone()
+	n.mustCreate("t", 1)
+	killedLater := mem.KillClone()
+	close(release)
+	for what, disk := range map[string]*vfs.Mem{"made again after the start": killed, "made again before": killedLater} {
+		again := groupNode(t, disk)
+		if again.b.image().Topic("t") == nil {
+			again.mustCreate("t", 1)
+		}
+		q := again.pipe()
+		q.awaitLoaded("g")
+		if got := q.committed("g", "t", 0); got != -1 {
+			t.Errorf("%s: the new topic's offset is %d", what, got)
+		}
+		q.commit("g", "t", at{0, 3, ""})
+		again.stop()
+		again = groupNode(t, disk)
+		q = again.pipe()
+		q.awaitLoaded("g")
+		if got := q.committed("g", "t", 0); got != 3 {
+			t.Errorf("%s: committed for the new topic: 3, found: %d", what, got)
+		}
+	}
+}
+
+// Nor is it when the topic is deleted and made again while the coordinator loads.
+func TestOffsetsOfATopicDeletedWhileLoading(t *testing.T) {
+	mem := vfs.NewMem()
+	n := groupNode(t, mem)
+	n.mustCreate("t", 1)
+	p := n.pipe()
+	findGroup(p, "g")
+	p.commit("g", "t", at{0, 7, ""})
+	p.awaitLoaded("old")
+	old := commitRequest("old", "t", at{0, 8, ""})
+	old.RetentionTimeMillis = 3_600_000 // the record that says so has no topic id
+	p.mustCommit(2, old)
+	n.stop()
+	var hold atomic.Bool
+	release := make(chan struct{})
+	disk := vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if hold.Load() && op.Kind == vfs.OpRead && strings.Contains(op.Name, "/"+topicConsumerOffsets+"-") && strings.HasSuffix(op.Name, ".log") {
+			<-release
+		}
+		return nil
+	})
+	cfg, err := config.Load(append(config.Standalone("data", "127.0.0.1:0"), config.Pair{Key: "offsets.topic.num.partitions", Value: "3"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(cfg, Options{FS: disk, Loading: func() func() { return func() { hold.Store(true) } }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Start()
+	again := &node{t: t, b: b}
+	t.Cleanup(again.stop)
+	again.mustDelete("t")
+	again.mustCreate("t", 1)
+	close(release)
+	q := again.pipe()
+	for _, group := range []string{"g", "old"} {
+		q.awaitLoaded(group)
+		if got := q.committed(group, "t", 0); got != -1 {
+			t.Errorf("%s has the offset %d of the new topic", group, got)
 		}
 	}
 }

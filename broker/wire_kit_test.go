@@ -172,3 +172,12 @@ func (n *node) mustCreate(topic string, partitions int32, settings ...string) [1
 	}
 	return r.TopicID
 }
+
+func (n *node) mustDelete(topic string) {
+	n.t.Helper()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.Topics, req.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{Topic: &topic}}, 5000
+	if r := askNode[*kmsg.DeleteTopicsResponse](n, req, 6).Topics[0]; r.ErrorCode != 0 {
+		n.t.Fatalf("delete %s: %s", topic, wire.Code(r.ErrorCode))
+	}
+}

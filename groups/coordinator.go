@@ -66,7 +66,7 @@ func New(o Options) *Coordinator {
 		Name: "groups",
 		Make: func(s *shard, timers *coordinator.Timers[Record]) *Machine {
 			m := NewMachine(&c.o.Config, c.o.Image, c.o.NowMs, c.o.NewID, timers)
-			m.offsets.counts, m.newOp = &c.counts, s.Op
+			m.offsets.counts, m.newOp, m.before = &c.counts, s.Op, c.o.Image()
 			return m
 		},
 		Replay: (*Machine).replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,

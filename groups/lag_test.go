@@ -53,9 +53,10 @@ func (l *lagLogs) TimeAt(topic string, _ int32, off int64) (int64, bool) {
 
 // lagWorld is a coordinator of three partitions; every group is as far as told, "topic partition offset".
 func lagWorld(t *testing.T, groups map[string][]string) *Coordinator {
+	img := imageOf("a", "b", "timeless", "x")
 	c := New(Options{
 		Config: Config{OffsetMetadataMaxBytes: 100, RetentionCheckMs: 1 << 40},
-		Image:  func() *metadata.Image { return nil }, NewID: func() string { return "id" },
+		Image:  func() *metadata.Image { return img }, NewID: func() string { return "id" },
 		NowMs: func() int64 { return 2_000_000 },
 	})
 	c.SetPartitions(3)
@@ -203,9 +204,10 @@ func TestSurveyInParts(t *testing.T) {
 // The coordinator's own clock takes offsets away, and then the group; a commit in between keeps both.
 func TestOffsetsExpireInTheCoordinator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		img := imageOf("a")
 		c := New(Options{
 			Config: Config{OffsetMetadataMaxBytes: 100, MaxRecordBytes: 1 << 20, RetentionCheckMs: 600_000, OffsetsRetentionMs: 3_600_000},
-			Image:  func() *metadata.Image { return nil }, NewID: func() string { return "id" }, NowMs: coordinator.NowMs,
+			Image:  func() *metadata.Image { return img }, NewID: func() string { return "id" }, NowMs: coordinator.NowMs,
 		})
 		defer c.Close()
 		c.SetPartitions(1)

@@ -66,7 +66,8 @@ type Machine struct {
 
 	groups  map[string]group
 	offsets *offsetStore
-	hashes  topicHashes // of topics that KIP-848 groups subscribe to
+	before  *metadata.Image // of when the load began, until what is committed for topics that are gone is dropped; then nil
+	hashes  topicHashes     // of topics that KIP-848 groups subscribe to
 	matches topicMatches
 }
 
@@ -83,6 +84,7 @@ func (m *Machine) loaded() {
 	m.loadedClassic()
 	m.loadedConsumer()
 	m.loadedOffsets()
+	m.loadedTopics()
 }
 
 // unloaded is called once, after the last operation: nobody waits any longer.

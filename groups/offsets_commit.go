@@ -40,10 +40,11 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 	var out []Record
 	for _, t := range req.Topics {
 		topic := kmsg.OffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+		id, unknown := m.committedTopic(t.Topic, t.TopicID)
 		for _, p := range t.Partitions {
 			part := kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition}
-			if m.metadataTooLong(p.Metadata) {
-				part.ErrorCode = int16(wire.OffsetMetadataTooLarge)
+			if code := m.checkOffset(unknown, p.Metadata); code != wire.None {
+				part.ErrorCode = int16(code)
 			} else {
 				if check != nil {
 					if code := check(t.TopicID, t.Topic, p.Partition); code != wire.None {
@@ -52,7 +53,7 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 				}
 				out = append(out, offsetRecord(req.Group, t.Topic, p.Partition, records.OffsetCommitValue{
 					Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: orEmpty(p.Metadata),
-					CommitTimestamp: nowMs, ExpireTimestamp: expireMs, TopicID: t.TopicID,
+					CommitTimestamp: nowMs, ExpireTimestamp: expireMs, TopicID: id,
 				}))
 			}
 			topic.Partitions = append(topic.Partitions, part)
@@ -93,10 +94,11 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, g
 	var out []Record
 	for _, t := range req.Topics {
 		topic := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic}
+		id, unknown := m.committedTopic(t.Topic, [16]byte{})
 		for _, p := range t.Partitions {
 			part := kmsg.TxnOffsetCommitResponseTopicPartition{Partition: p.Partition}
-			if m.metadataTooLong(p.Metadata) {
-				part.ErrorCode = int16(wire.OffsetMetadataTooLarge)
+			if code := m.checkOffset(unknown, p.Metadata); code != wire.None {
+				part.ErrorCode = int16(code)
 			} else {
 				if check != nil {
 					if code := check([16]byte{}, t.Topic, p.Partition); code != wire.None {
@@ -105,7 +107,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, g
 				}
 				r := offsetRecord(req.Group, t.Topic, p.Partition, records.OffsetCommitValue{
 					Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: orEmpty(p.Metadata),
-					CommitTimestamp: nowMs, ExpireTimestamp: -1,
+					CommitTimestamp: nowMs, ExpireTimestamp: -1, TopicID: id,
 				})
 				r.Producer = by
 				out = append(out, r)
@@ -150,6 +152,14 @@ func codeOr(err error, code wire.Code) wire.Code {
 		return failureCode(err)
 	}
 	return code
+}
+
+// checkOffset refuses one offset of a commit; topic is why its topic's are refused all.
+func (m *Machine) checkOffset(topic wire.Code, metadata *string) wire.Code {
+	if topic == wire.None && m.metadataTooLong(metadata) {
+		return wire.OffsetMetadataTooLarge
+	}
+	return topic
 }
 
 // metadataTooLong measures as Kafka does, in UTF-16 units.

@@ -37,7 +37,7 @@ func (m *Machine) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, requireStable 
 		committed := of.partitions(t.Topic)
 		for _, p := range t.Partitions {
 			var c *committedOffset
-			if i, ok := findPartition(committed, p); ok && sameTopic(committed[i].topicID, t.TopicID) {
+			if i, ok := findPartition(committed, p); ok && sameTopic(committed[i].topicID, t.TopicID) && !m.gone(t.Topic, committed[i].topicID) {
 				c = &committed[i]
 			}
 			topic.Partitions = append(topic.Partitions, fetchedPartition(p, c, open[topicPartition{t.Topic, p}] != nil))

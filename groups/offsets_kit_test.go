@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -21,17 +22,30 @@ type offsetsKit struct {
 	cfg Config
 	now int64
 	log []Entry
+	img *metadata.Image
 }
 
 func newOffsetsKit(t *testing.T) *offsetsKit {
-	k := &offsetsKit{t: t, now: 1_000_000, cfg: Config{OffsetMetadataMaxBytes: 8, OffsetsRetentionMs: 1000, RetentionCheckMs: 100, MaxRecordBytes: 1 << 20}}
+	k := &offsetsKit{t: t, now: 1_000_000, img: imageOf("a", "b", "c", "d", "topic"), cfg: Config{OffsetMetadataMaxBytes: 8, OffsetsRetentionMs: 1000, RetentionCheckMs: 100, MaxRecordBytes: 1 << 20}}
 	k.m = k.machine()
 	return k
 }
 
+// imageOf is an image with topics, whose partitions nobody asks for.
+func imageOf(names ...string) *metadata.Image {
+	b := metadata.NewBuilder(metadata.Empty("cluster"))
+	for i, name := range names {
+		if err := b.Apply(int64(i), 1, 0, &records.TopicRecord{Name: name, TopicID: topicID(name)}); err != nil {
+			panic(err)
+		}
+	}
+	img, _ := b.Build()
+	return img
+}
+
 func (k *offsetsKit) machine() *Machine {
 	now := func() int64 { return k.now }
-	return NewMachine(&k.cfg, func() *metadata.Image { return nil }, now, func() string { return "id" }, coordinator.NewTimers[Record](now))
+	return NewMachine(&k.cfg, func() *metadata.Image { return k.img }, now, func() string { return "id" }, coordinator.NewTimers[Record](now))
 }
 
 // run commits a decision. It returns how many records were written.

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -75,12 +77,12 @@ func TestCommitIsCheckedByTheGroup(t *testing.T) {
 func TestCommittedFields(t *testing.T) {
 	k := newOffsetsKit(t)
 	req := commitRequest(10, "g", "a 0 41", "a 1 42")
-	req.Topics[0].TopicID = [16]byte{7}
+	req.Topics[0].TopicID = topicID("a")
 	req.Topics[0].Partitions[0].LeaderEpoch, req.Topics[0].Partitions[0].Metadata = 5, kmsg.StringPtr("meta")
 	req.RetentionTimeMillis = 300 // of versions 2 to 4
 	expect(t, "commit", k.commit(req), "")
 	v := k.log[0].Value.(*records.OffsetCommitValue)
-	if v.Offset != 41 || v.LeaderEpoch != 5 || v.Metadata != "meta" || v.CommitTimestamp != k.now || v.ExpireTimestamp != k.now+300 || v.TopicID != [16]byte{7} {
+	if v.Offset != 41 || v.LeaderEpoch != 5 || v.Metadata != "meta" || v.CommitTimestamp != k.now || v.ExpireTimestamp != k.now+300 || v.TopicID != topicID("a") {
 		t.Errorf("wrote %+v", v)
 	}
 	if v := k.log[1].Value.(*records.OffsetCommitValue); v.LeaderEpoch != -1 || v.Metadata != "" {
@@ -88,7 +90,7 @@ func TestCommittedFields(t *testing.T) {
 	}
 	fr := kmsg.NewOffsetFetchRequestGroup()
 	fr.Group, fr.MemberEpoch = "g", -1
-	for id, want := range map[[16]byte]int64{{}: 41, {7}: 41, {8}: -1} {
+	for id, want := range map[[16]byte]int64{{}: 41, topicID("a"): 41, {8}: -1} {
 		fr.Topics = []kmsg.OffsetFetchRequestGroupTopic{{Topic: "a", TopicID: id, Partitions: []int32{0}}}
 		topic := k.m.fetchOffsets(&fr, false).Topics[0]
 		p := topic.Partitions[0]
@@ -379,6 +381,64 @@ func TestTopicsDeleted(t *testing.T) {
 	expect(t, "g", fetch(k.m, "g", true), "b 0 1")
 	expect(t, "h", fetch(k.m, "h", true), "b 0 5")
 	expect(t, "replayed", stored(k.replayed()), stored(k.m))
+}
+
+// A load drops what was committed for topics that are gone, in open transactions too, though others have their names now.
+func TestOffsetsOfTopicsGoneBeforeALoad(t *testing.T) {
+	k := newOffsetsKit(t)
+	k.commit(commitRequest(9, "g", "a 0 1", "a 1 1", "b 0 2", "c 0 3"))
+	k.txnCommit(1, "h", "a", 0, 4)
+	k.txnCommit(1, "h", "c", 0, 5)
+	k.txnCommit(1, "h", "d", 0, 6)
+	for _, topic := range []string{"a", "b", "d"} { // as Kafka writes them
+		r := offsetRecord("no id", topic, 0, records.OffsetCommitValue{Offset: 7})
+		k.log = append(k.log, Entry{Offset: int64(len(k.log)), Key: r.Key, Value: r.Value, ProducerID: -1})
+	}
+	before := imageOf("a", "b", "c")
+	k.img = imageOf("x", "b", "c")
+	b := metadata.NewBuilder(k.img)
+	if err := b.Apply(9, 1, 0, &records.TopicRecord{Name: "a", TopicID: [16]byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	k.img, _ = b.Build()
+	k.m = k.replayed()
+	k.m.before = before
+	k.m.loaded()
+	expect(t, "a's before the tombstones", fetch(k.m, "g", false, "a 0"), "a 0 -1")
+	expect(t, "a's without an id before the tombstones", fetch(k.m, "no id", false, "a 0"), "a 0 -1")
+	expect(t, "a commit for the new one", k.commit(commitRequest(9, "g", "a 1 8")), "")
+	fire, ok := k.m.timers.Due()
+	if !ok {
+		t.Fatal("nothing is due")
+	}
+	op := fire()
+	batches, _ := op.Run()
+	k.run(decision{records: slices.Concat(batches...)})
+	op.Done(nil)
+	k.end(1, true)
+	expect(t, "g", fetch(k.m, "g", true), "a 1 8, b 0 2, c 0 3")
+	expect(t, "h", fetch(k.m, "h", true), "c 0 5")
+	expect(t, "without ids", fetch(k.m, "no id", true), "b 0 7")
+	expect(t, "replayed", storedOffsets(k.replayed()), storedOffsets(k.m))
+	k.m.loaded()
+	if _, ok := k.m.timers.Due(); ok || k.m.before != nil {
+		t.Error("there is more to do")
+	}
+}
+
+// Of a topic that was deleted since the broker has looked, nothing is committed; one made again by its name is another.
+func TestCommitForATopicThatIsGone(t *testing.T) {
+	k := newOffsetsKit(t)
+	expect(t, "by name", k.commit(commitRequest(9, "g", "gone 0 1", "a 0 1")), "gone 0 UNKNOWN_TOPIC_OR_PARTITION")
+	req := commitRequest(10, "g", "a 0 2", "gone 0 2")
+	req.Topics[0].TopicID, req.Topics[1].TopicID = [16]byte{1}, topicID("gone")
+	expect(t, "by id", k.commit(req), "a 0 UNKNOWN_TOPIC_ID, gone 0 UNKNOWN_TOPIC_ID")
+	if code := k.txnCommit(1, "g", "gone", 0, 3); code != wire.UnknownTopicOrPartition {
+		t.Errorf("in a transaction: %v", code)
+	}
+	if v := k.log[0].Value.(*records.OffsetCommitValue); len(k.log) != 1 || v.TopicID != topicID("a") {
+		t.Errorf("%d records, the first for the topic %x", len(k.log), v.TopicID)
+	}
 }
 
 func TestLegacyOffsetRecords(t *testing.T) {
