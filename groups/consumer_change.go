@@ -12,9 +12,10 @@ import (
 // consumerChange is what one request of a member changes in its group. Its methods are the steps, in this order; each
 // adds its records. Nothing of the group changes before they are applied.
 type consumerChange struct {
-	m   *Machine
-	g   *consumerGroup
-	old *consumerMember // as the group knows it; one of which no record is known when it is new
+	m     *Machine
+	g     *consumerGroup
+	image *metadata.Image // one for all steps: what was looked at is what was noted as looked at
+	old   *consumerMember // as the group knows it; one of which no record is known when it is new
 	// member is as the request makes it. A static member that takes the place of another is old already under its new id.
 	member  *consumerMember
 	records []Record
@@ -40,7 +41,7 @@ const (
 
 func (m *Machine) newConsumerChange(g *consumerGroup, old, member *consumerMember, recs []Record) *consumerChange {
 	return &consumerChange{
-		m: m, g: g, old: old, member: member, records: recs,
+		m: m, g: g, image: m.image(), old: old, member: member, records: recs,
 		epoch: g.epoch, regexes: g.regexes, topics: g.topics, members: len(g.members),
 	}
 }
@@ -55,7 +56,7 @@ func (c *consumerChange) writeMember() (topicsChanged bool) {
 }
 
 // metadataChanged says whether the topics may have changed since the group looked at them.
-func (c *consumerChange) metadataChanged() bool { return c.g.checkedOff != c.m.image().Offset() }
+func (c *consumerChange) metadataChanged() bool { return c.g.checkedOff != c.image.Offset() }
 
 // updateMetadata raises the group's epoch: when bump says so, or because subscribed topics have changed.
 func (c *consumerChange) updateMetadata(bump bool) {
@@ -64,12 +65,12 @@ func (c *consumerChange) updateMetadata(bump bool) {
 	if g.members[c.member.id] == nil && g.staticMember(c.member.instanceID) == nil {
 		c.members++
 	}
-	hash := c.m.metadataHash(c.topics)
+	hash := c.m.metadataHash(c.image, c.topics)
 	if bump || hash != g.metadataHash {
 		c.epoch++
 		c.records = append(c.records, groupEpochRecord(g.groupID, c.epoch, hash))
 	} else {
-		g.checkedOff = c.m.image().Offset()
+		g.checkedOff = c.image.Offset()
 	}
 	if g.topicsRecord {
 		c.records = append(c.records, subscribedTopicsTombstone(g.groupID))
@@ -210,7 +211,7 @@ func assignorNames(configured []string) []string {
 
 // spec is what there is to assign to whom: all members, this one as the request makes it.
 func (c *consumerChange) spec() *assignor.Spec {
-	g, image := c.g, c.m.image()
+	g, image := c.g, c.image
 	members := maps.Clone(g.members)
 	current := g.target[c.member.id]
 	if old := g.staticMember(c.member.instanceID); old != nil {

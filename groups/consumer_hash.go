@@ -51,9 +51,8 @@ func (h *topicHashes) of(image *metadata.Image, name string) (hash uint64, ok bo
 	return hash, true
 }
 
-// metadataHash is the hash of those topics that exist, 0 of none.
-func (m *Machine) metadataHash(topics map[string]subscribers) int64 {
-	image := m.image()
+// metadataHash is the hash of those topics that exist in the image, 0 of none.
+func (m *Machine) metadataHash(image *metadata.Image, topics map[string]subscribers) int64 {
 	m.hashes.see(image)
 	var buf []byte
 	for _, name := range slices.Sorted(maps.Keys(topics)) {

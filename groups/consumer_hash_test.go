@@ -44,20 +44,20 @@ func TestTopicHash(t *testing.T) {
 	}
 
 	none := metadata.Empty("cluster")
-	m := &Machine{image: func() *metadata.Image { return none }}
+	m := &Machine{}
 	m.hashes.off = none.Offset()
 	m.hashes.byName = map[string]topicHash{
 		"foo": {hash: hashTopic(foo, nil)}, "bar": {hash: hashTopic(bar, racks)},
 	}
 	topics := map[string]subscribers{"foo": {byName: 1}, "bar": {byRegex: 1}}
-	if got := m.metadataHash(topics); got != -5436445035798225434 {
+	if got := m.metadataHash(none, topics); got != -5436445035798225434 {
 		t.Errorf("of both: %d", got)
 	}
 	delete(topics, "bar")
-	if got := m.metadataHash(topics); got != 6567505408605215696 {
+	if got := m.metadataHash(none, topics); got != 6567505408605215696 {
 		t.Errorf("of one: %d", got)
 	}
-	if got := m.metadataHash(nil); got != 0 {
+	if got := m.metadataHash(none, nil); got != 0 {
 		t.Errorf("of none: %d", got)
 	}
 }

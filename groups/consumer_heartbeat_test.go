@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -239,6 +240,35 @@ func TestConsumerGroupRevocationDeadline(t *testing.T) {
 	w.is(w.beat("c", 4), "c@4 {foo[1]}")
 	w.advance(44_000)
 	w.is(w.beat("b", 4), "b@4")
+}
+
+// A topic that grows while a heartbeat is decided is seen by the next one, whenever the image changes.
+func TestConsumerGroupSeesATopicThatGrowsMeanwhile(t *testing.T) {
+	for looks := 1; looks <= 4; looks++ { // at the image, before it changes
+		w := newConsumerWorld(t, "foo:1")
+		w.is(w.join("a", "foo"), "a@1 {foo[0]}")
+		w.is(w.beat("a", 1), "a@1")
+		w.topic("other:1") // so that the next heartbeat looks at the topics
+		before := w.img
+		w.topic("foo:2")
+		after, image := w.img, w.m.image
+		left := looks
+		w.m.image = func() *metadata.Image {
+			if left--; left >= 0 {
+				return before
+			}
+			return after
+		}
+		w.img = before
+		w.beat("a", 1)
+		w.img, w.m.image = after, image
+		for range 2 {
+			w.beat("a", w.group("g").members["a"].epoch)
+		}
+		if got := w.partitions(w.group("g").members["a"].assigned); got != "{foo[0 1]}" {
+			t.Errorf("new image after look %d: a has %s", looks, got)
+		}
+	}
 }
 
 func TestConsumerGroupFailedCommit(t *testing.T) {

@@ -78,7 +78,7 @@ func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) (dec
 			g.dropRegex(topics, regex)
 		}
 	}
-	d.records = append(d.records, groupEpochRecord(g.groupID, g.epoch+1, m.metadataHash(topics)))
+	d.records = append(d.records, groupEpochRecord(g.groupID, g.epoch+1, m.metadataHash(m.image(), topics)))
 	return d.and(func(error) { m.cancelGone(g.groupID, members) }), nil
 }
 

@@ -16,7 +16,7 @@ func (c *consumerChange) reconcile(owned assignor.Assignment, subscriptionChange
 	}
 	r := reconciliation{
 		g: c.g, member: c.member, owned: owned, target: c.target, targetEpoch: c.targetEpoch,
-		subscribed: c.g.subscribedIDs(c.m.image(), c.member, map[string]map[[16]byte]struct{}{}),
+		subscribed: c.g.subscribedIDs(c.image, c.member, map[string]map[[16]byte]struct{}{}),
 	}
 	next, err := r.next(subscriptionChanged)
 	if err != nil || next.equal(c.member) {

@@ -131,7 +131,7 @@ func (c *consumerChange) joinClassic(said *kmsg.ConsumerMemberMetadata) (d decis
 	if bump || c.metadataChanged() {
 		c.updateMetadata(bump)
 	}
-	owned := ownedOf(said, c.m.image())
+	owned := ownedOf(said, c.image)
 	if !downgraded {
 		if err := c.updateTarget(); err != nil {
 			return d, false, err

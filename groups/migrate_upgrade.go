@@ -76,7 +76,7 @@ func (m *Machine) upgraded(c *classicGroup) (*consumerGroup, error) {
 		g.target[x.id] = member.assigned
 		g.setMember(nil, member)
 	}
-	g.metadataHash = m.metadataHash(g.topics)
+	g.metadataHash = m.metadataHash(image, g.topics)
 	return g, nil
 }
 

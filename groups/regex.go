@@ -72,7 +72,7 @@ func (c *consumerChange) maybeResolve(isNew bool) {
 		return
 	}
 	regexes := c.g.regexesAfter(c.old, c.member)
-	m.matches.see(m.image())
+	m.matches.see(c.image)
 	due := isNew || len(regexes) != len(c.g.resolved) || version < m.matches.newest ||
 		lastMs == math.MinInt64 || nowMs > lastMs+m.cfg.Consumer.RegexRefreshIntervalMs
 	if due && len(regexes) > 0 {
@@ -124,7 +124,7 @@ func (m *Machine) resolveRegexes(group string) decision {
 		}
 		d.records = append(d.records, regexRecord(group, regex, found))
 	}
-	if hash := m.metadataHash(topics); changed || hash != g.metadataHash {
+	if hash := m.metadataHash(image, topics); changed || hash != g.metadataHash {
 		d.records = append(d.records, groupEpochRecord(group, g.epoch+1, hash))
 	}
 	return d
