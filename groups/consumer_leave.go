@@ -47,18 +47,19 @@ func (m *Machine) leaveConsumerGroup(req *kmsg.ConsumerGroupHeartbeatRequest) (r
 			return resp, d, nil
 		}
 	}
-	d, err = m.fenceMembers(g, []*consumerMember{member})
-	return resp, d, err
+	return resp, m.fenceMembers(g, []*consumerMember{member}), nil
 }
 
 // fenceMembers removes members from the group, whose epoch rises. If all that stay speak the classic protocol, it becomes
-// a classic group.
-func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) (decision, error) {
+// a classic group; where it cannot, for what one of them has said, the others go all the same.
+func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) decision {
 	if len(members) == 0 {
-		return decision{}, nil
+		return decision{}
 	}
 	if m.mayDowngrade(g, members) {
-		return m.downgradeGroup(g, members, nil, false)
+		if d, err := m.downgradeGroup(g, members, nil, false); err == nil {
+			return d
+		}
 	}
 	var d decision
 	topics := maps.Clone(g.topics)
@@ -79,7 +80,7 @@ func (m *Machine) fenceMembers(g *consumerGroup, members []*consumerMember) (dec
 		}
 	}
 	d.records = append(d.records, groupEpochRecord(g.groupID, g.epoch+1, m.metadataHash(m.image(), topics)))
-	return d.and(func(error) { m.cancelGone(g.groupID, members) }), nil
+	return d.and(func(error) { m.cancelGone(g.groupID, members) })
 }
 
 // cancelGone drops the deadlines of those who are no members any more. Who could not be removed keeps them.

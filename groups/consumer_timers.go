@@ -64,11 +64,7 @@ func (m *Machine) fenceConsumerMember(group, member string, epoch *int32) decisi
 	if c == nil || epoch != nil && c.epoch != *epoch {
 		return decision{}
 	}
-	d, err := m.fenceMembers(g, []*consumerMember{c})
-	if err != nil { // it cannot become a classic group: the member stays until its next deadline
-		return decision{}
-	}
-	return d
+	return m.fenceMembers(g, []*consumerMember{c})
 }
 
 // cancelConsumerMember drops the deadlines of a member that is removed; join and sync are those of classic members.

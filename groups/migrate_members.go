@@ -47,7 +47,7 @@ func (m *Machine) joinAsClassic(g *consumerGroup, who Client, req *kmsg.JoinGrou
 	if err != nil {
 		return nil, decision{}, err
 	}
-	said, err := subscriptionOf(protocols[0].Metadata)
+	said, err := firstSubscription(protocols)
 	if err != nil {
 		return nil, decision{}, refuse(wire.UnknownServerError, "")
 	}
@@ -79,6 +79,21 @@ func (g *consumerGroup) supportsClassic(protType string, protocols []kmsg.JoinGr
 	return protType == consumerProtocol && slices.ContainsFunc(protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
 		return g.classicProtocols[p.Name] == g.classicMembers
 	})
+}
+
+// firstSubscription is what a member says with its first protocol. The others are read too: the group becomes a classic one
+// with any of them.
+func firstSubscription(protocols []kmsg.JoinGroupRequestProtocol) (first *kmsg.ConsumerMemberMetadata, err error) {
+	for _, p := range protocols {
+		said, err := subscriptionOf(p.Metadata)
+		if err != nil {
+			return nil, err
+		}
+		if first == nil {
+			first = said
+		}
+	}
+	return first, nil
 }
 
 // joiningMember gives the member that a JoinGroup is of, as the group knows it, and the records of a static member's
@@ -271,12 +286,7 @@ func (m *Machine) consumerLeave(was group, who Client, req *kmsg.LeaveGroupReque
 		}
 		resp.Members = append(resp.Members, left(asked, code))
 	}
-	d, err := m.fenceMembers(g, leaving)
-	if err != nil {
-		code, _ := refusalOf(err)
-		resp, d.records = leaveError(code), nil
-	}
-	return d.and(func(err error) {
+	return m.fenceMembers(g, leaving).and(func(err error) {
 		if err != nil {
 			resp = leaveError(failureCode(err))
 		}

@@ -400,14 +400,48 @@ func TestDowngradeThatIsNotWritten(t *testing.T) {
 	}
 	w.is(w.classicBeat("a", 2), "REBALANCE_IN_PROGRESS")
 
-	d, err := w.m.fenceMembers(w.group("g"), []*consumerMember{w.group("g").members["c"]})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := w.m.fenceMembers(w.group("g"), []*consumerMember{w.group("g").members["c"]})
 	w.write(d.records)
 	d.then(coordinator.ErrTimedOut)
 	w.check()
 	w.is(w.m.groups["g"].state(), "PreparingRebalance")
+}
+
+// A member goes though the group cannot become a classic one, for what another has said; once that one is gone it does.
+func TestDowngradeThatCannotBe(t *testing.T) {
+	join := func(w *consumerWorld, id string) {
+		w.classicJoin(id, "foo")
+		w.classicSync(id, w.group("g").members[id].epoch)
+		if id == "d" { // as a log may have it
+			rubbish := classicMetadata(10_000, joinAs("", []byte{1}).Protocols)
+			w.write([]Record{memberRecord("g", w.group("g").members["d"].with(func(m *consumerMember) { m.classic = rubbish }))})
+		}
+	}
+	of4 := func() *consumerWorld {
+		w := classicPair(t)
+		w.is(w.join("c", "foo"), "c@3 {}")
+		join(w, "d")
+		return w
+	}
+	w := of4()
+	for range 12 { // longer than c's session, which is silent
+		w.advance(4_000)
+		for _, id := range []string{"a", "b", "d"} {
+			if w.classicBeat(id, w.group("g").members[id].epoch) == "REBALANCE_IN_PROGRESS" {
+				join(w, id)
+			}
+		}
+	}
+	w.is(strings.Join(w.group("g").memberIDs(), " "), "a b d")
+	w.is(w.leave("d"), "NONE NONE")
+	w.is(w.m.groups["g"].kind().String()+" "+w.m.groups["g"].state(), "classic PreparingRebalance")
+
+	w = of4()
+	w.is(w.leave("c"), "NONE NONE")
+	w.is(strings.Join(w.group("g").memberIDs(), " "), "a b d")
+	w = of4()
+	w.is(w.beat("c", -1), "c@-1")
+	w.is(strings.Join(w.group("g").memberIDs(), " "), "a b d")
 }
 
 // A classic member that is told to join has its rebalance timeout for it, and then for its sync; silence ends its session.
@@ -487,6 +521,7 @@ func TestRefusedToClassicMembers(t *testing.T) {
 	w.is(asked(func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }), "INCONSISTENT_GROUP_PROTOCOL")
 	w.is(asked(func(r *kmsg.JoinGroupRequest) { r.Protocols = nil }), "INCONSISTENT_GROUP_PROTOCOL")
 	w.is(asked(func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Metadata = []byte{0} }), "UNKNOWN_SERVER_ERROR")
+	w.is(asked(func(r *kmsg.JoinGroupRequest) { r.Protocols[1].Metadata = []byte{0} }), "UNKNOWN_SERVER_ERROR")
 	w.is(asked(func(r *kmsg.JoinGroupRequest) { r.MemberID = "" }), "MEMBER_ID_REQUIRED")
 	w.is(asked(func(r *kmsg.JoinGroupRequest) {}), "a@2 range")
 	w.is(asked(func(r *kmsg.JoinGroupRequest) {
