@@ -68,6 +68,9 @@ func (c *consumerChange) maybeResolve(isNew bool) {
 	m, group, nowMs := c.m, c.g.groupID, c.m.nowMs()
 	key := regexTimer(group)
 	lastMs, version := c.g.lastResolved()
+	if lastMs > nowMs { // the clock was set back: it may be long ago
+		lastMs = math.MinInt64
+	}
 	if m.timers.Has(key) || lastMs != math.MinInt64 && nowMs <= lastMs+regexPauseMs {
 		return
 	}

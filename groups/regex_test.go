@@ -157,6 +157,20 @@ func TestRegexIsSearchedAfterALoad(t *testing.T) {
 	w.is(w.beat("a", 2), "a@3 {foo1[0] foo2[0]}")
 }
 
+// A clock that was set back keeps nothing from being searched for.
+func TestRegexAfterTheClockWasSetBack(t *testing.T) {
+	w := newConsumerWorld(t, "foo:1", "bar:1")
+	w.now = 3_600_000
+	w.joinMatching("a", "f.*")
+	w.is(w.searched(), "f.*[foo]")
+	w.now = 0
+	w.joinMatching("b", "b.*")
+	w.is(w.searched(), "b.*[bar] f.*[foo]")
+	w.advance(1000)
+	w.beat("b", w.group("g").members["b"].epoch)
+	w.is(w.searched(), "")
+}
+
 // What nobody subscribes to any longer is forgotten: by a change, a leave, and the end of a session.
 func TestRegexIsForgotten(t *testing.T) {
 	w := newConsumerWorld(t, "foo:2", "bar:2")
