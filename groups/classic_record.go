@@ -123,11 +123,7 @@ func (m *Machine) unloadedClassic() {
 
 // createSimple puts an empty group without a protocol type among the machine's: it holds the offsets of who assigns
 // partitions to itself. No record of its own says that it is there, its offsets do.
-func (m *Machine) createSimple(id string) group {
-	g := m.newClassic(id)
-	m.groups[id] = g
-	return g
-}
+func (m *Machine) createSimple(id string) { m.groups[id] = m.newClassic(id) }
 
 // computeTopics finds what the members are subscribed to, as far as the protocol is that of consumers.
 func (g *classicGroup) computeTopics() {

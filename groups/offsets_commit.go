@@ -19,8 +19,8 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 	g := m.groups[req.Group]
 	switch {
 	case g != nil:
-	case req.Generation < 0: // a client that only stores offsets here
-		g = m.createSimple(req.Group)
+	case req.Generation < 0: // a client that only stores offsets here: the group comes with the record
+		g = m.newClassic(req.Group)
 	case req.Version >= firstVersionWithGroupNotFound:
 		return refuse(wire.GroupIDNotFound)
 	default:
@@ -81,7 +81,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, g
 		if req.Generation >= 0 {
 			return refuse(wire.IllegalGeneration)
 		}
-		g = m.createSimple(req.Group)
+		g = m.newClassic(req.Group)
 	}
 	check, code := g.checkCommit(commitBy{memberID: req.MemberID, instanceID: req.InstanceID, epoch: req.Generation, transactional: true, version: req.Version})
 	if code != wire.None {

@@ -124,13 +124,19 @@ func commitCodes(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse)
 	return strings.Join(out, ", ")
 }
 
-// txnCommit commits one offset in a producer's transaction, at generation -1.
-func (k *offsetsKit) txnCommit(producer int64, group, topic string, partition int32, offset int64) wire.Code {
+// txnCommitRequest is a request for one offset in a producer's transaction, at generation -1.
+func txnCommitRequest(producer int64, group, topic string, partition int32, offset int64) *kmsg.TxnOffsetCommitRequest {
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.Version, req.Group, req.ProducerID = 3, group, producer
 	p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
 	p.Partition, p.Offset = partition, offset
 	req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{p}}}
+	return req
+}
+
+// txnCommit commits one offset in a producer's transaction.
+func (k *offsetsKit) txnCommit(producer int64, group, topic string, partition int32, offset int64) wire.Code {
+	req := txnCommitRequest(producer, group, topic, partition, offset)
 	var code wire.Code
 	k.run(k.m.txnCommitOffsets(Client{}, req, 0, func(resp *kmsg.TxnOffsetCommitResponse) {
 		code = wire.Code(resp.Topics[0].Partitions[0].ErrorCode)
