@@ -55,7 +55,7 @@ func (n *node) stop() {
 		n.conn.Close()
 		n.conn = nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := n.b.Shutdown(ctx); err != nil {
 		n.t.Errorf("shutdown: %v", err)

@@ -14,7 +14,7 @@ func fetchAgain(t *testing.T, n *node, version int16, req *kmsg.FetchRequest) (a
 	frame := p.frame(req, version)
 	answer := make([]byte, 64<<10)
 	return func() {
-		if _, err := p.conn.Write(frame); err != nil {
+		if err := p.post(frame); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(p.conn, answer[:4]); err != nil {

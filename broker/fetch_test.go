@@ -306,7 +306,7 @@ func TestTailingConsumersSeeEveryRecordOnce(t *testing.T) {
 
 // fetch asks at version 11, from any goroutine.
 func (p *pipe) fetch(req *kmsg.FetchRequest) (*kmsg.FetchResponse, error) {
-	if _, err := p.conn.Write(p.frame(req, 11)); err != nil {
+	if err := p.post(p.frame(req, 11)); err != nil {
 		return nil, err
 	}
 	body, err := p.read()

@@ -84,7 +84,7 @@ func leaveWaiting(conns chan *pipe, rng *rand.Rand, partitions int, stop chan st
 		case p := <-conns:
 			req := wideFetch(rng, make([]int64, partitions))
 			req.SessionEpoch = -1 // or the sessions of those who are gone fill the cache
-			_, err := p.conn.Write(p.frame(req, 11))
+			err := p.post(p.frame(req, 11))
 			p.conn.Close()
 			if err != nil {
 				return err

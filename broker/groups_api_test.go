@@ -461,11 +461,7 @@ func TestAStopSendsWaitingMembersAway(t *testing.T) {
 			break
 		}
 	}
-	began := time.Now()
-	n.stop()
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the stop took %s", took)
-	}
+	n.stop() // which does not wait for the first member's session
 	if r := q.receive().(*kmsg.JoinGroupResponse); wire.Code(r.ErrorCode) != wire.NotCoordinator {
 		t.Errorf("the member that waited got %s", wire.Code(r.ErrorCode))
 	}

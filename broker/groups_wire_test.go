@@ -2,7 +2,6 @@ package broker
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -12,18 +11,6 @@ import (
 	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
-
-// dialPipe connects to any broker.
-func dialPipe(t *testing.T, addr string) *pipe {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return &pipe{t: t, conn: conn}
-}
 
 // askPipe sends one request and waits for its answer.
 func askPipe[R kmsg.Response](p *pipe, version int16, req kmsg.Request) R {

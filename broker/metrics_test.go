@@ -234,13 +234,13 @@ func TestMetricsRefuseWhatIsTooMuch(t *testing.T) {
 		defer conn.Close()
 	}
 	room := n.b.metrics.ln.(*boundedListener).room
-	for deadline := time.Now().Add(5 * time.Second); len(room) < cap(room) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); len(room) < cap(room) && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
 	if len(room) != metricsConnections {
 		t.Errorf("%d connections are open", len(room))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := n.b.Shutdown(ctx); err != nil {
 		t.Error(err)

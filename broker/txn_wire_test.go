@@ -54,7 +54,7 @@ func (p *txnProducer) mustInit() {
 // patient asks again while a coordinator is only being made, or a transaction is ending.
 func (p *txnProducer) patient(ask func() wire.Code) {
 	p.n.t.Helper()
-	for range 500 {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		switch code := ask(); code {
 		case wire.None:
 			return
@@ -137,7 +137,7 @@ func (n *node) stable(topic string, partition int32) []string {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	for range 500 {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		if part.Bound(true) == part.Bound(false) {
 			return n.committed(topic, partition)
 		}

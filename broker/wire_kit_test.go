@@ -25,14 +25,22 @@ type pipe struct {
 
 func (n *node) pipe() *pipe {
 	n.t.Helper()
-	conn, err := net.Dial("tcp", n.b.Addr())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return &pipe{t: n.t, conn: conn}
+	return dialPipe(n.t, n.b.Addr())
 }
+
+// dialPipe connects to any broker.
+func dialPipe(t *testing.T, addr string) *pipe {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &pipe{t: t, conn: conn}
+}
+
+// beginWait gives the broker its time for what is sent or read next.
+func (p *pipe) beginWait() { p.conn.SetDeadline(time.Now().Add(30 * time.Second)) }
 
 // frame encodes a request with its size prefix.
 func (p *pipe) frame(req kmsg.Request, version int16) []byte {
@@ -63,9 +71,16 @@ func (p *pipe) send(version int16, reqs ...kmsg.Request) {
 
 func (p *pipe) write(frames []byte) {
 	p.t.Helper()
-	if _, err := p.conn.Write(frames); err != nil {
+	if err := p.post(frames); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// post is write from any goroutine.
+func (p *pipe) post(frames []byte) error {
+	p.beginWait()
+	_, err := p.conn.Write(frames)
+	return err
 }
 
 // receive reads the answer of the oldest request that has none.
@@ -93,6 +108,7 @@ func (p *pipe) receive() kmsg.Response {
 }
 
 func (p *pipe) read() ([]byte, error) {
+	p.beginWait()
 	var size [4]byte
 	if _, err := io.ReadFull(p.conn, size[:]); err != nil {
 		return nil, err

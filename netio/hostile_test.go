@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -61,85 +62,108 @@ func eventually(ok func() bool) bool {
 }
 
 func TestRandomBytes(t *testing.T) {
+	const maxFrame = 1 << 20
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s := start(t, Options{Handler: handlerFunc(echo), MaxFrame: 1 << 20, StallTimeout: 200 * time.Millisecond})
-	good := dial(t, s)
-	var wg sync.WaitGroup
-	for i := range 16 {
-		rng := rand.New(rand.NewPCG(seed, uint64(i)))
-		c := dial(t, s)
-		wg.Go(func() {
-			p := make([]byte, 1+rng.IntN(100<<10))
-			for j := range p {
-				p[j] = byte(rng.Uint32() >> 24)
-				if rng.IntN(2) == 0 {
-					p[j] = 0 // so that some lengths are small
+	synctest.Test(t, func(t *testing.T) {
+		m, s := startMemory(t, Options{Handler: handlerFunc(echo), Pooled: pooledZero, MaxFrame: maxFrame, StallTimeout: 5 * time.Second})
+		good := dialMemory(t, m)
+		var wg sync.WaitGroup
+		for i := range 64 {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			c := dialMemory(t, m)
+			wg.Go(func() {
+				p := make([]byte, 1+rng.IntN(100<<10)>>rng.IntN(16))
+				for j := range p {
+					p[j] = byte(rng.Uint32() >> 24)
+					if rng.IntN(2) == 0 {
+						p[j] = 0 // so that some lengths are small
+					}
 				}
-			}
-			_, _ = c.Write(p) // the server may have closed it already
-			if rng.IntN(2) == 0 {
+				if wholeFrames(p, maxFrame) { // which would be answered, and another awaited
+					p = append(p, 0)
+				}
+				_, _ = c.Write(p) // the server may have closed it already
+				if rng.IntN(2) == 0 {
+					expectClosed(t, c)
+				}
 				c.Close()
-			} else {
-				expectClosed(t, c)
-			}
-		})
+			})
+		}
+		undisturbed(t, good)
+		wg.Wait()
+		undisturbed(t, good)
+		synctest.Wait()
+		if st := s.Stats(); st.Conns != 1 || st.FrameBytes != 0 || st.ReadBytes != 0 {
+			t.Errorf("something is still held: %+v", st)
+		}
+		good.Close()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// wholeFrames says whether bytes end where a frame does, and none of the frames is larger than max.
+func wholeFrames(p []byte, max int) bool {
+	for len(p) > 0 {
+		if len(p) < 4 {
+			return false
+		}
+		n := int(binary.BigEndian.Uint32(p))
+		if p = p[4:]; n > max || n > len(p) {
+			return false
+		}
+		p = p[n:]
 	}
-	undisturbed(t, good)
-	wg.Wait()
-	undisturbed(t, good)
-	if !eventually(func() bool { st := s.Stats(); return st.Conns == 1 && st.FrameBytes == 0 && st.ReadBytes == 0 }) {
-		t.Errorf("something is still held: %+v", s.Stats())
-	}
+	return true
 }
 
 // A frame that trickles loses its place, and with it its memory, to those who wait for it.
 func TestSlowLoris(t *testing.T) {
 	const size = 256 << 10
-	s := start(t, Options{Handler: handlerFunc(echo), MaxFrame: size, QueuedBytes: size, StallTimeout: 300 * time.Millisecond})
-	good := dial(t, s)
-	loris := dial(t, s)
-	begin := binary.BigEndian.AppendUint32(nil, size)
-	if _, err := loris.Write(append(begin, 0, 0, 'a')); err != nil {
-		t.Fatal(err)
-	}
-	if !eventually(func() bool { return s.Stats().FrameBytes >= size }) {
-		t.Fatal("the frame took no memory")
-	}
-	undisturbed(t, good) // small frames need none of it
-	stop := make(chan struct{})
-	var dripping sync.WaitGroup
-	dripping.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
+	synctest.Test(t, func(t *testing.T) {
+		m, s := startMemory(t, Options{Handler: handlerFunc(echo), Pooled: pooledZero, MaxFrame: size, QueuedBytes: size, StallTimeout: 300 * time.Millisecond})
+		good, loris := dialMemory(t, m), dialMemory(t, m)
+		begin := binary.BigEndian.AppendUint32(nil, size)
+		if _, err := loris.Write(append(begin, 0, 0, 'a')); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s.Stats().FrameBytes < size {
+			t.Fatal("the frame took no memory")
+		}
+		undisturbed(t, good) // small frames need none of it
+		var dripping sync.WaitGroup
+		dripping.Go(func() {
+			for {
+				time.Sleep(20 * time.Millisecond)
 				if _, err := loris.Write([]byte{1}); err != nil {
 					return
 				}
 			}
-		}
-	})
-	big := frame(0, make([]byte, size-2))
-	if _, err := good.Write(big); err != nil {
-		t.Fatal(err)
-	}
-	mustFrame(t, good, big[4:])
-	expectClosed(t, loris)
-	close(stop)
-	dripping.Wait()
+		})
+		big := frame(0, make([]byte, size-2))
+		dripping.Go(func() { _, _ = good.Write(big) }) // a failure shows in the answer
+		mustFrame(t, good, big[4:])
+		expectClosed(t, loris)
+		dripping.Wait()
+		loris.Close()
 
-	// One that sends less than a length is no better off.
-	for n := range 6 {
-		c := dial(t, s)
-		if _, err := c.Write([]byte{0, 0, 1, 0, 0, 0}[:n+1]); err != nil {
+		// One that sends less than a length is no better off.
+		for n := range 6 {
+			c := dialMemory(t, m)
+			if _, err := c.Write([]byte{0, 0, 1, 0, 0, 0}[:n+1]); err != nil {
+				t.Fatal(err)
+			}
+			expectClosed(t, c)
+			c.Close()
+		}
+		good.Close()
+		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		expectClosed(t, c)
-	}
+	})
 }
 
 func TestMidFrameDisconnect(t *testing.T) {
@@ -184,7 +208,7 @@ func TestSlowReader(t *testing.T) {
 	var opened, closed atomic.Int64
 	var log syncBuffer
 	s := start(t, Options{
-		StallTimeout: 500 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		StallTimeout: 2 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
 			for _, x := range xs {
 				switch x.Frame[2] {
@@ -204,10 +228,10 @@ func TestSlowReader(t *testing.T) {
 		}),
 	})
 	good := dial(t, s)
+	var asked sync.WaitGroup
 	for _, kind := range []string{"v", "b"} {
 		slow := dial(t, s)
 		_ = slow.SetReadBuffer(4 << 10) // a hint
-		var asked sync.WaitGroup
 		asked.Go(func() {
 			for range 10_000 {
 				if _, err := slow.Write(frame(1, []byte(kind))); err != nil {
@@ -215,15 +239,15 @@ func TestSlowReader(t *testing.T) {
 				}
 			}
 		})
-		for range 20 {
-			undisturbed(t, good)
-		}
-		if !eventually(func() bool { return s.Stats().Conns == 1 }) {
-			t.Fatal("a reader that takes nothing is still connected")
-		}
-		asked.Wait()
+	}
+	for range 20 {
 		undisturbed(t, good)
 	}
+	asked.Wait()
+	if !eventually(func() bool { return s.Stats().Conns == 1 }) {
+		t.Fatal("a reader that takes nothing is still connected")
+	}
+	undisturbed(t, good)
 	if opened.Load() == 0 || opened.Load() != closed.Load() {
 		t.Errorf("%d views opened, %d closed", opened.Load(), closed.Load())
 	}
@@ -259,29 +283,36 @@ func TestRequestsWithoutReadingAreBounded(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
-	held := make(chan *Exchange, 1)
-	s := start(t, Options{IdleTimeout: time.Second, Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
-		if xs[0].Frame[2] == 'w' {
-			held <- xs[0]
-		} else {
-			echo(c, xs)
+	synctest.Test(t, func(t *testing.T) {
+		var held *Exchange
+		m, s := startMemory(t, Options{IdleTimeout: time.Second, Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
+			if xs[0].Frame[2] == 'w' {
+				held = xs[0]
+			} else {
+				echo(c, xs)
+			}
+		})})
+		idle, waits := dialMemory(t, m), dialMemory(t, m)
+		f := frame(1, []byte("wait"))
+		if _, err := waits.Write(f); err != nil {
+			t.Fatal(err)
 		}
-	})})
-	idle, waits := dial(t, s), dial(t, s)
-	f := frame(1, []byte("wait"))
-	if _, err := waits.Write(f); err != nil {
-		t.Fatal(err)
-	}
-	x := <-held
-	undisturbed(t, idle)
-	expectClosed(t, idle)
-	if !eventually(func() bool { return s.Stats().IdleClosed == 1 }) { // counted after the socket is closed
-		t.Errorf("%d connections closed as idle", s.Stats().IdleClosed)
-	}
-	// One that waits for its answer is not idle.
-	echo(nil, []*Exchange{x})
-	mustFrame(t, waits, f[4:])
-	expectClosed(t, waits)
+		undisturbed(t, idle)
+		expectClosed(t, idle)
+		synctest.Wait()
+		if n := s.Stats().IdleClosed; n != 1 {
+			t.Errorf("%d connections closed as idle", n)
+		}
+		// One that waits for its answer is not idle.
+		echo(nil, []*Exchange{held})
+		mustFrame(t, waits, f[4:])
+		expectClosed(t, waits)
+		idle.Close()
+		waits.Close()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestConnectionLimits(t *testing.T) {
