@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"math"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -50,4 +51,24 @@ func clockIsSet(t *testing.T, jump int64, when string) {
 	if e, o := ended.Load(), timedOut.Load(); e != 10_000 || o != 20_000 {
 		t.Errorf("set by %d ms, %s: a session of 10 s ended after %d ms, an answer waited %d of 20 s", jump, when, e, o)
 	}
+}
+
+// A deadline that is never, as some settings say it, does not come at once.
+func TestDeadlineThatIsNever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timers := NewTimers[int](steadyClock())
+		fired := 0
+		timers.Set(TimerKey{Name: "never"}, math.MaxInt64, func() Op[int] {
+			fired++
+			return Op[int]{Run: func() ([][]int, error) { return nil, nil }, Done: func(error) {}}
+		})
+		loops := 0
+		r := NewTimed(&instantLog{}, nopMachine{}, timers, 0, Options{Go: func(loop func()) { loops++; go loop() }})
+		time.Sleep(7 * 24 * time.Hour)
+		synctest.Wait()
+		r.Close()
+		if fired > 0 || loops > 20 {
+			t.Errorf("it came %d times, and %d times the loop ran", fired, loops)
+		}
+	})
 }

@@ -190,8 +190,9 @@ func (r *Runtime[R]) setAlarm(atMs int64) {
 	if r.alarmMs <= atMs && r.alarmMs > nowMs {
 		return
 	}
-	wait := time.Duration(max(atMs-nowMs, 1)) * time.Millisecond
-	r.alarmMs = atMs
+	waitMs := min(max(atMs-nowMs, 1), 24*60*60*1000) // what is later than a day does not all fit a Duration
+	wait := time.Duration(waitMs) * time.Millisecond
+	r.alarmMs = nowMs + waitMs
 	if r.alarm == nil {
 		r.alarm = time.AfterFunc(wait, r.kick)
 	} else {

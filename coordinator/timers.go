@@ -2,12 +2,14 @@ package coordinator
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
 // Timers are the deadlines of a machine. They go by a clock that nobody sets: an hour's jump of the wall clock ends no
-// session and makes none longer. The runtime that was given them runs what is due, and sleeps until the next one. An operation of a timer that fails is tried again a little later, unless its timer was set anew: fire
-// must look whether there is still something to do. Only the loop uses them (or whoever drives the machine in a test).
+// session and makes none longer. The runtime that was given them runs what is due, and sleeps until the next one. An
+// operation of a timer that fails is tried again a little later, unless its timer was set anew: fire must look whether
+// there is still something to do. Only the loop uses them (or whoever drives the machine in a test).
 type Timers[R any] struct {
 	steadyMs func() int64
 	byKey    map[TimerKey]*timer[R]
@@ -37,7 +39,7 @@ func steadyClock() func() int64 {
 
 // Set makes fire due after that time. A timer of the same key is replaced. fire gives the operation to run.
 func (t *Timers[R]) Set(key TimerKey, afterMs int64, fire func() Op[R]) {
-	atMs := t.steadyMs() + afterMs
+	atMs := t.steadyMs() + min(afterMs, math.MaxInt64/2) // some mean never
 	if x := t.byKey[key]; x != nil {
 		x.atMs, x.fire = atMs, fire
 		heap.Fix(&t.queue, x.at)

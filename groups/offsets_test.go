@@ -132,7 +132,7 @@ func TestCommitThatIsNotWritten(t *testing.T) {
 		var got string
 		k.m.commitOffsets(Client{}, req, func(resp *kmsg.OffsetCommitResponse) { got = commitCodes(req, resp) }).then(err)
 		expect(t, err.Error(), got, fmt.Sprintf("a 0 %v, b 1 %v", want, want))
-		k.m.txnCommitOffsets(Client{}, txnCommitRequest(1, "h", "a", 0, 1), func(*kmsg.TxnOffsetCommitResponse) {}).then(err)
+		k.m.txnCommitOffsets(Client{}, txnCommitRequest(1, "h", "a", 0, 1), 0, func(*kmsg.TxnOffsetCommitResponse) {}).then(err)
 		if k.m.offsets.counts.commits.Load() != 0 || len(k.m.groups) != 0 {
 			t.Errorf("%v was counted, or left one of %d groups", err, len(k.m.groups))
 		}

@@ -48,7 +48,7 @@ func (m *Machine) loadedTopics() {
 		m.before = nil
 		return
 	}
-	m.timers.Set(goneTimer, m.nowMs(), func() coordinator.Op[Record] {
+	m.timers.Set(goneTimer, 0, func() coordinator.Op[Record] {
 		return m.op("", func() decision {
 			return decision{records: m.goneOffsets(), split: true, then: func(err error) {
 				if err == nil {
