@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"math/rand"
 	"os"
 	"slices"
 	"strings"
@@ -104,6 +105,84 @@ func TestRetentionStopsAtTheHighWatermark(t *testing.T) {
 			t.Fatalf("start %d, want 10", l.StartOffset())
 		}
 	})
+}
+
+// fiveSegments is a log that stands in no checkpoint file: segments from 0, 4, 8, 12 and 16, of which the last is to stay.
+func fiveSegments(t *testing.T, o *Options) (*Store, *Log) {
+	o.NoCheckpoint = []string{"t-0"}
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	fill(t, l, 18)
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.DeleteBefore(16); err != nil {
+		t.Fatal(err)
+	}
+	return s, l
+}
+
+// TestCutInRetentionWithoutACheckpoint: where no file says which segments are to go, a power cut takes back none that
+// lies before one that is gone.
+func TestCutInRetentionWithoutACheckpoint(t *testing.T) {
+	for seed := range int64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewSource(seed))
+			mem := vfs.NewMem()
+			var cut *vfs.Mem
+			changes := 0 // of the disk until the cut
+			o := testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+				if changes > 0 && op.Kind.Changes() {
+					if changes--; changes == 0 {
+						cut = mem.CrashClone(rng)
+					}
+				}
+				return nil
+			}))
+			s, l := fiveSegments(t, o)
+			synctest.Wait() // for the checkpoints of the rolls
+			changes = 1 + rng.Intn(16)
+			if err := l.retain(fixedClock()); err != nil {
+				t.Fatal(err)
+			}
+			if cut == nil {
+				t.Fatalf("seed %d: %d changes more were expected", seed, changes)
+			}
+			s.Close(1)
+			o.FS = cut
+			s = mustOpen(t, o)
+			if l := s.Log("t-0"); l.EndOffset() != 18 || l.StartOffset() > 16 {
+				t.Errorf("seed %d: the cut leaves [%d, %d)", seed, l.StartOffset(), l.EndOffset())
+			}
+			s.Close(1)
+		})
+	}
+}
+
+// TestRetentionWithoutACheckpointWaits: a segment that the disk does not let go keeps those behind it.
+func TestRetentionWithoutACheckpointWaits(t *testing.T) {
+	mem := vfs.NewMem()
+	o := testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpRename && strings.HasSuffix(op.Name, "/00000000000000000004.log") {
+			return &os.PathError{Op: "rename", Path: op.Name, Err: os.ErrPermission}
+		}
+		return nil
+	}))
+	s, l := fiveSegments(t, o)
+	for range 2 {
+		if err := l.retain(fixedClock()); !errors.Is(err, os.ErrPermission) {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	o.FS = mem
+	s = mustOpen(t, o)
+	defer s.Close(1)
+	if l := s.Log("t-0"); l.StartOffset() != 4 || l.EndOffset() != 18 || len(l.Segments()) != 4 {
+		t.Errorf("[%d, %d) in %v", l.StartOffset(), l.EndOffset(), l.Segments())
+	}
 }
 
 // TestRetentionPasses: passes come when Kafka's do, log.initial.task.delay.ms after the start, then

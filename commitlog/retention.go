@@ -168,15 +168,10 @@ func (l *Log) deleteOldest(n int) error {
 			return err
 		}
 	}
-	l.mu.Lock()
-	list = *l.segs.Load() // appends may have rolled
-	l.segs.Store(list.slice(n, len(list)))
-	var gone []int64
-	for _, seg := range list[:n] { // others below the start stay until the next load, as in Kafka
-		gone = append(gone, l.dropSnapshotsLocked(seg.BaseOffset(), seg.BaseOffset()+1)...)
+	if !l.keep {
+		return l.deleteInTurn(list[:n])
 	}
-	l.mu.Unlock()
-	errs := []error{l.removeSnapshots(gone)}
+	errs := []error{l.leaveOut(n)}
 	for _, seg := range list[:n] {
 		errs = append(errs, l.dropSegment(seg))
 	}
@@ -186,4 +181,33 @@ func (l *Log) deleteOldest(n int) error {
 	}
 	l.diskBase.Store(start)
 	return nil
+}
+
+// deleteInTurn removes the first segments of a log whose start stands in no file:
+// what is left must have no gap, so each is gone for good before the next one goes,
+// and one that cannot go keeps those behind it. l.syncing is held.
+func (l *Log) deleteInTurn(oldest segmentList) error {
+	for _, seg := range oldest {
+		if err := l.dropSegment(seg); err != nil {
+			return err
+		}
+		if err := l.leaveOut(1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveOut takes the first n segments out of the list, and their producer snapshots
+// away.
+func (l *Log) leaveOut(n int) error {
+	l.mu.Lock()
+	list := *l.segs.Load() // appends may have rolled
+	l.segs.Store(list.slice(n, len(list)))
+	var gone []int64
+	for _, seg := range list[:n] { // others below the start stay until the next load, as in Kafka
+		gone = append(gone, l.dropSnapshotsLocked(seg.BaseOffset(), seg.BaseOffset()+1)...)
+	}
+	l.mu.Unlock()
+	return l.removeSnapshots(gone)
 }

@@ -275,10 +275,17 @@ func (l *Log) endAtLocked(off int64) {
 	}
 }
 
-// dropSegment renames a segment's files away; they are unlinked later.
+// dropSegment renames a segment's files away; they are unlinked later. Of a log that
+// stands in no checkpoint file the names are durable when it returns: a power cut
+// could take back any of several renames, and nothing says then what was to go.
 func (l *Log) dropSegment(seg *segment.Segment) error {
 	if err := seg.MarkDeleted(); err != nil {
 		return err
+	}
+	if !l.keep {
+		if err := l.store.fs.SyncDir(l.dir); err != nil {
+			return err
+		}
 	}
 	l.store.janitor.unlink(seg, l.cfg.Load().FileDeleteDelayMs)
 	return nil

@@ -7,7 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/vfs"
@@ -137,6 +140,57 @@ func TestCrashes(t *testing.T) {
 		}
 	}
 	t.Logf("%d power cuts", cuts)
+}
+
+// A power cut while the store's retention takes several segments below a snapshot leaves a directory that opens.
+func TestCutInRetention(t *testing.T) {
+	for seed := range int64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewSource(seed))
+			mem := vfs.NewMem()
+			format(t, mem, "/d")
+			var mu sync.Mutex
+			var clone *vfs.Mem
+			armed := false
+			faulty := vfs.NewFaulty(mem, func(op vfs.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if armed && clone == nil && op.Kind == vfs.OpSyncDir && strings.HasSuffix(op.Name, LogName) && rng.Intn(3) == 0 {
+					clone = mem.CrashClone(rng)
+				}
+				return nil
+			})
+			small := func(o *Options) {
+				o.SegmentBytes, o.RetentionBytes = 300, 1
+				o.NowMs = func() int64 { return time.Now().UnixMilli() }
+			}
+			n := mustOpen(t, faulty, "/d", small)
+			for i := range 12 {
+				n.append(t, vals(fmt.Sprint("value", i)))
+				n.settle(t)
+			}
+			if err := n.q.WriteSnapshot(Snapshot{End: n.q.Committed(), Epoch: n.q.Epoch(), TimestampMs: nowMs}, values("all")); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			armed = true
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			n.close(t)
+			if n := len(n.q.log.Segments()); n > 1 {
+				t.Fatalf("retention left %d segments", n)
+			}
+			if clone == nil {
+				clone = mem.CrashClone(rng)
+			}
+			again, err := openNode(clone, "/d", small)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			again.close(t)
+		})
+	}
 }
 
 // A crash at any moment of formatting leaves a directory that is formatted or can be.
