@@ -61,6 +61,12 @@ func (s *Server) checkEnforceable(in *reader) error {
 			return fmt.Errorf("%s=%s: this build cannot enforce it", name, v.Str)
 		}
 	}
+	for _, voter := range in.value("controller.quorum.voters").List {
+		id, _, _ := strings.Cut(voter, "@")
+		if n, _ := javaInt(id, 32); n != int64(s.NodeID) {
+			return fmt.Errorf("controller.quorum.voters names node %s, this is node %d: this build is its metadata's only voter", id, s.NodeID)
+		}
+	}
 	if in.yes("remote.log.storage.system.enable") {
 		return fmt.Errorf("remote.log.storage.system.enable=true: this build cannot read tiered storage")
 	}

@@ -110,6 +110,7 @@ func TestRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		"a=1\nnum.partitions=0":                                   "line 2: Invalid value 0 for configuration num.partitions: Value must be at least 1",
 		"authorizer.class.name=org.apache.kafka.X":                "cannot enforce",
+		"controller.quorum.voters=1@a:1,2@b:1,3@c:1":              "controller.quorum.voters names node 2, this is node 1",
 		"listeners=SSL://:9093":                                   "asks for SSL",
 		"listeners=SASL_PLAINTEXT://:9093":                        "asks for SASL_PLAINTEXT",
 		"create.topic.policy.class.name=x.Y":                      "cannot enforce",

@@ -1,6 +1,8 @@
 package quorum
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand"
@@ -12,7 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -299,5 +303,45 @@ func TestConfiguredVoters(t *testing.T) {
 			expect(t, n.content(t), "@0 epoch 0", "0 c:2", "1 v")
 		}
 		n.close(t)
+	}
+}
+
+// With kraft.version 0 a node of several voters is known by its last leader change, and where that lies below the newest
+// snapshot by quorum-state.
+func TestOtherConfiguredVotersAreRefused(t *testing.T) {
+	for _, snapshot := range []bool{false, true} {
+		files := vfs.NewMem()
+		format(t, files, "/d")
+		if err := files.Remove(filepath.Join("/d", LogName, snapshotID{}.name())); err != nil {
+			t.Fatal(err)
+		}
+		n := mustOpen(t, files, "/d")
+		three := []records.LeaderChangeVoter{{VoterID: 1}, {VoterID: 2}, {VoterID: 3}}
+		b, err := controlBatch(0, n.q.epoch, nowMs, []controlRecord{{batch.LeaderChange, &records.LeaderChangeMessage{LeaderID: 2, Voters: three, GrantingVoters: three[1:]}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.q.append(nowMs, b); err != nil {
+			t.Fatal(err)
+		}
+		n.append(t, vals("a"))
+		n.settle(t)
+		if snapshot {
+			if err := n.q.WriteSnapshot(Snapshot{End: n.q.Committed(), Epoch: n.q.Epoch(), TimestampMs: nowMs}, values("a")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.close(t)
+		state := []byte(`{"clusterId":"","leaderId":2,"leaderEpoch":1,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1},{"voterId":2},{"voterId":3}],"data_version":0}`)
+		name := filepath.Join("/d", LogName, stateName)
+		if err := vfs.WriteFileAtomic(files, name, state); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openNode(files, "/d"); !errors.Is(err, ErrVoters) {
+			t.Fatalf("snapshot %v: a log of three voters was opened: %v", snapshot, err)
+		}
+		if after, err := vfs.ReadFile(files, name); err != nil || !bytes.Equal(after, state) {
+			t.Errorf("snapshot %v: quorum-state is now %s, %v", snapshot, after, err)
+		}
 	}
 }

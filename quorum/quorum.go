@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,8 +150,9 @@ func Open(store *commitlog.Store, files vfs.FS, dir string, nodeID int32, o Opti
 
 // history is what the log says about who may lead it.
 type history struct {
-	epoch        int32 // newest epoch in log, snapshot or quorum-state; 0 = none yet
-	leaderVoters []int32
+	epoch        int32   // newest epoch in log, snapshot or quorum-state; 0 = none yet
+	configured   []int32 // who votes by a quorum-state of kraft.version 0
+	leaderVoters []int32 // who voted by the last leader change; it may lie below the newest snapshot
 	kraftVersion int16
 	voters       *records.VotersRecord
 	votersInLog  bool // not only in the snapshot of the format tool
@@ -165,6 +167,9 @@ func (q *Quorum) history() (*history, error) {
 	}
 	if ok {
 		h.epoch = state.LeaderEpoch
+		for _, v := range state.voters {
+			h.configured = append(h.configured, v.VoterID)
+		}
 	}
 	if s, ok := q.newestSnapshot(); ok {
 		h.epoch = max(h.epoch, s.epoch)
@@ -259,10 +264,12 @@ func (q *Quorum) elect(h *history) error {
 // checkVoters refuses a log in which this node is not the one voter.
 func (q *Quorum) checkVoters(h *history) error {
 	if h.kraftVersion == 0 {
-		for _, id := range h.leaderVoters {
-			if id != q.nodeID {
-				return fmt.Errorf("%w: the log's last leader was elected by %v, this node is %d", ErrVoters, h.leaderVoters, q.nodeID)
-			}
+		other := func(id int32) bool { return id != q.nodeID }
+		if slices.ContainsFunc(h.configured, other) {
+			return fmt.Errorf("%w: the voters of %s are %v, this node is %d", ErrVoters, stateName, h.configured, q.nodeID)
+		}
+		if slices.ContainsFunc(h.leaderVoters, other) {
+			return fmt.Errorf("%w: the log's last leader was elected by %v, this node is %d", ErrVoters, h.leaderVoters, q.nodeID)
 		}
 		return nil
 	}

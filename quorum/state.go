@@ -24,6 +24,8 @@ type electionState struct {
 	VotedID          int32  `json:"votedId"` // -1 = no vote in this epoch
 	VotedDirectoryID string `json:"votedDirectoryId"`
 	DataVersion      int    `json:"data_version"`
+
+	voters []voterV0 // who is configured to vote: of data_version 0 only
 }
 
 // stateV0 is the file of a quorum whose voters are configured (kraft.version 0).
@@ -74,7 +76,7 @@ func parseState(p []byte) (electionState, error) {
 	case 0:
 		old := stateV0{LeaderID: -1, LeaderEpoch: -1, VotedID: -1}
 		err = json.Unmarshal(p, &old)
-		s = electionState{LeaderID: old.LeaderID, LeaderEpoch: old.LeaderEpoch, VotedID: old.VotedID}
+		s = electionState{LeaderID: old.LeaderID, LeaderEpoch: old.LeaderEpoch, VotedID: old.VotedID, voters: old.CurrentVoters}
 	case stateVersion:
 		err = json.Unmarshal(p, &s)
 	default:
