@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -177,6 +178,10 @@ func (q *Quorum) WriteSnapshot(at Snapshot, values iter.Seq2[[]byte, error]) err
 // writeSnapshot writes header, values and footer under the name with .part, syncs, and renames.
 func writeSnapshot(files vfs.FS, name string, perm os.FileMode, epoch int32, nowMs int64, header []controlRecord, values iter.Seq2[[]byte, error]) (err error) {
 	part := name + partSuffix
+	// A killed process may have left one, which its own perm keeps its owner from writing to.
+	if err := files.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("quorum: %w", err)
+	}
 	f, err := files.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
 	if err != nil {
 		return fmt.Errorf("quorum: %w", err)

@@ -45,6 +45,7 @@ func TestTraceOfASnapshot(t *testing.T) {
 	mu.Unlock()
 	name := snapshotID{at.End, at.Epoch}.name()
 	want := []string{
+		"remove " + name + partSuffix, // one that a kill has left
 		"create " + name + partSuffix, "write " + name + partSuffix, "sync " + name + partSuffix,
 		"rename " + name + partSuffix + " " + name, "syncdir " + LogName,
 	}
