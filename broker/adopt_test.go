@@ -1,7 +1,11 @@
 package broker
 
 import (
+	"errors"
+	"math/rand"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/millrace-project/millrace/commitlog"
@@ -76,5 +80,78 @@ func TestLostDirectoryIDIsNotMadeUp(t *testing.T) {
 	}
 	if id := directoryID(t, mem); id != (commitlog.TopicID{}) {
 		t.Errorf("directory.id %s was written", id)
+	}
+}
+
+// Of two processes that begin on one empty directory at once, one is refused, and has changed nothing.
+func TestTwoFirstStarts(t *testing.T) {
+	cfg, err := config.Load(config.Standalone("data", "127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := vfs.NewMem()
+	n := startOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpCreate && strings.HasSuffix(op.Name, "bootstrap.checkpoint.part") {
+			if b, err := New(cfg, Options{FS: mem}); !errors.Is(err, vfs.ErrLocked) {
+				t.Errorf("a second start: %v", err)
+				if err == nil {
+					b.Close()
+				}
+			}
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	n.mustProduce("t", "a")
+	n.stop()
+	again := startOn(t, mem)
+	if again.b.directoryID != n.b.directoryID || again.listOffset("t", 0, -1).Offset != 1 {
+		t.Errorf("directory.id %x, was %x", again.b.directoryID, n.b.directoryID)
+	}
+}
+
+// Whatever a kill or a power cut leaves of a first start, the next one goes on from there.
+func TestCrashInTheFirstStart(t *testing.T) {
+	rng := rand.New(rand.NewSource(1))
+	for at, ended := int64(1), false; !ended; at++ {
+		mem := vfs.NewMem()
+		var left []*vfs.Mem
+		var changes atomic.Int64
+		startOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind.Changes() && changes.Add(1) == at {
+				left = []*vfs.Mem{mem.KillClone(), mem.CrashClone(rng)}
+			}
+			return nil
+		})).stop()
+		for _, mem := range left {
+			startOn(t, mem).stop()
+		}
+		ended = len(left) == 0
+	}
+}
+
+// A metadata log whose meta.properties is lost gets no new identity.
+func TestLostIdentityIsNotMadeUp(t *testing.T) {
+	cfg, err := config.Load(config.Standalone("data", "127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lost := range [][]string{{}, {"quorum-state"}, {"00000000000000000000.log"}} {
+		mem := vfs.NewMem()
+		startOn(t, mem).stop()
+		for _, name := range append(lost, "../meta.properties") {
+			if err := mem.Remove(filepath.Join("data", quorum.LogName, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err := New(cfg, Options{FS: mem}); err == nil || !strings.Contains(err.Error(), "data holds the log "+quorum.LogName) {
+			t.Errorf("without meta.properties and %v: %v", lost, err)
+			if err == nil {
+				b.Close()
+			}
+		}
+		if _, err := mem.Stat("data/meta.properties"); err == nil {
+			t.Errorf("without %v: meta.properties was made", lost)
+		}
 	}
 }

@@ -32,7 +32,7 @@ import (
 	"github.com/millrace-project/millrace/wire"
 )
 
-// New opens a node: it formats the directory when it is empty, recovers the logs, takes the
+// New opens a node: it locks the directory, formats it when it is empty, recovers the logs, takes the
 // controller's place, and leads what it led before. It listens when it returns; Start or Serve
 // answer.
 func New(cfg *config.Server, o Options) (*Broker, error) {
@@ -45,7 +45,7 @@ func New(cfg *config.Server, o Options) (*Broker, error) {
 	}
 	b.topics.init()
 	began := time.Now()
-	for _, step := range []func() error{b.checkConfig, b.format, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.openTransactions, b.serveImage, b.listenMetrics} {
+	for _, step := range []func() error{b.checkConfig, b.openStore, b.listen, b.openController, b.loadLogs, b.openGroups, b.openTransactions, b.serveImage, b.listenMetrics} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, b.abandon())
 		}
@@ -75,11 +75,17 @@ func (b *Broker) checkConfig() error {
 	return nil
 }
 
+// prepare makes sure that the directory is one that this node may serve, and changes nothing where it is not. The
+// directory is locked: of two first starts at once only one formats it.
+func (b *Broker) prepare() error {
+	if err := b.format(); err != nil {
+		return err
+	}
+	return quorum.Check(b.fs, b.dir)
+}
+
 // format makes an empty directory one that Kafka's format tool made, and reads who it belongs to.
 func (b *Broker) format() error {
-	if err := b.fs.MkdirAll(b.dir, 0o755); err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
 	if _, err := b.fs.Stat(filepath.Join(b.dir, "meta.properties")); errors.Is(err, fs.ErrNotExist) {
 		if err := b.refuseUnformatted(); err != nil {
 			return err
@@ -90,32 +96,38 @@ func (b *Broker) format() error {
 			ControllerListener: quorum.Endpoint{Name: c.Name, Host: c.Host, Port: uint16(c.Port)},
 		})
 		if err != nil {
-			return fmt.Errorf("broker: format %s: %w", b.dir, err)
+			return fmt.Errorf("format %s: %w", b.dir, err)
 		}
 		b.log.Info("formatted a new data directory", "dir", b.dir)
 	}
 	meta, err := commitlog.ReadMetaProperties(b.fs, b.dir)
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return err
 	}
 	if meta.NodeID != b.cfg.NodeID {
-		return fmt.Errorf("broker: Stored node id %d doesn't match node.id %d in %s. If you moved your data, make sure your configured node id matches. If you intend to create a new node, you should remove all data in your data directories",
+		return fmt.Errorf("stored node id %d doesn't match node.id %d in %s. If you moved your data, make sure your configured node id matches. If you intend to create a new node, you should remove all data in your data directories",
 			meta.NodeID, b.cfg.NodeID, b.dir)
 	}
 	b.clusterID, b.directoryID = meta.ClusterID, meta.DirectoryID
 	return nil
 }
 
-// refuseUnformatted keeps from taking over a directory that holds logs and does not say whose.
+// refuseUnformatted keeps from taking over a directory that holds logs and does not say whose. A metadata log without
+// records is what a format leaves that did not come to its end.
 func (b *Broker) refuseUnformatted() error {
+	begun, err := quorum.Begun(b.fs, b.dir)
+	if err != nil {
+		return err
+	}
 	entries, err := b.fs.ReadDir(b.dir)
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return err
 	}
 	for _, e := range entries {
 		dash := strings.LastIndexByte(e.Name(), '-')
-		if _, err := strconv.Atoi(e.Name()[dash+1:]); e.IsDir() && dash > 0 && err == nil && e.Name() != quorum.LogName {
-			return fmt.Errorf("broker: %s holds the log %s and no meta.properties: it is not known whose it is", b.dir, e.Name())
+		_, err := strconv.Atoi(e.Name()[dash+1:])
+		if log := e.IsDir() && dash > 0 && err == nil; log && e.Name() != quorum.LogName || begun && e.Name() == quorum.LogName {
+			return fmt.Errorf("%s holds the log %s and no meta.properties: it is not known whose it is", b.dir, e.Name())
 		}
 	}
 	return nil
@@ -129,25 +141,23 @@ func (b *Broker) openStore() error {
 	} else {
 		b.completions = replication.NewCompletions(max(2, runtime.GOMAXPROCS(0)))
 	}
-	q := b.quorumOptions(durability)
-	err := quorum.Check(b.fs, b.dir)
-	if err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
+	var err error
 	b.store, err = commitlog.Open(b.dir, &commitlog.Options{
 		FS: b.fs, Durability: durability, Listener: b.logEvents(), NoCheckpoint: []string{quorum.LogName},
+		Prepare:            b.prepare,
 		InitialTaskDelayMs: cmp.Or(b.cfg.LogInitialTaskDelayMs, -1),
 		RetentionCheckMs:   b.cfg.LogRetentionCheckMs, CheckpointIntervalMs: b.cfg.LogFlushOffsetCheckpointMs,
 		ProducerExpirationMs: b.cfg.ProducerExpirationMs,
 		ReserveBytes:         b.cfg.ReserveBytes, Privileged: privilegedLog,
 		ScrubIntervalMs: b.cfg.ScrubIntervalMs, ScrubBytesPerSecond: b.cfg.ScrubBytesPerSecond,
 		First:     []string{quorum.LogName},
-		Configure: func(string) *commitlog.Config { return quorum.LogConfig(q) },
+		Configure: func(string) *commitlog.Config { return quorum.LogConfig(b.quorumOptions(durability)) },
 	})
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	b.brokerEpoch, _ = b.store.CleanShutdown()
+	q := b.quorumOptions(durability)
 	nameless := b.directoryID == ([16]byte{}) // a directory of Kafka before 3.7
 	if nameless {
 		b.directoryID = quorum.RandomUUID()

@@ -35,6 +35,9 @@ type Options struct {
 	NowMs func() int64
 	// Listener is told of events; nil functions are left out.
 	Listener EventListener
+	// Prepare is called when the directory is locked, before anything else is read or
+	// written in it; its error ends Open, which returns it as it is.
+	Prepare func() error
 	// NoCheckpoint names the logs that stand in no checkpoint file of the
 	// directory and are recovered from their start after an unclean stop, such
 	// as "__cluster_metadata-0".

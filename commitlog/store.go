@@ -111,6 +111,11 @@ func (s *Store) open() error {
 		return fmt.Errorf("commitlog: lock %s: %w", s.dir, err)
 	}
 	s.lock = lock
+	if s.opts.Prepare != nil {
+		if err := s.opts.Prepare(); err != nil {
+			return err
+		}
+	}
 	if err := s.refuseFuture(); err != nil {
 		return err
 	}

@@ -85,6 +85,30 @@ func Format(files vfs.FS, dir string, o FormatOptions) error {
 	return nil
 }
 
+// Begun reports whether the metadata log in dir is more than what Format leaves, whole or not: somebody was elected, or
+// there are records.
+func Begun(files vfs.FS, dir string) (bool, error) {
+	entries, err := files.ReadDir(filepath.Join(dir, LogName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("quorum: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == stateName {
+			return true, nil
+		}
+		if filepath.Ext(e.Name()) != ".log" {
+			continue
+		}
+		if info, err := e.Info(); err != nil || info.Size() > 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
 // syncAncestors makes the name of dir durable, and those of the directories on the way to it that may be as new.
 func syncAncestors(files vfs.FS, dir string) error {
 	for p := filepath.Dir(dir); ; p = filepath.Dir(p) {
