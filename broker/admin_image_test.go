@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 // testListener is the listener that the tests' clients come by.
@@ -75,4 +78,30 @@ func serverOf(t *testing.T, settings ...string) *config.Server {
 func describerOf(t *testing.T, cfg *config.Server, img *metadata.Image) describer {
 	t.Helper()
 	return describer{img: img, nodeID: cfg.NodeID, layers: layersOf(cfg, img), log: slog.New(slog.DiscardHandler), synonyms: true, docs: true}
+}
+
+// A retention of 0 is not the default: of the metadata log only the newest snapshot stays, and what lies above it.
+func TestNoRetentionOfMetadata(t *testing.T) {
+	mem := vfs.NewMem()
+	n := startOn(t, mem, "metadata.max.retention.bytes", "0", "metadata.log.max.record.bytes.between.snapshots", "1")
+	for i := range 5 {
+		n.mustCreate(fmt.Sprint("t", i), 1)
+	}
+	eventually(t, "one snapshot", func() bool {
+		entries, err := mem.ReadDir("data/__cluster_metadata-0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ends []string
+		for _, e := range entries {
+			if end, ok := strings.CutSuffix(e.Name(), ".checkpoint"); ok {
+				ends = append(ends, end)
+			}
+		}
+		return len(ends) == 1 && n.b.quorum.NewestSnapshot() > 0
+	})
+	n.stop()
+	if again := startOn(t, mem); again.b.image().Topic("t4") == nil {
+		t.Error("a topic is gone")
+	}
 }

@@ -180,7 +180,8 @@ func (b *Broker) quorumOptions(d commitlog.Durability) quorum.Options {
 	return quorum.Options{
 		Durability: d, DirectoryID: b.directoryID,
 		SegmentBytes: b.cfg.MetadataSegmentBytes, SegmentMs: b.cfg.MetadataSegmentMs,
-		RetentionBytes: b.cfg.MetadataRetentionBytes, RetentionMs: b.cfg.MetadataRetentionMs,
+		// 0, which is the default in Options, keeps the newest snapshot and no log below it; so does 1.
+		RetentionBytes: cmp.Or(b.cfg.MetadataRetentionBytes, 1), RetentionMs: cmp.Or(b.cfg.MetadataRetentionMs, 1),
 	}
 }
 

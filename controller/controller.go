@@ -10,6 +10,7 @@
 package controller
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -63,7 +64,7 @@ type Options struct {
 	// refuses metadata that holds any.
 	EnforcesSecurity bool
 	// SnapshotBytes is metadata.log.max.record.bytes.between.snapshots, SnapshotMs
-	// metadata.log.max.snapshot.interval.ms; 0 = as Config says.
+	// metadata.log.max.snapshot.interval.ms, negative for no snapshots by time; 0 = as Config says.
 	SnapshotBytes, SnapshotMs int64
 }
 
@@ -88,7 +89,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.SnapshotBytes = o.Config.MetadataSnapshotBytes
 	}
 	if o.SnapshotMs == 0 {
-		o.SnapshotMs = o.Config.MetadataSnapshotMs
+		o.SnapshotMs = cmp.Or(o.Config.MetadataSnapshotMs, -1) // there 0 turns them off
 	}
 	return o, nil
 }

@@ -25,6 +25,7 @@ type memLog struct {
 	snapshot  [][]byte
 	snapAt    quorum.Snapshot
 	snaps     int
+	snapErr   error // what the next snapshot fails with
 	boot      [][]byte
 }
 
@@ -121,6 +122,10 @@ func (l *memLog) WriteSnapshot(at quorum.Snapshot, values iter.Seq2[[]byte, erro
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.snapErr; err != nil {
+		l.snapErr = nil
+		return err
+	}
 	if at.End > l.committed {
 		return errors.New("snapshot above the committed end")
 	}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"iter"
+	"math"
 	"sync"
 	"time"
 
@@ -10,8 +11,11 @@ import (
 	"github.com/millrace-project/millrace/records"
 )
 
+// snapshotRetryMs is when a snapshot that failed is tried again where none are written by time.
+const snapshotRetryMs = 3_600_000
+
 // snapshots writes a snapshot of the committed image when enough was written since the last one, or when the last one is
-// old and anything was written since: by a timer that runs only then.
+// old and anything was written since (unless that is off): by a timer that runs only then.
 type snapshots struct {
 	c *Controller
 	w sync.WaitGroup // the one that is being written
@@ -32,13 +36,15 @@ func (s *snapshots) init(c *Controller, bytes int64) {
 	defer s.mu.Unlock()
 	s.mu.bytes = bytes
 	if bytes > 0 {
-		s.armLocked()
+		s.armLocked(s.c.opts.SnapshotMs)
 	}
 }
 
-func (s *snapshots) armLocked() {
-	if s.mu.timer == nil && !s.mu.closed {
-		s.mu.timer = time.AfterFunc(time.Duration(s.c.opts.SnapshotMs)*time.Millisecond, s.fired)
+// armLocked has a snapshot written in afterMs, negative: none.
+func (s *snapshots) armLocked(afterMs int64) {
+	if s.mu.timer == nil && !s.mu.closed && afterMs >= 0 {
+		const longest = int64(math.MaxInt64 / time.Millisecond)
+		s.mu.timer = time.AfterFunc(time.Duration(min(afterMs, longest))*time.Millisecond, s.fired)
 	}
 }
 
@@ -47,7 +53,7 @@ func (s *snapshots) wrote(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.bytes += int64(n)
-	s.armLocked()
+	s.armLocked(s.c.opts.SnapshotMs)
 }
 
 func (s *snapshots) fired() {
@@ -76,7 +82,11 @@ func (s *snapshots) write(img *metadata.Image) {
 	s.mu.Lock()
 	s.mu.running = false
 	if err != nil {
-		s.armLocked() // the log still has everything: try again in an interval
+		retryMs := s.c.opts.SnapshotMs // the log still has everything
+		if retryMs < 0 {
+			retryMs = snapshotRetryMs
+		}
+		s.armLocked(retryMs)
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
 )
@@ -418,6 +419,42 @@ func TestSnapshotsByBytesAndByAge(t *testing.T) {
 			t.Error("the snapshot lost a topic")
 		}
 	})
+}
+
+// Where snapshots by time are off, they come by bytes alone; one that failed is tried again all the same.
+func TestNoSnapshotsByAge(t *testing.T) {
+	for _, forever := range []string{"0", "9223372036854775807"} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newMemLog(t)
+			cfg, err := config.Load(append(config.Standalone("data", "127.0.0.1:9092"), config.Pair{Key: "metadata.log.max.snapshot.interval.ms", Value: forever}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := startOn(t, l, func(o *Options) { o.Config, o.SnapshotBytes = cfg, 10_000 })
+			defer c.Close()
+			wait := func(d time.Duration, snaps int) {
+				time.Sleep(d)
+				synctest.Wait()
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if l.snaps != snaps {
+					t.Fatalf("interval %s: %d snapshots, want %d", forever, l.snaps, snaps)
+				}
+			}
+			create(c, createReq(topic("small", 1, 1)))
+			wait(1000*time.Hour, 0)
+			if forever != "0" {
+				return
+			}
+			l.mu.Lock()
+			l.snapErr = errors.New("no room")
+			l.mu.Unlock()
+			create(c, createReq(topic("big", 200, 1)))
+			wait(0, 0)
+			wait(2*time.Hour, 1)
+			wait(1000*time.Hour, 1)
+		})
+	}
 }
 
 // Random requests, stops, kills and snapshots: what was answered with success is there, what was refused is not, and a
