@@ -40,10 +40,34 @@ func (b *Broker) serveAll(img *metadata.Image) error {
 	if err := b.setStraysAside(img); err != nil {
 		return err
 	}
+	b.tellElsewhere(img)
 	for t := range img.Topics() {
 		b.serveTopic(img, t)
 	}
 	return nil
+}
+
+// tellElsewhere names the partitions that have no leader because their logs are in a log directory of this node that
+// it was not given.
+func (b *Broker) tellElsewhere(img *metadata.Image) {
+	const most = 20
+	var names []string
+	n := 0
+	for t := range img.Topics() {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			if !slices.Contains(p.Replicas, b.cfg.NodeID) || p.PlacedIn(b.cfg.NodeID, b.directoryID) {
+				continue
+			}
+			if n++; n <= most {
+				names = append(names, logName(t.Name, p.Index))
+			}
+		}
+	}
+	if n > 0 {
+		b.log.Error("partitions are not served: their logs are in another log directory of this node. With Apache Kafka, started on all log directories, kafka-reassign-partitions moves them into this one",
+			"partitions", n, "first", names, "dir", b.dir, "directoryId", commitlog.TopicID(b.directoryID))
+	}
 }
 
 // setStraysAside renames the logs that the image does not place here, as Kafka does: they are
@@ -122,7 +146,7 @@ func (b *Broker) serveTopic(img *metadata.Image, t *metadata.Topic) {
 	copy(slots, old)
 	set := b.settings(img, t.Name)
 	b.each(t.Partitions, func(p *metadata.Partition) {
-		if sl := &slots[p.Index]; sl.partition == nil && slices.Contains(p.Replicas, b.cfg.NodeID) {
+		if sl := &slots[p.Index]; sl.partition == nil && p.PlacedIn(b.cfg.NodeID, b.directoryID) {
 			*sl = b.open(t, p, set, sl.broken)
 		}
 	})
@@ -279,13 +303,16 @@ func (b *Broker) dropTopic(t *metadata.Topic) {
 	case topicTransactionState:
 		b.txnStates.drop(t)
 	}
-	for _, sl := range *s.slots.Load() {
-		if sl.partition == nil {
+	for i, sl := range *s.slots.Load() {
+		name := logName(s.name, int32(i))
+		if sl.partition != nil {
+			sl.partition.Close()
+		}
+		if sl.broken || b.store.Log(name) == nil {
 			continue
 		}
-		sl.partition.Close()
-		if err := b.store.Delete(sl.partition.Log().Name()); err != nil {
-			b.log.Error("cannot delete log", "log", sl.partition.Log().Name(), "cause", err)
+		if err := b.store.Delete(name); err != nil {
+			b.log.Error("cannot delete log", "log", name, "cause", err)
 		}
 	}
 }

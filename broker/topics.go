@@ -26,7 +26,7 @@ type servedTopic struct {
 	slots    atomic.Pointer[[]slot] // by partition index
 }
 
-// slot is one partition: nil where it has no replica on this node, or its log could not be made.
+// slot is one partition: nil where it has no replica in this directory, or its log could not be made.
 type slot struct {
 	partition *replication.Partition
 	broken    bool // this node should have it and could not open or create its log yet

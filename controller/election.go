@@ -8,14 +8,16 @@ import (
 )
 
 // electOnStart gives the change of one partition when this node starts and no other is alive; nil is none. Where this node
-// can lead it does, at a higher leader epoch even if it led before. Where it cannot, the partition has no leader.
+// can lead it does, at a higher leader epoch even if it led before. Where it cannot, the partition has no leader; so where
+// its log is in another directory of this node, of which nothing is known here.
 func (m *machine) electOnStart(t *metadata.Topic, p *metadata.Partition, minInsync int) *records.PartitionChangeRecord {
 	self := m.opts.NodeID
 	r := newChange(t, p)
+	here := p.PlacedIn(self, m.opts.DirectoryID)
 	switch {
-	case slices.Contains(p.Isr, self):
-	case len(p.Isr) == 0 && slices.Contains(p.Elr, self):
-	case m.elrEnabled() && len(p.Isr)+len(p.Elr) == 0 && slices.Equal(p.LastKnownElr, []int32{self}):
+	case here && slices.Contains(p.Isr, self):
+	case here && len(p.Isr) == 0 && slices.Contains(p.Elr, self):
+	case here && m.elrEnabled() && len(p.Isr)+len(p.Elr) == 0 && slices.Equal(p.LastKnownElr, []int32{self}):
 		// The last leader is back, and nobody else could know more than it does (KIP-966).
 	default:
 		if p.Leader == metadata.NoLeader {
@@ -92,21 +94,11 @@ func (m *machine) setReplicas(r *records.PartitionChangeRecord, p *metadata.Part
 // setDirectory names this node's directory for a replica whose place was open.
 func (m *machine) setDirectory(r *records.PartitionChangeRecord, p *metadata.Partition) {
 	i := slices.Index(p.Replicas, m.opts.NodeID)
-	if !metadata.DirectoriesAllowed(m.level()) || i < 0 || i >= len(p.Directories) || !reservedDirectory(p.Directories[i]) {
+	if !metadata.DirectoriesAllowed(m.level()) || i < 0 || i >= len(p.Directories) || !metadata.ReservedDirectory(p.Directories[i]) {
 		return
 	}
 	r.Directories = slices.Clone(p.Directories)
 	r.Directories[i] = m.opts.DirectoryID
-}
-
-// reservedDirectory: MIGRATING, UNASSIGNED, LOST and what is reserved beside them (KIP-858).
-func reservedDirectory(id records.UUID) bool {
-	for _, b := range id[:15] {
-		if b != 0 {
-			return false
-		}
-	}
-	return id[15] < 100
 }
 
 func newChange(t *metadata.Topic, p *metadata.Partition) *records.PartitionChangeRecord {

@@ -102,6 +102,23 @@ type Partition struct {
 	UnknownTags    []records.Tag
 }
 
+// PlacedIn reports whether the log of node's replica is, or is to be, in its log directory dir: the partition names that,
+// or leaves the place open.
+func (p *Partition) PlacedIn(node int32, dir [16]byte) bool {
+	i := slices.Index(p.Replicas, node)
+	return i >= 0 && (i >= len(p.Directories) || p.Directories[i] == dir || ReservedDirectory(p.Directories[i]))
+}
+
+// ReservedDirectory: MIGRATING, UNASSIGNED, LOST and what is reserved beside them (KIP-858) name no directory.
+func ReservedDirectory(id [16]byte) bool {
+	for _, b := range id[:15] {
+		if b != 0 {
+			return false
+		}
+	}
+	return id[15] < 100
+}
+
 // Endpoint is one listener.
 type Endpoint struct {
 	Name     string

@@ -426,3 +426,23 @@ func TestTreeAgainstMap(t *testing.T) {
 		}
 	}
 }
+
+// The log of a replica is here by this directory's id, by one that leaves the place open, and where none is named.
+func TestPlacedIn(t *testing.T) {
+	here, other := [16]byte{1}, [16]byte{2}
+	for _, c := range []struct {
+		directories [][16]byte
+		node        int32
+		want        bool
+	}{
+		{nil, 1, true}, {nil, 3, false},
+		{[][16]byte{other, here}, 1, true}, {[][16]byte{here, other}, 1, false},
+		{[][16]byte{other, {}}, 1, true}, {[][16]byte{other, {15: 1}}, 1, true}, {[][16]byte{other, {15: 99}}, 1, true}, {[][16]byte{other, {15: 100}}, 1, false},
+		{[][16]byte{here, here}, 3, false},
+	} {
+		p := Partition{Replicas: []int32{2, 1}, Directories: c.directories}
+		if got := p.PlacedIn(c.node, here); got != c.want {
+			t.Errorf("node %d of %v: %v", c.node, c.directories, got)
+		}
+	}
+}
