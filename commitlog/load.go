@@ -138,7 +138,9 @@ func (s *Store) load(name string) (*Log, error) {
 	if off, ok := s.points.cleaned[name]; ok && off >= 0 {
 		l.cleaned.Store(off + 1)
 	}
-	ld := &loader{l: l, fs: s.fs, clean: s.clean, report: RecoveryReport{Log: name}}
+	// Kafka closes the metadata log after it has written the marker.
+	clean := s.clean && (l.keep || s.points.ours)
+	ld := &loader{l: l, fs: s.fs, clean: clean, report: RecoveryReport{Log: name}}
 	if err := ld.run(); err != nil {
 		if l.segs.Load() == nil {
 			l.segs.Store(&segmentList{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,7 +65,7 @@ func (c *checkpointFiles) load(s *Store) error {
 		}
 	}
 	c.mu.recoverySum = checksum(recovery)
-	c.ours = s.ownPoints(c.mu.recoverySum)
+	c.ours = ownPoints(s.fs, s.dir, c.mu.recoverySum)
 	return nil
 }
 
@@ -106,10 +107,17 @@ func readOffsets(s *Store, file string) (map[string]int64, []byte, error) {
 	return m, p, nil
 }
 
+// WroteLast reports whether the recovery points in the data directory dir are this
+// engine's: Kafka, which writes them at each stop, did not run since.
+func WroteLast(fs vfs.FS, dir string) bool {
+	p, err := vfs.ReadFile(fs, filepath.Join(dir, recoveryPointFile))
+	return err == nil && ownPoints(fs, dir, checksum(p))
+}
+
 // ownPoints reports whether the recovery point file with that checksum was
 // written here.
-func (s *Store) ownPoints(sum uint32) bool {
-	p, err := vfs.ReadFile(s.fs, s.path(ownPointsFile))
+func ownPoints(fs vfs.FS, dir string, sum uint32) bool {
+	p, err := vfs.ReadFile(fs, filepath.Join(dir, ownPointsFile))
 	if err != nil {
 		return false
 	}

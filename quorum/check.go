@@ -21,7 +21,7 @@ import (
 // at its first bad byte, would take committed records for a torn tail and topics with them. It only reads, and comes
 // before the store is opened. The error wraps a *commitlog.CorruptError with the file and the byte.
 //
-// A tail may be cut when the directory was not closed cleanly, and nothing says that the tail was committed. These say it:
+// A tail may be cut when the log was not closed cleanly, and nothing says that the tail was committed. These say it:
 // a snapshot beyond the damage; the directory of a partition that what is left does not know; whole batches behind the
 // damage, unless that is a hole as a power cut leaves it in writes which no sync had reached, that is sectors of zeros or
 // a segment that ends early, and the batches behind it can be of the same writes.
@@ -84,7 +84,7 @@ type damage struct {
 func (c *checker) list() error {
 	switch _, err := c.files.Stat(filepath.Join(c.root, cleanMarker)); {
 	case err == nil:
-		c.clean = true
+		c.clean = commitlog.WroteLast(c.files, c.root) // Kafka closes the metadata log after it has written the marker
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("quorum: %w", err)
 	}

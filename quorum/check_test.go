@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -286,6 +287,48 @@ func TestMissingPartsOfTheLog(t *testing.T) {
 		}
 		if err := Check(twice, "/d"); (err == nil) != (dir == "killed") {
 			t.Errorf("%s: a segment in the wrong place: %v", dir, err)
+		}
+	}
+}
+
+// Kafka writes the clean-shutdown marker before it closes the metadata log: a tail that a power cut tore between the two
+// is cut. Ours is written last of all: a torn tail beside it is damage.
+func TestTornTailBesideTheMarker(t *testing.T) {
+	for _, torn := range []string{"an end that is missing", "a sector that is missing"} {
+		for _, kafka := range []bool{false, true} {
+			files, _ := checkDirs(t, 0)
+			name := logFiles(t, files)[0]
+			p, err := vfs.ReadFile(files, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, _, err := batch.Next(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = bytes.Clone(b)
+			binary.BigEndian.PutUint64(b, 13) // the log's end
+			if b[len(b)-1]++; torn == "an end that is missing" {
+				b = b[:40]
+			}
+			if err := vfs.WriteFileAtomic(files, name, append(p, b...)); err != nil {
+				t.Fatal(err)
+			}
+			if kafka {
+				if err := files.Remove("/d/millrace.recovery-point"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n, err := openNode(files, "/d")
+			if (err == nil) != kafka {
+				t.Fatalf("%s, Kafka's marker %v: %v", torn, kafka, err)
+			}
+			if err == nil {
+				if got := n.content(t); len(got) != 15 || !strings.HasPrefix(got[14], "13 c:") { // "@0", three control records, ten topics, this election
+					t.Errorf("%s: what is left: %q", torn, got)
+				}
+				n.close(t)
+			}
 		}
 	}
 }
