@@ -73,6 +73,7 @@ func (s *Store) loadLogs(want func(name string) bool) error {
 			return fmt.Errorf("commitlog: %s is no partition's directory (topic-N)", s.path(e.Name()))
 		}
 	}
+	s.touched = true
 	logs := make([]*Log, len(names))
 	errs := make([]error, len(names))
 	var done atomic.Int64

@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"fmt"
+	"math/rand"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,6 +174,45 @@ func TestCloseBeforeLoad(t *testing.T) {
 			t.Errorf("end %d", end)
 		}
 		s.Close(1)
+	}
+}
+
+// TestRefusedOpenLeavesTheMarker: what refuses a directory before a log was touched leaves a clean directory clean.
+func TestRefusedOpenLeavesTheMarker(t *testing.T) {
+	for _, refused := range []string{"data/foo", "data/" + startOffsetFile} {
+		for _, marker := range []string{`{"version":0,"brokerEpoch":1}`, ""} { // "": of Kafka before 3.8
+			mem := vfs.NewMem()
+			s := mustOpen(t, testOptions(mem))
+			mustAppend(t, mustCreate(t, s, "t-0"), spec{n: 3, ts: fixedClock(), epoch: -1}.build())
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			if err := vfs.WriteFileAtomic(mem, "data/"+cleanShutdownFile, []byte(marker)); err != nil {
+				t.Fatal(err)
+			}
+			if refused == "data/foo" {
+				if err := mem.MkdirAll(refused, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := vfs.WriteFileAtomic(mem, refused, []byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(testDir, testOptions(mem)); err == nil {
+				t.Fatalf("%s was overlooked", refused)
+			}
+			cut := mem.CrashClone(rand.New(rand.NewSource(1)))
+			if p, err := vfs.ReadFile(cut, "data/"+cleanShutdownFile); err != nil || string(p) != marker {
+				t.Errorf("%s: the marker is %q, %v", refused, p, err)
+			}
+			if err := mem.RemoveAll(refused); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, testOptions(mem))
+			if _, clean := s.CleanShutdown(); !clean {
+				t.Errorf("%s: not clean", refused)
+			}
+			s.Close(1)
+		}
 	}
 }
 

@@ -36,6 +36,8 @@ type Store struct {
 	scratch      sync.Pool // of *appendScratch
 
 	clean   bool // the directory carried the marker when it was opened
+	marker  []byte
+	touched bool // logs were loaded, or were about to be
 	epoch   int64
 	unclean atomic.Bool  // the marker may not be written any more
 	since   atomic.Int64 // bytes appended since the last checkpoint of recovery points
@@ -90,6 +92,9 @@ func Open(dir string, opts *Options) (*Store, error) {
 		s.fs = s.reserve.door(o.FS, o.Privileged)
 	}
 	if err := s.open(); err != nil {
+		if s.clean && !s.touched {
+			err = errors.Join(err, vfs.WriteFileAtomic(s.fs, s.path(cleanShutdownFile), s.marker))
+		}
 		for _, l := range s.mu.logs {
 			l.closeSegments()
 		}
@@ -122,10 +127,10 @@ func (s *Store) open() error {
 	if err := s.reserve.open(s.opts.FS, s.dir, s.opts.ReserveBytes); err != nil {
 		return err
 	}
-	if err := s.takeMarker(); err != nil {
+	if err := s.points.load(s); err != nil {
 		return err
 	}
-	if err := s.points.load(s); err != nil {
+	if err := s.takeMarker(); err != nil {
 		return err
 	}
 	if len(s.opts.First) == 0 {
@@ -175,7 +180,7 @@ func (s *Store) refuseFuture() error {
 
 // takeMarker reads the clean-shutdown marker and removes it durably, before the
 // first byte is written anywhere: from here on only Close may say that the
-// directory is clean.
+// directory is clean, and Open when it refuses it before a log was touched.
 func (s *Store) takeMarker() error {
 	name := s.path(cleanShutdownFile)
 	p, err := vfs.ReadFile(s.fs, name)
@@ -183,7 +188,7 @@ func (s *Store) takeMarker() error {
 		return fmt.Errorf("commitlog: %w", err)
 	}
 	if err == nil {
-		s.clean, s.epoch = true, -1
+		s.clean, s.marker, s.epoch = true, p, -1
 		if epoch, err := decodeCleanShutdown(p); err == nil {
 			s.epoch = epoch
 		}
@@ -191,8 +196,8 @@ func (s *Store) takeMarker() error {
 			return fmt.Errorf("commitlog: %w", err)
 		}
 	}
-	// Also without it: a killed process may have renamed a checkpoint that is read
-	// and told of now.
+	// Also without it: a killed process may have renamed a checkpoint that was read,
+	// of which will be told.
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("commitlog: sync %s: %w", s.dir, err)
 	}
