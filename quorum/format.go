@@ -24,6 +24,13 @@ const maxKRaftVersion = 1
 // newestMetadataVersion is the level of Kafka 4.2 (4.2-IV1).
 const newestMetadataVersion = 29
 
+// Endpoint is where a voter listens.
+type Endpoint struct {
+	Name string // listener name, e.g. CONTROLLER
+	Host string
+	Port uint16
+}
+
 // FormatOptions say how a directory is formatted.
 type FormatOptions struct {
 	ClusterID          string // "" = random

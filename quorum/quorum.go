@@ -31,13 +31,6 @@ const LogName = "__cluster_metadata-0"
 // topicID is Kafka's fixed id of the topic __cluster_metadata.
 func topicID() commitlog.TopicID { return commitlog.TopicID{15: 1} }
 
-// Endpoint is where a voter listens.
-type Endpoint struct {
-	Name string // listener name, e.g. CONTROLLER
-	Host string
-	Port uint16
-}
-
 // Options of Open. The zero value of a field is its default.
 type Options struct {
 	NowMs func() int64
@@ -46,8 +39,6 @@ type Options struct {
 	Durability commitlog.Durability
 	// DirectoryID is this directory's id in meta.properties. A log whose voter has another one is refused.
 	DirectoryID [16]byte
-	// Endpoint is where this voter is reached; zero leaves what the log says.
-	Endpoint Endpoint
 	// SegmentBytes is metadata.log.segment.bytes (1 GiB), SegmentMs metadata.log.segment.ms (7 days).
 	SegmentBytes, SegmentMs int64
 	// RetentionBytes is metadata.max.retention.bytes (100 MiB), RetentionMs metadata.max.retention.ms (7 days).
@@ -241,13 +232,12 @@ func (q *Quorum) elect(h *history) error {
 		return err
 	}
 	q.epoch, q.kraftVersion, q.voters = h.epoch+1, h.kraftVersion, h.voters
-	rewrite := q.voters != nil && (!h.votersInLog || q.moved())
 	if err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {
 		return err
 	}
 	self := []records.LeaderChangeVoter{{VoterID: q.nodeID}}
 	control := []controlRecord{{batch.LeaderChange, &records.LeaderChangeMessage{LeaderID: q.nodeID, Voters: self, GrantingVoters: self}}}
-	if rewrite {
+	if q.voters != nil && !h.votersInLog {
 		control = append(control,
 			controlRecord{batch.KRaftVersion, &records.KRaftVersionRecord{KRaftVersion: q.kraftVersion}},
 			controlRecord{batch.KRaftVoters, q.voters})
@@ -287,17 +277,6 @@ func (q *Quorum) checkVoters(h *history) error {
 		return fmt.Errorf("%w: voter %d has directory id %s, that of meta.properties is %s", ErrVoters, q.nodeID, uuidString(id), uuidString(q.opts.DirectoryID))
 	}
 	return nil
-}
-
-// moved brings the voters record to this node's endpoint, and tells whether that changed it.
-func (q *Quorum) moved() bool {
-	v := &q.voters.Voters[0]
-	e := q.opts.Endpoint
-	if e == (Endpoint{}) || len(v.Endpoints) == 1 && v.Endpoints[0].Name == e.Name && v.Endpoints[0].Host == e.Host && v.Endpoints[0].Port == e.Port {
-		return false
-	}
-	v.Endpoints = []records.VotersEndpoint{{Name: e.Name, Host: e.Host, Port: e.Port}}
-	return true
 }
 
 // Epoch is the leader epoch of this node.

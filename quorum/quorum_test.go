@@ -212,22 +212,6 @@ func TestLongLog(t *testing.T) {
 	}
 }
 
-// An endpoint that moved is written as Kafka writes it: version and voters behind the leader change.
-func TestEndpointMoves(t *testing.T) {
-	files := vfs.NewMem()
-	format(t, files, "/d")
-	n := mustOpen(t, files, "/d")
-	n.close(t)
-	moved := func(o *Options) { o.Endpoint = Endpoint{"CONTROLLER", "::1", 7} }
-	n = mustOpen(t, files, "/d", moved)
-	n.settle(t)
-	expect(t, n.content(t)[4:], "3 c:2", "4 c:5", "5 c:6")
-	n.close(t)
-	n = mustOpen(t, files, "/d", moved)
-	expect(t, n.content(t)[7:], "6 c:2")
-	n.close(t)
-}
-
 func TestSnapshotAndRetention(t *testing.T) {
 	files := vfs.NewMem()
 	format(t, files, "/d")
