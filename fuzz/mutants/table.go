@@ -104,5 +104,9 @@ var mutants = []mutant{
 	{"the coordinator's own operation is refused", "coordinator/runtime.go", "r.mu.load >= r.opts.MaxQueue && !op.Own:", "r.mu.load >= r.opts.MaxQueue:", "./coordinator", "TestErrors"},
 	{"too much for one append is refused", "coordinator/runtime.go", "if len(g.ops) > 1 || errors.Is(err, ErrTooLarge) {", "if len(g.ops) > 1 {", "./coordinator", "TestTooMuch"},
 	{"leader epoch used before it is on disk", "quorum/quorum.go", "\tif err := writeState(q.files, q.dir, q.nodeID, q.epoch, q.kraftVersion); err != nil {\n\t\treturn err\n\t}\n", "", "./quorum", "."},
+	{"a power cut in the metadata log's retention takes back one of several renames", "commitlog/truncate.go", "\tif !l.keep {\n\t\tif err := l.store.fs.SyncDir(l.dir); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n", "", "./quorum", "TestCutInRetention"},
+	{"configured voters below the newest snapshot are overlooked", "quorum/quorum.go", "\t\t\th.configured = append(h.configured, v.VoterID)\n", "\t\t\t_ = v\n", "./quorum", "Voters"},
+	{"Kafka's marker speaks for the metadata log", "commitlog/load.go", "clean := s.clean && (l.keep || s.points.ours)", "clean := s.clean", "./quorum", "TestTornTail"},
+	{"a partition of another log directory is led", "controller/election.go", "here := p.PlacedIn(self, m.opts.DirectoryID)", "here := true", "./broker", "TestPartitionInAnotherDirectory"},
 	{"length in a request is believed", "wire/reader.go", "if n < 0 || n > len(r.p)-r.pos {", "if n < 0 || n > len(r.p) {", "./wire", "."},
 }
