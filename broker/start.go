@@ -125,8 +125,14 @@ func (b *Broker) refuseUnformatted() error {
 	}
 	for _, e := range entries {
 		dash := strings.LastIndexByte(e.Name(), '-')
-		_, err := strconv.Atoi(e.Name()[dash+1:])
-		if log := e.IsDir() && dash > 0 && err == nil; log && e.Name() != quorum.LogName || begun && e.Name() == quorum.LogName {
+		if _, err := strconv.Atoi(e.Name()[dash+1:]); err != nil || dash <= 0 || e.Name() == quorum.LogName && !begun {
+			continue
+		}
+		isDir, err := vfs.IsDir(b.fs, b.dir, e)
+		if err != nil {
+			return err
+		}
+		if isDir {
 			return fmt.Errorf("%s holds the log %s and no meta.properties: it is not known whose it is", b.dir, e.Name())
 		}
 	}
