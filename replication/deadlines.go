@@ -2,6 +2,7 @@ package replication
 
 import (
 	"container/heap"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +30,11 @@ type moment struct {
 	at   int64 // granules since the start
 }
 
+func (m *moment) empty() bool { return m.head.next == &m.head }
+
+// fewMoments is how many moments are not worth a sweep.
+const fewMoments = 64
+
 // Deadlines is the one timer of all requests that wait. It costs one lock to add and one to cancel
 // whatever the number, and runs nothing while no deadline stands (but for one last time after the
 // last was cancelled). The zero value is ready.
@@ -38,6 +44,7 @@ type Deadlines struct {
 		start   time.Time
 		moments map[int64]*moment
 		order   granuleHeap
+		sweepAt int // how many moments there may be before the empty ones are looked for
 		timer   *time.Timer
 		armed   int64 // the granule for which the timer is set, 0 if it is not
 		closed  bool
@@ -55,6 +62,7 @@ func (t *Deadlines) Add(d *Deadline, afterMs int64, what Expirer) {
 	if t.mu.moments == nil {
 		t.mu.start = time.Now()
 		t.mu.moments = map[int64]*moment{}
+		t.mu.sweepAt = fewMoments
 	}
 	if t.mu.closed {
 		return
@@ -63,6 +71,9 @@ func (t *Deadlines) Add(d *Deadline, afterMs int64, what Expirer) {
 	at := ms/granuleMs + 1
 	m := t.mu.moments[at]
 	if m == nil {
+		if len(t.mu.order) >= t.mu.sweepAt {
+			t.sweepLocked()
+		}
 		m = &moment{at: at}
 		m.head.next, m.head.prev = &m.head, &m.head
 		t.mu.moments[at] = m
@@ -72,6 +83,22 @@ func (t *Deadlines) Add(d *Deadline, afterMs int64, what Expirer) {
 	d.prev, d.next = m.head.prev, &m.head
 	d.prev.next, m.head.prev = d, d
 	t.armLocked()
+}
+
+// sweepLocked drops the moments of which all deadlines were cancelled. A moment stays when it becomes
+// empty, since the next deadline is likely to fall into it; so a far one would stay until its time,
+// and there may be one every few milliseconds. Sweeping when there are twice as many as the last
+// sweep left costs each moment a constant share.
+func (t *Deadlines) sweepLocked() {
+	t.mu.order = slices.DeleteFunc(t.mu.order, func(at int64) bool {
+		empty := t.mu.moments[at].empty()
+		if empty {
+			delete(t.mu.moments, at)
+		}
+		return empty
+	})
+	heap.Init(&t.mu.order)
+	t.mu.sweepAt = max(fewMoments, 2*len(t.mu.order))
 }
 
 // Cancel takes d back. False means that it has expired, is expiring now, or was never added.
@@ -130,7 +157,7 @@ func (t *Deadlines) Close() {
 		t.mu.running.Done()
 	}
 	for _, m := range t.mu.moments {
-		for m.head.next != &m.head {
+		for !m.empty() {
 			m.head.next.unlink()
 		}
 	}
@@ -168,7 +195,7 @@ func (t *Deadlines) fire() {
 	now := time.Since(t.mu.start).Milliseconds() / granuleMs
 	for len(t.mu.order) > 0 {
 		m := t.mu.moments[t.mu.order[0]]
-		if m.head.next == &m.head { // all cancelled
+		if m.empty() { // all cancelled
 			delete(t.mu.moments, m.at)
 			heap.Pop(&t.mu.order)
 			continue

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -78,6 +79,61 @@ func TestDeadlinesDoNotTickWhenIdle(t *testing.T) {
 			t.Fatalf("expired %d times after the idle time", len(r.rang))
 		}
 		d.Close()
+	})
+}
+
+// A produce with the largest timeout that is answered soon leaves nothing behind, also while others
+// wait all the time, so that the far moments never are the first.
+func TestFarDeadlinesThatAreCancelledLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d Deadlines
+		defer d.Close()
+		polls := make([]ringer, 100)
+		for i := range 10_000 {
+			if i%50 == 0 { // a long poll begins each 250 ms and ends after 500
+				poll := &polls[i/50%len(polls)]
+				d.Add(&poll.deadline, 500, poll)
+			}
+			var p ringer
+			d.Add(&p.deadline, math.MaxInt32, &p)
+			d.Cancel(&p.deadline)
+			time.Sleep(5 * time.Millisecond)
+		}
+		d.mu.Lock()
+		moments, granules := len(d.mu.moments), len(d.mu.order)
+		d.mu.Unlock()
+		if moments != granules || moments > fewMoments {
+			t.Errorf("%d moments, %d of them in order, are kept for %d deadlines that stand", moments, granules, d.Waiting())
+		}
+	})
+}
+
+// What a sweep leaves expires in order, each at its time.
+func TestDeadlinesExpireAfterASweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d Deadlines
+		defer d.Close()
+		began := time.Now()
+		all := make([]ringer, 4*fewMoments)
+		for i := range all {
+			after := int64(len(all)-i) * 2 * granuleMs
+			all[i].due = began.Add(time.Duration(after) * time.Millisecond)
+			d.Add(&all[i].deadline, after, &all[i])
+			if all[i].canceled = i%4 != 0; all[i].canceled {
+				d.Cancel(&all[i].deadline)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for i := range all {
+			r := &all[i]
+			switch {
+			case r.canceled && len(r.rang) > 0:
+				t.Errorf("deadline %d expired though it was cancelled", i)
+			case !r.canceled && (len(r.rang) != 1 || r.rang[0].Before(r.due) || r.rang[0].Sub(r.due) > 2*granuleMs*time.Millisecond):
+				t.Errorf("deadline %d, due at %v, expired at %v", i, r.due, r.rang)
+			}
+		}
 	})
 }
 
