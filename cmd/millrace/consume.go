@@ -16,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// quietTail is how long consume waits for more when offsets are still missing before the end:
-// at the end of a compacted partition they may never come.
+// quietTail is how long consume waits for more when offsets are still missing before the end, until it
+// looks whether they have records: at the end of a compacted partition they may have none.
 const quietTail = 2 * time.Second
 
 type consumeFlags struct {
@@ -74,11 +74,11 @@ func (f *consumeFlags) run(ctx context.Context, topic string, out io.Writer) err
 		return err
 	}
 	assign := map[int32]kgo.Offset{}
-	left := map[int32]int64{} // partition → the offset at which it is read
+	left := map[int32]*span{} // by partition
 	for p, start := range starts {
 		assign[p] = kgo.NewOffset().At(start)
 		if start < ends[p] {
-			left[p] = ends[p]
+			left[p] = &span{start, ends[p]}
 		}
 	}
 	if !f.follow && len(left) == 0 {
@@ -98,7 +98,7 @@ func (f *consumeFlags) run(ctx context.Context, topic string, out io.Writer) err
 	}
 	defer cl.Close()
 	w := bufio.NewWriterSize(out, 64<<10)
-	if err := f.copy(ctx, cl, w, left); err != nil {
+	if err := f.copy(ctx, cl, topic, w, left); err != nil {
 		w.Flush()
 		return err
 	}
@@ -106,11 +106,12 @@ func (f *consumeFlags) run(ctx context.Context, topic string, out io.Writer) err
 }
 
 // copy prints what arrives until every partition of left is read, or for ever with --follow.
-func (f *consumeFlags) copy(ctx context.Context, cl *kgo.Client, w *bufio.Writer, left map[int32]int64) error {
+func (f *consumeFlags) copy(ctx context.Context, cl *kgo.Client, topic string, w *bufio.Writer, left map[int32]*span) error {
 	prog := newProgress("consume")
 	defer prog.done()
 	var line []byte
 	var n int64
+	heard := time.Now()
 	for f.follow || len(left) > 0 {
 		poll, cancel := ctx, context.CancelFunc(func() {})
 		if !f.follow {
@@ -122,18 +123,24 @@ func (f *consumeFlags) copy(ctx context.Context, cl *kgo.Client, w *bufio.Writer
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
-			return nil // nothing more before the end: the tail is compacted away
+			if err := f.dropEmpty(ctx, topic, left, time.Since(heard) > f.timeout); err != nil && ctx.Err() == nil {
+				return err
+			}
+			continue
 		}
+		heard = time.Now()
 		for _, e := range fetches.Errors() {
 			return fmt.Errorf("%s partition %d: %w", e.Topic, e.Partition, e.Err)
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			r := it.Next()
-			end, bounded := left[r.Partition]
-			if bounded && r.Offset+1 >= end {
-				delete(left, r.Partition)
+			s := left[r.Partition]
+			if s != nil {
+				if s.at = r.Offset + 1; s.at >= s.end {
+					delete(left, r.Partition)
+				}
 			}
-			if r.Attrs.IsControl() || !f.follow && (!bounded || r.Offset >= end) {
+			if r.Attrs.IsControl() || !f.follow && (s == nil || r.Offset >= s.end) {
 				continue
 			}
 			var err error
