@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -56,21 +55,19 @@ func (b *Broker) handleAlterConfigs(c *call, req *kmsg.AlterConfigsRequest) {
 			left.Resources = append(left.Resources, req.Resources[i])
 		}
 	}
-	answer := func(rest []kmsg.AlterConfigsResponseResource) {
+	answer := func(rest []kmsg.AlterConfigsResponseResource) { // one for each of left, in its order
 		resp := kmsg.NewPtrAlterConfigsResponse()
 		for i := range req.Resources {
 			out := kmsg.NewAlterConfigsResponseResource()
 			out.ResourceType, out.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
-			at := slices.IndexFunc(rest, func(r kmsg.AlterConfigsResponseResource) bool {
-				return r.ResourceType == out.ResourceType && r.ResourceName == out.ResourceName
-			})
 			switch {
 			case done[i] != nil:
 				out.ErrorCode, out.ErrorMessage = int16(done[i].code), done[i].message()
-			case at < 0:
+			case len(rest) == 0:
 				out.ErrorCode = int16(wire.UnknownServerError)
 			default:
-				out.ErrorCode, out.ErrorMessage = rest[at].ErrorCode, rest[at].ErrorMessage
+				out.ErrorCode, out.ErrorMessage = rest[0].ErrorCode, rest[0].ErrorMessage
+				rest = rest[1:]
 			}
 			resp.Resources = append(resp.Resources, out)
 		}
@@ -100,12 +97,14 @@ func (a alteration) legacy(r *kmsg.AlterConfigsRequestResource, twice bool) *ref
 		return badRequest("Each resource must appear at most once.")
 	}
 	settings := map[string]string{}
+	seen := make(map[string]bool, len(r.Configs))
 	var nulls []string
 	for i := range r.Configs {
 		s := &r.Configs[i]
-		if _, again := settings[s.Name]; again || slices.Contains(nulls, s.Name) {
+		if seen[s.Name] {
 			return badRequest("Error due to duplicate config keys")
 		}
+		seen[s.Name] = true
 		if s.Value == nil {
 			nulls = append(nulls, s.Name)
 			continue

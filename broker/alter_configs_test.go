@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/wire"
@@ -125,6 +127,7 @@ func TestEditList(t *testing.T) {
 		want        string
 	}{
 		{"", "a", true, "a"}, {"a,b", "b,c", true, "a,b,c"}, {"a,b,a", "a", false, "b,a"}, {"a", "a", false, ""}, {"a", "x", false, "a"},
+		{"", "a,a", true, "a,a"}, {"a,b,a", "a,x,a,a", false, "b"},
 	} {
 		if got := strings.Join(editList(c.old, c.change, c.appending), ","); got != c.want {
 			t.Errorf("%+v: got %q", c, got)
@@ -140,4 +143,46 @@ func TestRepeatedResources(t *testing.T) {
 			t.Errorf("resource %d: %v", i, got[i])
 		}
 	}
+}
+
+// What is asked of many things at once takes time that grows with their number.
+func TestManySettingsAndResources(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	const many = 100_000
+	soon := func(what string, fn func()) {
+		t.Helper()
+		began := time.Now()
+		if fn(); time.Since(began) > 10*time.Second {
+			t.Errorf("%s took %v", what, time.Since(began))
+		}
+	}
+	names, nulls := kmsg.NewPtrMetadataRequest(), kmsg.NewAlterConfigsRequestResource()
+	incremental, legacy := kmsg.NewPtrIncrementalAlterConfigsRequest(), kmsg.NewPtrAlterConfigsRequest()
+	var all []string
+	for i := range many {
+		name := fmt.Sprintf("%06d", i)
+		all = append(all, name)
+		names.Topics = append(names.Topics, kmsg.NewMetadataRequestTopic())
+		nulls.Configs = append(nulls.Configs, kmsg.AlterConfigsRequestResourceConfig{Name: name})
+		incremental.Resources = append(incremental.Resources, kmsg.IncrementalAlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeClientMetrics, ResourceName: name})
+		legacy.Resources = append(legacy.Resources, kmsg.AlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeClientMetrics, ResourceName: name})
+	}
+	names.Topics[many-1].TopicID[0] = 1
+	soon("topics without names", func() { metadataRefusal(names, 12) })
+	soon("null settings", func() { alteration{}.legacy(&nulls, false) })
+	soon("changes of a list", func() {
+		half := strings.Join(all[:many/2], ",")
+		editList(half, strings.Join(all[many/2:], ","), true)
+		editList(half, strings.Join(all[many/2:], ","), false)
+	})
+	soon("resources", func() {
+		if r := askNode[*kmsg.IncrementalAlterConfigsResponse](n, incremental, 1); len(r.Resources) != many {
+			t.Errorf("%d of %d resources are answered", len(r.Resources), many)
+		}
+	})
+	soon("resources of the older request", func() {
+		if r := askNode[*kmsg.AlterConfigsResponse](n, legacy, 2); len(r.Resources) != many {
+			t.Errorf("%d of %d resources are answered", len(r.Resources), many)
+		}
+	})
 }

@@ -26,21 +26,19 @@ func (b *Broker) handleIncrementalAlterConfigs(c *call, req *kmsg.IncrementalAlt
 			left.Resources = append(left.Resources, req.Resources[i])
 		}
 	}
-	answer := func(rest []kmsg.IncrementalAlterConfigsResponseResource) {
+	answer := func(rest []kmsg.IncrementalAlterConfigsResponseResource) { // one for each of left, in its order
 		resp := kmsg.NewPtrIncrementalAlterConfigsResponse()
 		for i := range req.Resources {
 			out := kmsg.NewIncrementalAlterConfigsResponseResource()
 			out.ResourceType, out.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
-			at := slices.IndexFunc(rest, func(r kmsg.IncrementalAlterConfigsResponseResource) bool {
-				return r.ResourceType == out.ResourceType && r.ResourceName == out.ResourceName
-			})
 			switch {
 			case done[i] != nil:
 				out.ErrorCode, out.ErrorMessage = int16(done[i].code), done[i].message()
-			case at < 0:
+			case len(rest) == 0:
 				out.ErrorCode = int16(wire.UnknownServerError)
 			default:
-				out.ErrorCode, out.ErrorMessage = rest[at].ErrorCode, rest[at].ErrorMessage
+				out.ErrorCode, out.ErrorMessage = rest[0].ErrorCode, rest[0].ErrorMessage
+				rest = rest[1:]
 			}
 			resp.Resources = append(resp.Resources, out)
 		}
@@ -138,17 +136,26 @@ func editList(old, change string, appending bool) []string {
 	if old != "" {
 		list = strings.Split(old, ",")
 	}
-	had := slices.Clone(list)
-	for _, s := range strings.Split(change, ",") {
-		if appending {
-			if !slices.Contains(had, s) {
+	if appending {
+		had := make(map[string]bool, len(list))
+		for _, s := range list {
+			had[s] = true
+		}
+		for s := range strings.SplitSeq(change, ",") {
+			if !had[s] {
 				list = append(list, s)
 			}
-		} else if at := slices.Index(list, s); at >= 0 {
-			list = slices.Delete(list, at, at+1)
 		}
+		return list
 	}
-	return list
+	take := map[string]int{}
+	for s := range strings.SplitSeq(change, ",") {
+		take[s]++
+	}
+	return slices.DeleteFunc(list, func(s string) bool {
+		take[s]--
+		return take[s] >= 0
+	})
 }
 
 // loggers answers for the levels of loggers (KIP-412). There is one, and it keeps its level.

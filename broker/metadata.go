@@ -124,16 +124,22 @@ func (b *Broker) handleMetadata(c *call, req *kmsg.MetadataRequest) {
 
 // metadataRefusal is the error of a request whose topics are named in a way that its version has not.
 func metadataRefusal(req *kmsg.MetadataRequest, version int16) wire.Code {
+	byID := namesIDs(req)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		switch {
 		case version < 12 && (t.Topic == nil || t.TopicID != zeroID):
 			return wire.InvalidRequest
-		case t.Topic == nil && t.TopicID == zeroID && !slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != zeroID }):
+		case t.Topic == nil && t.TopicID == zeroID && !byID:
 			return wire.UnknownServerError
 		}
 	}
 	return wire.None
+}
+
+// namesIDs says whether a request asks for topics by their ids.
+func namesIDs(req *kmsg.MetadataRequest) bool {
+	return slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != zeroID })
 }
 
 // refusedMetadata names the topics asked for, each with the code, and nothing else.
@@ -167,7 +173,7 @@ func (v view) metadataTopics(req *kmsg.MetadataRequest, version int16) (topics [
 		}
 		return topics, nil
 	}
-	byID := slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != zeroID })
+	byID := namesIDs(req)
 	seen := map[string]bool{}
 	for i := range req.Topics {
 		rt := &req.Topics[i]

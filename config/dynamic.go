@@ -55,11 +55,13 @@ var replicationRates = []string{"leader.replication.throttled.rate", "follower.r
 
 func checkDynamicValues(settings map[string]string, given []string) error {
 	rate := Key{Type: Long, check: atLeast(0)}
+	named := make(map[string][]string, len(given)) // by the setting behind each
+	for _, name := range given {
+		base := baseName(name)
+		named[base] = append(named[base], name)
+	}
 	for _, k := range Broker().defined {
-		for _, name := range given {
-			if baseName(name) != k.Name {
-				continue
-			}
+		for _, name := range named[k.Name] {
 			value := settings[name]
 			if _, err := k.Parse(&value); err != nil {
 				return asRequest(err)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 )
 
@@ -45,5 +46,24 @@ func TestValidateDynamic(t *testing.T) {
 		if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || !e.BadRequest) {
 			t.Errorf("%v: %T is no bad request", c.settings, err)
 		}
+	}
+}
+
+// Each name is looked at a few times, not once for every setting of the catalogue.
+func TestValidateDynamicOfManyNames(t *testing.T) {
+	s := load(t, "")
+	now := s.Layers(nil, nil)
+	const many = 1000
+	settings := map[string]string{}
+	for i := range many {
+		settings[fmt.Sprintf("listener.name.l%d.no.such", i)] = "x" // to find out that it has a prefix allocates
+	}
+	n := testing.AllocsPerRun(3, func() {
+		if err := s.ValidateDynamic(settings, now, true); err != nil {
+			t.Fatal(err)
+		}
+	}) / many
+	if n > 30 {
+		t.Errorf("%.1f allocations a name", n)
 	}
 }

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"maps"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Source says where a described value comes from; the numbers are those of DescribeConfigs v1+.
@@ -32,6 +34,45 @@ type Layers struct {
 	Broker  map[string]string // dynamic, of this broker
 	Cluster map[string]string // dynamic, of all brokers
 	Static  map[string]string // file and flags
+
+	// What settings are where a topic or a group sets none, made when first asked for: a request may
+	// have settings checked for many of them.
+	topicDefaults, groupDefaults defaults
+}
+
+// defaults are values by the names of settings. Guarded by once.
+type defaults struct {
+	once sync.Once
+	vals map[string]Value
+}
+
+// with is the defaults, which fill makes if they are not there, with what settings give for the keys
+// of t in their place. The map is not written to. The error is the first in Kafka's order of checks.
+func (d *defaults) with(settings map[string]string, t *Table, fill func(k *Key) (v Value, ok bool)) (map[string]Value, error) {
+	d.once.Do(func() {
+		d.vals = make(map[string]Value, t.Len())
+		for _, k := range t.defined {
+			if v, ok := fill(k); ok {
+				d.vals[k.Name] = v
+			}
+		}
+	})
+	if len(settings) == 0 {
+		return d.vals, nil
+	}
+	vals := maps.Clone(d.vals)
+	for _, k := range t.defined {
+		set, ok := settings[k.Name]
+		if !ok {
+			continue
+		}
+		v, err := k.Parse(&set)
+		if err != nil {
+			return nil, err
+		}
+		vals[k.Name] = v
+	}
+	return vals, nil
 }
 
 // Layers puts the dynamic settings of all brokers and of this one above the static ones, without what

@@ -16,20 +16,14 @@ func ValidateTopic(settings, existing map[string]string, defaults *Layers) error
 			return &Error{Msg: "Unknown topic config name: " + name}
 		}
 	}
-	vals := make(map[string]Value, Topic().Len())
-	for _, k := range Topic().defined {
-		v := Value{}
-		if set, ok := settings[k.Name]; ok {
-			var err error
-			if v, err = k.Parse(&set); err != nil {
-				return err
-			}
-		} else if k.Internal {
-			continue
-		} else {
-			v = defaults.TopicDefault(k)
+	vals, err := defaults.topicDefaults.with(settings, Topic(), func(k *Key) (Value, bool) {
+		if k.Internal {
+			return Value{}, false
 		}
-		vals[k.Name] = v
+		return defaults.TopicDefault(k), true
+	})
+	if err != nil {
+		return err
 	}
 	if lo, hi := vals["min.compaction.lag.ms"].Int, vals["max.compaction.lag.ms"].Int; lo > hi {
 		return &Error{Msg: fmt.Sprintf("conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d)", lo, hi)}
@@ -88,27 +82,22 @@ func ValidateGroup(settings map[string]string, defaults *Layers) error {
 			return &Error{Msg: "Unknown group config name: " + name}
 		}
 	}
-	vals := make(map[string]int64, Group().Len())
-	for _, k := range Group().defined {
-		v := Value{}
-		if set, ok := settings[k.Name]; ok {
-			var err error
-			if v, err = k.Parse(&set); err != nil {
-				return err
-			}
-		} else if strings.HasPrefix(k.Name, "consumer.") {
-			v = defaults.GroupDefault(k)
-		} else {
-			v, _ = k.DefaultValue()
+	vals, err := defaults.groupDefaults.with(settings, Group(), func(k *Key) (Value, bool) {
+		if strings.HasPrefix(k.Name, "consumer.") {
+			return defaults.GroupDefault(k), true
 		}
-		vals[k.Name] = v.Int
+		v, _ := k.DefaultValue()
+		return v, true
+	})
+	if err != nil {
+		return err
 	}
 	bound := func(name, limit string, atLeast bool) error {
 		n := defaults.Value(Broker().byName[limit]).Int
 		switch {
-		case atLeast && vals[name] < n:
+		case atLeast && vals[name].Int < n:
 			return &Error{Msg: name + " must be greater than or equal to " + limit}
-		case !atLeast && vals[name] > n:
+		case !atLeast && vals[name].Int > n:
 			return &Error{Msg: name + " must be less than or equal to " + limit}
 		}
 		return nil
@@ -119,7 +108,7 @@ func ValidateGroup(settings map[string]string, defaults *Layers) error {
 		}
 	}
 	for _, kind := range []string{"consumer", "share", "streams"} {
-		if vals[kind+".session.timeout.ms"] <= vals[kind+".heartbeat.interval.ms"] {
+		if vals[kind+".session.timeout.ms"].Int <= vals[kind+".heartbeat.interval.ms"].Int {
 			return &Error{Msg: kind + ".session.timeout.ms must be greater than " + kind + ".heartbeat.interval.ms"}
 		}
 	}

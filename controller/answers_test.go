@@ -5,8 +5,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/metadata"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -373,5 +376,38 @@ func TestDeleteTopicsAnswers(t *testing.T) {
 	req.TimeoutMillis = 0
 	if got := remove(); got[0] != "nope false: 7" {
 		t.Errorf("timeout 0: %v", got)
+	}
+}
+
+// A setting that is a list of many is changed in time that grows with their number, and so are the
+// settings of many topics checked: the controller does nothing else meanwhile.
+func TestAlterationsOfManyThings(t *testing.T) {
+	var long strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&long, "%d,", i)
+	}
+	now := "150000,7"
+	for kind, want := range map[int8]string{opAppend: now + ",0,1,2", opSubtract: ""} {
+		began := time.Now()
+		got, refused := editList(metadata.ResourceTopic, &configOp{"cleanup.policy", kind, ptr(long.String())}, now, true)
+		if refused != nil || !strings.HasPrefix(*got, want) || want == "" && *got != "" {
+			t.Errorf("operation %d: %.20q %v", kind, *got, refused)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("operation %d on 200 000 took %v", kind, took)
+		}
+	}
+	o := testOptions(t)
+	m := newMachine(metadata.Empty("c"), 1, &o)
+	const many = 1000
+	var as []alteration
+	for i := range many {
+		r := metadata.Resource{Type: metadata.ResourceTopic, Name: fmt.Sprint("none", i)}
+		as = append(as, alteration{resource: r, ops: []configOp{{"retention.ms", opSet, ptr("5")}}})
+		r.Type = metadata.ResourceGroup
+		as = append(as, alteration{resource: r})
+	}
+	if n := testing.AllocsPerRun(3, func() { m.alter(as) }) / (2 * many); n > 24 {
+		t.Errorf("%.1f allocations for each topic or group", n)
 	}
 }

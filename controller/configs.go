@@ -122,13 +122,14 @@ func (m *machine) alter(as []alteration) (recs []metadata.Record, answers []*ans
 		count[a.resource]++
 	}
 	var clear []metadata.Record
+	defaults := m.defaults()
 	for i := range as {
 		a := &as[i]
 		if count[a.resource] > 1 {
 			answers = append(answers, refuse(kerr.InvalidRequest, "Each resource must appear at most once."))
 			continue
 		}
-		more, refused := m.alterResource(a)
+		more, refused := m.alterResource(a, defaults)
 		answers = append(answers, refused)
 		if refused != nil {
 			continue
@@ -157,7 +158,7 @@ func (m *machine) clearElr(r metadata.Resource, recs []metadata.Record) *records
 	return nil
 }
 
-func (m *machine) alterResource(a *alteration) ([]metadata.Record, *answer) {
+func (m *machine) alterResource(a *alteration, defaults *config.Layers) ([]metadata.Record, *answer) {
 	if refused := m.precheck(a); refused != nil {
 		return nil, refused
 	}
@@ -180,7 +181,7 @@ func (m *machine) alterResource(a *alteration) ([]metadata.Record, *answer) {
 	if refused := m.checkInsync(a, changes, current); refused != nil {
 		return nil, refused
 	}
-	if refused := m.checkConfigs(a.resource, next, current); refused != nil {
+	if refused := m.checkConfigs(a.resource, next, current, defaults); refused != nil {
 		return nil, refused
 	}
 	if a.resource.Type == metadata.ResourceTopic && m.img.Topic(a.resource.Name) == nil {
@@ -251,10 +252,11 @@ func (m *machine) checkNodeID(name string) *answer {
 
 // changes are the settings that the operations change, with their new values; nil deletes.
 func (m *machine) changes(a *alteration, current map[string]string) (map[string]*string, *answer) {
-	changes := map[string]*string{}
+	changes, named := map[string]*string{}, make(map[string]bool, len(a.ops))
 	// A broker's settings are written again even where they do not change, so that brokers load them anew.
 	rewrite := a.resource.Type == metadata.ResourceBroker
 	for _, o := range a.ops {
+		named[o.name] = true
 		now, isSet := current[o.name]
 		next := o.value
 		switch o.op {
@@ -279,7 +281,7 @@ func (m *machine) changes(a *alteration, current map[string]string) (map[string]
 	}
 	if a.legacy {
 		for name := range current {
-			if !slices.ContainsFunc(a.ops, func(o configOp) bool { return o.name == name }) {
+			if !named[name] {
 				changes[name] = nil
 			}
 		}
@@ -314,15 +316,22 @@ func editList(resType int8, o *configOp, now string, isSet bool) (*string, *answ
 			list = append(list, v)
 		}
 	}
+	has := map[string]int{}
+	for _, v := range list {
+		has[v]++
+	}
+	take := map[string]int{}
 	for _, v := range javaSplit(*o.value) {
-		at := slices.Index(list, v)
-		switch {
-		case o.op == opAppend && at < 0:
+		if o.op == opSubtract {
+			take[v]++
+		} else if has[v]++; has[v] == 1 {
 			list = append(list, v)
-		case o.op == opSubtract && at >= 0:
-			list = slices.Delete(list, at, at+1)
 		}
 	}
+	list = slices.DeleteFunc(list, func(v string) bool {
+		take[v]--
+		return take[v] >= 0
+	})
 	next := strings.Join(list, ",")
 	return &next, nil
 }
@@ -360,7 +369,7 @@ func (m *machine) defaults() *config.Layers {
 }
 
 // checkConfigs checks all settings that a resource is to have.
-func (m *machine) checkConfigs(r metadata.Resource, next, current map[string]string) *answer {
+func (m *machine) checkConfigs(r metadata.Resource, next, current map[string]string, defaults *config.Layers) *answer {
 	var err error
 	switch r.Type {
 	case metadata.ResourceTopic:
@@ -370,12 +379,12 @@ func (m *machine) checkConfigs(r metadata.Resource, next, current map[string]str
 		if reason := invalidName(r.Name); reason != "" {
 			return refuse(kerr.InvalidTopicException, "Topic name is invalid: %s", reason)
 		}
-		err = config.ValidateTopic(next, current, m.defaults())
+		err = config.ValidateTopic(next, current, defaults)
 	case metadata.ResourceGroup:
 		if r.Name == "" {
 			return refuse(kerr.InvalidRequest, "Default group resources are not allowed.")
 		}
-		err = config.ValidateGroup(next, m.defaults())
+		err = config.ValidateGroup(next, defaults)
 	case metadata.ResourceClientMetrics:
 		err = config.ValidateClientMetrics(r.Name, next)
 	}
@@ -394,7 +403,7 @@ func configAnswer(err error) *answer {
 }
 
 // newTopicConfigs checks the settings of a topic that is to be created.
-func (m *machine) newTopicConfigs(t *kmsg.CreateTopicsRequestTopic) (overrides map[string]string, recs []metadata.Record, refused *answer) {
+func (m *machine) newTopicConfigs(t *kmsg.CreateTopicsRequestTopic, defaults *config.Layers) (overrides map[string]string, recs []metadata.Record, refused *answer) {
 	overrides = map[string]string{}
 	changes := map[string]*string{}
 	var null []string
@@ -414,7 +423,7 @@ func (m *machine) newTopicConfigs(t *kmsg.CreateTopicsRequestTopic) (overrides m
 		}
 	}
 	if len(overrides) > 0 {
-		if refused := configAnswer(config.ValidateTopic(overrides, nil, m.defaults())); refused != nil {
+		if refused := configAnswer(config.ValidateTopic(overrides, nil, defaults)); refused != nil {
 			return nil, nil, refused
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
 )
@@ -29,12 +30,13 @@ func (m *machine) createTopics(req *kmsg.CreateTopicsRequest) ([]metadata.Record
 		return nil, failedCreateTopics(req, refuse(kerr.PolicyViolation, "Excessively large number of partitions per request."))
 	}
 	var recs []metadata.Record
+	defaults := m.defaults()
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		if !names[t.Topic] || t.Topic == metadataTopic {
 			continue
 		}
-		topicRecs, result, refused := m.createTopic(t)
+		topicRecs, result, refused := m.createTopic(t, defaults)
 		if refused != nil {
 			result = failedTopic(t.Topic, refused)
 		}
@@ -92,12 +94,12 @@ func (m *machine) partitionsWanted(req *kmsg.CreateTopicsRequest, names map[stri
 }
 
 // createTopic decides about one topic, in Kafka's order of checks.
-func (m *machine) createTopic(t *kmsg.CreateTopicsRequestTopic) ([]metadata.Record, kmsg.CreateTopicsResponseTopic, *answer) {
+func (m *machine) createTopic(t *kmsg.CreateTopicsRequestTopic, defaults *config.Layers) ([]metadata.Record, kmsg.CreateTopicsResponseTopic, *answer) {
 	result := kmsg.NewCreateTopicsResponseTopic()
 	if refused := m.checkNewName(t.Topic); refused != nil {
 		return nil, result, refused
 	}
-	overrides, configRecs, refused := m.newTopicConfigs(t)
+	overrides, configRecs, refused := m.newTopicConfigs(t, defaults)
 	if refused != nil {
 		return nil, result, refused
 	}
