@@ -70,7 +70,16 @@ type describer struct {
 	layers         *config.Layers
 	log            *slog.Logger
 	synonyms, docs bool
+
+	seen  map[resourceKey]bool // described already
+	extra int                  // settings that were described for something given again, or that has none of its own
 }
+
+// maxExtraSettings bounds what a small request can have described by naming a resource over and over,
+// or groups that do not exist: 150 times a broker, 4 500 times a group.
+const maxExtraSettings = 50_000
+
+const textTooMuch = "Too many resources of the request are given more than once or have no settings of their own."
 
 // entry is one described setting.
 type entry = kmsg.DescribeConfigsResponseResourceConfig
@@ -78,14 +87,45 @@ type entry = kmsg.DescribeConfigsResponseResourceConfig
 func (d *describer) resource(r *kmsg.DescribeConfigsRequestResource) kmsg.DescribeConfigsResponseResource {
 	out := kmsg.NewDescribeConfigsResponseResource()
 	out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
+	isExtra := d.isExtra(r)
+	if isExtra && d.extra >= maxExtraSettings {
+		text := textTooMuch
+		out.ErrorCode, out.ErrorMessage = int16(wire.InvalidRequest), &text
+		return out
+	}
 	entries, code, text := d.entries(config.ResourceType(r.ResourceType), r.ResourceName)
 	out.ErrorCode, out.ErrorMessage = int16(code), &text
+	if isExtra {
+		d.extra += len(entries)
+	}
 	for _, e := range entries {
 		if len(r.ConfigNames) == 0 || slices.Contains(r.ConfigNames, e.Name) {
 			out.Configs = append(out.Configs, e)
 		}
 	}
 	return out
+}
+
+// isExtra says whether a resource was described already, or is of a kind of which any name will do
+// and has no settings.
+func (d *describer) isExtra(r *kmsg.DescribeConfigsRequestResource) bool {
+	key := resourceKey{int8(r.ResourceType), r.ResourceName}
+	switch config.ResourceType(r.ResourceType) {
+	case config.ResourceGroup, config.ResourceClientMetrics:
+		if d.img.Config(key.kind, key.name) == nil {
+			return true
+		}
+	case config.ResourceBroker, config.ResourceBrokerLogger:
+		if id, err := strconv.ParseInt(key.name, 10, 32); err == nil {
+			key.name = strconv.FormatInt(id, 10) // 01 is the broker 1
+		}
+	}
+	if d.seen == nil {
+		d.seen = map[resourceKey]bool{}
+	}
+	again := d.seen[key]
+	d.seen[key] = true
+	return again
 }
 
 func (d *describer) entries(kind config.ResourceType, name string) ([]entry, wire.Code, string) {

@@ -146,3 +146,36 @@ func TestDescribeConfigsRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A resource may be given again, as with Kafka, but not so often that a small request takes all memory.
+func TestDescribeConfigsOfTheSameOverAndOver(t *testing.T) {
+	for _, name := range []func(i int) (config.ResourceType, string){
+		func(int) (config.ResourceType, string) { return config.ResourceBroker, "1" },
+		func(i int) (config.ResourceType, string) { return config.ResourceBroker, fmt.Sprintf("%0*d", i+1, 1) },
+		func(int) (config.ResourceType, string) { return config.ResourceTopic, "t" },
+		func(i int) (config.ResourceType, string) { return config.ResourceGroup, fmt.Sprint("g", i) },
+		func(i int) (config.ResourceType, string) { return config.ResourceClientMetrics, fmt.Sprint("m", i) },
+	} {
+		d := describerOf(t, serverOf(t), imageOf(t, topicRecords("t", 1, 1, 1)...))
+		settings, once := 0, 0
+		for i := range 20_000 {
+			kind, name := name(i)
+			out := d.resource(ask(kind, name))
+			switch wire.Code(out.ErrorCode) {
+			case wire.None:
+				once = len(out.Configs)
+				settings += once
+			case wire.InvalidRequest:
+				if len(out.Configs) != 0 || i < 100 {
+					t.Fatalf("%d: %d settings, %s", i, len(out.Configs), *out.ErrorMessage)
+				}
+			}
+			if i > 500 && kind == config.ResourceBroker {
+				break // their names grow
+			}
+		}
+		if settings > maxExtraSettings+2*once {
+			t.Errorf("%d settings are described", settings)
+		}
+	}
+}

@@ -10,6 +10,12 @@ import (
 // transaction of theirs is open.
 func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersRequest) {
 	resp := kmsg.NewPtrDescribeProducersResponse()
+	type partition struct {
+		topic string
+		index int32
+	}
+	seen := map[partition]bool{}
+	again := 0 // producers told of more than once
 	for _, rt := range req.Topics {
 		topic := kmsg.NewDescribeProducersResponseTopic()
 		topic.Topic = rt.Topic
@@ -18,11 +24,19 @@ func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersReq
 		for _, index := range rt.Partitions {
 			p := kmsg.NewDescribeProducersResponseTopicPartition()
 			p.Partition = index
-			if invalid != "" {
+			key := partition{rt.Topic, index}
+			switch {
+			case invalid != "":
 				p.ErrorCode, p.ErrorMessage = int16(wire.InvalidTopicException), &invalid
-			} else {
+			case seen[key] && again >= maxProducersAgain:
+				p.ErrorCode, p.ErrorMessage = int16(wire.InvalidRequest), &tooManyAgain
+			default:
 				b.describeProducers(rt.Topic, &p)
 			}
+			if seen[key] {
+				again += len(p.ActiveProducers)
+			}
+			seen[key] = true
 			if unknown {
 				p.ErrorMessage = &notHosted
 			}
@@ -32,6 +46,11 @@ func (b *Broker) handleDescribeProducers(c *call, req *kmsg.DescribeProducersReq
 	}
 	c.reply(resp)
 }
+
+// maxProducersAgain bounds what a small request can have told by naming a partition over and over.
+const maxProducersAgain = 100_000
+
+var tooManyAgain = "Too many partitions of the request are given more than once."
 
 // notHosted is what Kafka says of a topic that does not exist, but not of a partition.
 var notHosted = "This server does not host this topic-partition."
