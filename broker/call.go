@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"sync/atomic"
 
@@ -42,8 +43,13 @@ func (c *call) reply(resp kmsg.Response) {
 	c.send(r)
 }
 
-// send answers with an encoded reply.
+// send answers with an encoded reply. One that is too large to be sent ends the connection.
 func (c *call) send(r *netio.Reply) {
+	if n := r.Len(); n > math.MaxInt32 {
+		r.Discard()
+		c.fail(fmt.Errorf("broker: %s has an answer of %d bytes", kmsg.NameForKey(c.h.APIKey), n))
+		return
+	}
 	if c.answered.Swap(true) {
 		panic(fmt.Sprintf("BUG: %s answered twice", kmsg.NameForKey(c.h.APIKey)))
 	}

@@ -44,7 +44,7 @@ var brokerDocs = map[string]string{
 	"controller.listener.names":                                   "The names among the listeners that belong to the controller.",
 	"default.replication.factor":                                  "The replicas of a topic that is created without saying how many.",
 	"delete.topic.enable":                                         "Whether topics may be deleted.",
-	"fetch.max.bytes":                                             "The most bytes of records that one fetch response carries, its first batch apart.",
+	"fetch.max.bytes":                                             "The most bytes of records that one fetch response carries, its first batch apart; 1 GiB if it says more.",
 	"group.consumer.assignors":                                    "The assignors that KIP-848 groups may use; the first is used where members name none.",
 	"group.consumer.heartbeat.interval.ms":                        "How often members of KIP-848 groups are told to send a heartbeat, unless the group's own setting says otherwise.",
 	"group.consumer.max.heartbeat.interval.ms":                    "The largest value that a group's own consumer.heartbeat.interval.ms may have.",

@@ -244,6 +244,9 @@ func (s *Server) fill(in *reader) error {
 	return s.fillListeners(in)
 }
 
+// maxFetchBytes keeps an answer with its headers, of many partitions, below the 2 GiB that the protocol can say.
+const maxFetchBytes = 1 << 30
+
 func (s *Server) fillSockets(in *reader) {
 	s.SocketRequestMaxBytes = in.i32("socket.request.max.bytes")
 	s.QueuedMaxRequestBytes = in.i64("queued.max.request.bytes")
@@ -251,7 +254,7 @@ func (s *Server) fillSockets(in *reader) {
 	s.MaxConnections = in.i32("max.connections")
 	s.MaxConnectionsPerIP = in.i32("max.connections.per.ip")
 	s.RequestTimeoutMs = in.i32("request.timeout.ms")
-	s.FetchMaxBytes = in.i32("fetch.max.bytes")
+	s.FetchMaxBytes = min(in.i32("fetch.max.bytes"), maxFetchBytes)
 	s.MaxFetchSessions = in.i32("max.incremental.fetch.session.cache.slots")
 	s.MaxRequestPartitionSizeLimit = in.i32("max.request.partition.size.limit")
 }

@@ -296,3 +296,10 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// An answer to a fetch has to stay below 2 GiB, whatever the setting says.
+func TestFetchMaxBytesIsBounded(t *testing.T) {
+	if s := load(t, "fetch.max.bytes=2147483647"); s.FetchMaxBytes != maxFetchBytes {
+		t.Errorf("fetch.max.bytes is %d", s.FetchMaxBytes)
+	}
+}

@@ -64,9 +64,12 @@ func (r *Reply) AddViewAt(pos int, v View) {
 // Discard closes the Views of a reply that will not be sent.
 func (r *Reply) Discard() { r.recycle() }
 
+// Len is how long the answer is, without its size prefix. One of over math.MaxInt32 bytes cannot be sent.
+func (r *Reply) Len() int64 { return int64(len(r.buf)-sizePrefix) + r.extra }
+
 // seal fills in the size prefix.
 func (r *Reply) seal() {
-	n := int64(len(r.buf)-sizePrefix) + r.extra
+	n := r.Len()
 	if n > math.MaxInt32 {
 		panic(fmt.Sprintf("BUG: netio: a reply of %d bytes", n))
 	}
