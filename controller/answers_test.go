@@ -379,6 +379,29 @@ func TestDeleteTopicsAnswers(t *testing.T) {
 	}
 }
 
+// Of settings too one request writes 10 000 records at the most, or none.
+func TestAlterationsThatAreTooMuch(t *testing.T) {
+	l := newMemLog(t)
+	c := startOn(t, l)
+	defer c.Close()
+	custom := func(n int) change {
+		x := change{resType: metadata.ResourceBroker, name: "1"}
+		for i := range n {
+			x.ops = append(x.ops, configOp{fmt.Sprintf("x.%d", i), opSet, ptr("v")})
+		}
+		return x
+	}
+	const tooMuch = "44 Unable to perform excessively large batch operation."
+	before := l.End()
+	expect(t, "too many", incremental(c, false, set(2, "nope", "retention.ms", "1"), custom(10_001)), "2 nope: "+tooMuch, "4 1: "+tooMuch)
+	expect(t, "too many, only checked", incremental(c, true, custom(10_001)), "4 1: "+tooMuch)
+	expect(t, "too many of the older request", legacy(c, custom(10_001)), "4 1: "+tooMuch)
+	if l.End() != before {
+		t.Errorf("%d records were written", l.End()-before)
+	}
+	expect(t, "just enough", incremental(c, false, custom(10_000)), "4 1: 0")
+}
+
 // A setting that is a list of many is changed in time that grows with their number, and so are the
 // settings of many topics checked: the controller does nothing else meanwhile.
 func TestAlterationsOfManyThings(t *testing.T) {

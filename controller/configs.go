@@ -115,7 +115,7 @@ func failedAlterConfigs(req *kmsg.AlterConfigsRequest, a *answer) *kmsg.AlterCon
 	return resp
 }
 
-// alter decides about each resource on its own and answers each.
+// alter decides about each resource on its own and answers each, unless all of it is too much for one request.
 func (m *machine) alter(as []alteration) (recs []metadata.Record, answers []*answer) {
 	count := map[metadata.Resource]int{}
 	for _, a := range as {
@@ -137,6 +137,9 @@ func (m *machine) alter(as []alteration) (recs []metadata.Record, answers []*ans
 		recs = append(recs, more...)
 		if r := m.clearElr(a.resource, more); r != nil {
 			clear = append(clear, metadata.Record{Message: r})
+		}
+		if len(recs)+len(clear) > maxRequestRecords {
+			return nil, slices.Repeat([]*answer{refuse(kerr.PolicyViolation, textTooManyRecords)}, len(as))
 		}
 	}
 	return append(recs, clear...), answers

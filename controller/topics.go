@@ -18,6 +18,8 @@ const (
 	maxRequestRecords    = 10_000
 )
 
+const textTooManyRecords = "Unable to perform excessively large batch operation."
+
 // metadataTopic is the name of the metadata log, which is no topic that clients can have.
 const metadataTopic = "__cluster_metadata"
 
@@ -44,7 +46,7 @@ func (m *machine) createTopics(req *kmsg.CreateTopicsRequest) ([]metadata.Record
 		resp.Topics = append(resp.Topics, result)
 	}
 	if len(recs) > maxRequestRecords {
-		return nil, failedCreateTopics(req, refuse(kerr.PolicyViolation, "Unable to perform excessively large batch operation."))
+		return nil, failedCreateTopics(req, refuse(kerr.PolicyViolation, textTooManyRecords))
 	}
 	for _, name := range duplicates {
 		resp.Topics = append(resp.Topics, failedTopic(name, refuse(kerr.InvalidRequest, "Duplicate topic name.")))
