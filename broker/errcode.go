@@ -16,6 +16,7 @@ import (
 var (
 	errNoPartition       = errors.New("broker: no such partition")
 	errNoTopicID         = errors.New("broker: no topic of that id")
+	errOtherTopicID      = errors.New("broker: the topic of that name has another id now")
 	errNoLog             = errors.New("broker: the partition's log could not be made")
 	errInternalTopic     = errors.New("broker: clients do not write to internal topics")
 	errRequiredAcks      = errors.New("broker: acks is none of -1, 0 and 1")
@@ -59,6 +60,7 @@ var codes = []struct {
 
 	{errNoPartition, wire.UnknownTopicOrPartition},
 	{errNoTopicID, wire.UnknownTopicID},
+	{errOtherTopicID, wire.InconsistentTopicID},
 	{errInternalTopic, wire.InvalidTopicException},
 	{errRequiredAcks, wire.InvalidRequiredAcks},
 	{errSeveralProducers, wire.InvalidProducerIDMapping},

@@ -52,6 +52,7 @@ type fetchPart struct {
 	topic     *servedTopic
 	partition *replication.Partition
 	err       error // why it cannot be read at all; it does not keep the others from waiting
+	replaced  bool  // the topic was deleted and made again: partition is of another topic id
 	res       replication.ReadResult
 	watch     replication.Watch
 	size      int64 // readable bytes when last looked at; guarded by fetch.mu while parked and not done
@@ -174,8 +175,10 @@ func (f *fetch) resolve() {
 		switch {
 		case topic != nil || f.h.APIVersion < 13:
 			p.partition, p.err = topic.partition(p.want.Partition)
-		case p.want.Known:
-			p.err = errNoPartition
+		case p.want.Known != "":
+			p.topic = f.b.topics.named([]byte(p.want.Known))
+			p.partition, p.err = p.topic.partition(p.want.Partition)
+			p.replaced = p.err == nil
 		default:
 			p.err = errNoTopicID
 		}
@@ -222,8 +225,8 @@ func (f *fetch) read() (ready bool) {
 }
 
 func (f *fetch) readPart(p *fetchPart, left int64, minOne bool) replication.ReadResult {
-	if f.replica {
-		return replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: refuseReplica(p)}
+	if f.replica || p.replaced {
+		return replication.ReadResult{Bound: -1, HighWatermark: -1, StableOffset: -1, StartOffset: -1, Err: whyRefused(p)}
 	}
 	return p.partition.Read(&replication.ReadRequest{
 		Offset: p.want.FetchOffset, LeaderEpoch: p.want.CurrentLeaderEpoch, LastFetchedEpoch: p.want.LastFetchedEpoch,
@@ -231,8 +234,11 @@ func (f *fetch) readPart(p *fetchPart, left int64, minOne bool) replication.Read
 	})
 }
 
-func refuseReplica(p *fetchPart) error {
+// whyRefused is the error of a partition that is of another topic id, or asked for by a replica.
+func whyRefused(p *fetchPart) error {
 	switch err := p.partition.CheckLeader(p.want.CurrentLeaderEpoch); {
+	case p.replaced:
+		return errOtherTopicID
 	case err != nil:
 		return err
 	case p.want.CurrentLeaderEpoch == replication.AnyEpoch:
@@ -290,7 +296,9 @@ func (f *fetch) respond() {
 				HighWatermark: p.res.HighWatermark, LogStartOffset: p.res.StartOffset, Bytes: p.res.Len(), Diverging: p.res.Diverged,
 			}
 		}
-		results[i].Known = p.topic != nil
+		if p.topic != nil {
+			results[i].Known = p.topic.name
+		}
 	}
 	id, include, err := f.ctx.Finish(nowMs(), results)
 	if err != nil {

@@ -228,11 +228,7 @@ func TestDeletingATopicAnswersFetchesThatWait(t *testing.T) {
 	n.mustCreate("t", 1)
 	p := n.pipe()
 	p.send(11, fetchRequest("t", 0, func(r *kmsg.FetchRequest, _ *kmsg.FetchRequestTopicPartition) { r.MaxWaitMillis = 25_000 }))
-	req := kmsg.NewPtrDeleteTopicsRequest()
-	req.TopicNames, req.TimeoutMillis = []string{"t"}, 5000
-	if r := askNode[*kmsg.DeleteTopicsResponse](n, req, 4); r.Topics[0].ErrorCode != 0 {
-		t.Fatalf("%+v", r)
-	}
+	n.mustDelete("t")
 	r := p.receive().(*kmsg.FetchResponse).Topics[0].Partitions[0]
 	if code := wire.Code(r.ErrorCode); code != wire.UnknownTopicOrPartition {
 		t.Fatalf("%s", code)
@@ -348,4 +344,55 @@ func tail(p *pipe, total int, minBytes int32) error {
 		}
 	}
 	return nil
+}
+
+// A session finds a topic by its id once and goes on by its name, as in Kafka: of a topic that was
+// deleted, and of one that was made again under its name, it says something else than of an id that
+// it has never found.
+func TestSessionOfATopicThatIsMadeAgain(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	old := n.mustCreate("t", 2)
+	fetch := func(session, epoch int32, ids ...[16]byte) (resp *kmsg.FetchResponse, codes string) {
+		req := fetchRequest("t", 0)
+		rt := req.Topics[0]
+		req.Topics = nil
+		req.MaxWaitMillis, req.SessionID, req.SessionEpoch = 20, session, epoch
+		for _, id := range ids {
+			rt.TopicID = id
+			req.Topics = append(req.Topics, rt)
+		}
+		resp = askNode[*kmsg.FetchResponse](n, req, 13)
+		for _, rt := range resp.Topics {
+			for _, p := range rt.Partitions {
+				codes += fmt.Sprintf("%x:%s ", rt.TopicID[:2], wire.Code(p.ErrorCode))
+			}
+		}
+		return resp, strings.TrimSpace(codes)
+	}
+	expect := func(what, got, format string, args ...any) {
+		t.Helper()
+		if want := fmt.Sprintf(format, args...); got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	resp, got := fetch(0, 0, old)
+	id := resp.SessionID
+	expect("the topic", got, "%x:NONE", old[:2])
+	n.mustDelete("t")
+	_, got = fetch(id, 1)
+	expect("deleted", got, "%x:UNKNOWN_TOPIC_OR_PARTITION", old[:2])
+	now := n.mustCreate("t", 1)
+	resp, got = fetch(id, 2)
+	expect("made again", got, "%x:INCONSISTENT_TOPIC_ID", old[:2])
+	if p := resp.Topics[0].Partitions[0]; p.HighWatermark != -1 || p.LogStartOffset != -1 || p.AbortedTransactions != nil {
+		t.Errorf("made again: %+v", p)
+	}
+	_, got = fetch(id, 3, old)
+	expect("the old id named again", got, "%x:INCONSISTENT_TOPIC_ID", old[:2])
+	_, got = fetch(id, 4, now)
+	expect("the new id beside it", got, "%x:INCONSISTENT_TOPIC_ID %x:NONE", old[:2], now[:2])
+	resp, got = fetch(0, 0, old)
+	expect("the old id in a new session", got, "%x:UNKNOWN_TOPIC_ID", old[:2])
+	_, got = fetch(resp.SessionID, 1)
+	expect("and again", got, "%x:UNKNOWN_TOPIC_ID", old[:2])
 }

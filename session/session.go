@@ -71,9 +71,9 @@ type Partition struct {
 	MaxBytes           int32
 	CurrentLeaderEpoch int32 // -1: not checked
 	LastFetchedEpoch   int32 // -1: not said
-	// Known says that an earlier request of the session found the topic: if it is gone now, it is
-	// unknown by the name that the session knows, not by its id. Set by the session.
-	Known bool
+	// Known is the name under which an earlier request of the session found the topic of the id, "" if
+	// none did. The session goes on by it when the id is gone. Set by the session.
+	Known string
 }
 
 // Request is a fetch request as far as sessions care. Its slices are not kept.
@@ -90,11 +90,11 @@ type Request struct {
 type Result struct {
 	HighWatermark    int64
 	LogStartOffset   int64
-	Bytes            int64 // of records
-	Failed           bool  // the partition answers with an error code
-	Diverging        bool  // with a diverging epoch
-	PreferredReplica bool  // with another replica to read from
-	Known            bool  // the topic was found
+	Bytes            int64  // of records
+	Failed           bool   // the partition answers with an error code
+	Diverging        bool   // with a diverging epoch
+	PreferredReplica bool   // with another replica to read from
+	Known            string // the name of the topic if it was found by its id
 }
 
 // Ready is the rule by which a fetch waits: true if it is answered now, false if it may be parked
@@ -144,7 +144,9 @@ func newAsked(p Partition) *asked {
 
 // answer says whether a result belongs in an incremental response, and remembers what is answered.
 func (a *asked) answer(r *Result) (listed bool) {
-	a.Known = a.Known || r.Known
+	if a.Known == "" {
+		a.Known = r.Known
+	}
 	listed = r.Bytes > 0 || r.Diverging || r.PreferredReplica || r.Failed
 	if a.highWatermark != r.HighWatermark {
 		a.highWatermark, listed = r.HighWatermark, true

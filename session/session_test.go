@@ -154,7 +154,7 @@ func TestKnownTopicStaysKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, _, err := x.Finish(0, []Result{{Known: true}})
+	id, _, err := x.Finish(0, []Result{{Known: "t"}})
 	if err != nil || id == 0 {
 		t.Fatal(id, err)
 	}
@@ -164,7 +164,7 @@ func TestKnownTopicStaysKnown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := x.Partitions(); len(got) != 1 || !got[0].Known {
+		if got := x.Partitions(); len(got) != 1 || got[0].Known != "t" {
 			t.Fatalf("epoch %d: %+v", epoch+1, got)
 		}
 		if _, _, err := x.Finish(0, []Result{{Failed: true}}); err != nil {
