@@ -95,6 +95,12 @@ var mutants = []mutant{
 	// Above the engine.
 	{"produce answered before all replicas have it", "replication/wait.go", "\t\tq, bound = &p.mu.all, p.log.HighWatermark()\n", "\t\tq, bound = &p.mu.all, p.log.EndOffset()\n", "./replication", "."},
 	{"a fetch that is used again keeps the request before", "broker/fetch.go", "\tclear(f.seen)\n", "", "./broker", "TestWideFetches"},
+	{"a fetch session forgets the name of its topic", "broker/fetch.go", "\t\tcase p.want.Known != \"\":\n", "\t\tcase p.want.Known != \"\" && f.replica:\n", "./broker", "TestSessionOfATopic"},
+	{"far deadlines that were cancelled stay", "replication/deadlines.go", "\t\t\tt.sweepLocked()\n", "", "./replication", "TestFarDeadlines"},
+	{"an answer of over 2 GiB is taken for given", "broker/call.go", "n > math.MaxInt32 {", "n > math.MaxInt64/2 {", "./broker", "TestAnswerThatIsTooLarge"},
+	{"a resource is described as often as it is named", "broker/describe_configs.go", "\t\td.extra += len(entries)\n", "\t\td.extra += 0\n", "./broker", "OverAndOver"},
+	{"any number of settings in one request", "controller/configs.go", "if len(recs)+len(clear) > maxRequestRecords {", "if len(as) > maxRequestRecords {", "./controller", "TestAlterationsThatAreTooMuch"},
+	{"consume takes silence for the end", "cmd/millrace/consume.go", "; err != nil && ctx.Err() == nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\tcontinue\n", "; err != nil {\n\t\t\t\treturn nil\n\t\t\t}\n\t\t\tcontinue\n", "./cmd/millrace", "TestConsumeOf"},
 	{"a last offset beyond the index taken", "segment/scan.go", " && last-s.base <= math.MaxInt32", " && last-s.base <= math.MaxInt64", "./segment", "."},
 	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
