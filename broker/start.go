@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -226,9 +227,13 @@ func (b *Broker) logEvents() commitlog.EventListener {
 
 // listen binds the listeners, so that their ports are known; nothing is answered before Start.
 func (b *Broker) listen() error {
+	limits, err := limitsOf(b.cfg.MaxConnectionsPerIPOverrides)
+	if err != nil {
+		return err
+	}
 	o := netio.Options{
 		Handler: b, MaxFrame: int(b.cfg.SocketRequestMaxBytes), QueuedBytes: max(b.cfg.QueuedMaxRequestBytes, 0),
-		MaxConns: unlimited(b.cfg.MaxConnections), MaxConnsPerIP: unlimited(b.cfg.MaxConnectionsPerIP),
+		MaxConns: limit(b.cfg.MaxConnections), MaxConnsPerIP: limit(b.cfg.MaxConnectionsPerIP), MaxConnsOf: limits,
 		IdleTimeout: time.Duration(b.cfg.ConnectionsMaxIdleMs) * time.Millisecond,
 		Pooled:      func(key int16) bool { return key == wire.KeyProduce },
 		Logger:      b.log,
@@ -241,18 +246,36 @@ func (b *Broker) listen() error {
 				"listener", l.Name, "address", net.JoinHostPort(l.Host, strconv.Itoa(l.Port)))
 		}
 	}
-	var err error
 	if b.server, err = netio.Listen(&o); err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	return nil
 }
 
-func unlimited(n int32) int {
-	if n <= 0 || n == math.MaxInt32 {
+// limit is a bound on connections as netio has it, where 0 is none.
+func limit(n int32) int {
+	switch n {
+	case math.MaxInt32:
 		return 0
+	case 0:
+		return -1
 	}
 	return int(n)
+}
+
+// limitsOf are the bounds of single addresses, max.connections.per.ip.overrides. Hosts are looked up once, as Kafka does.
+func limitsOf(overrides map[string]int32) (map[netip.Addr]int, error) {
+	limits := map[netip.Addr]int{}
+	for host, n := range overrides {
+		ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
+		if err != nil {
+			return nil, fmt.Errorf("broker: max.connections.per.ip.overrides: %w", err)
+		}
+		for _, ip := range ips {
+			limits[ip.Unmap()] = limit(n)
+		}
+	}
+	return limits, nil
 }
 
 func loopback(host string) bool {

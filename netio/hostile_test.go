@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -316,7 +317,10 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 }
 
 func TestConnectionLimits(t *testing.T) {
-	for _, o := range []Options{{MaxConns: 2}, {MaxConnsPerIP: 2}} {
+	self := netip.MustParseAddr("127.0.0.1")
+	for _, o := range []Options{
+		{MaxConns: 2}, {MaxConnsPerIP: 2}, {MaxConnsPerIP: -1, MaxConnsOf: map[netip.Addr]int{self: 2}}, {MaxConnsOf: map[netip.Addr]int{self: 2}},
+	} {
 		var log syncBuffer
 		o.Handler, o.Logger = handlerFunc(echo), slog.New(slog.NewTextHandler(&log, nil))
 		s := start(t, o)
@@ -559,5 +563,14 @@ func TestCrowdedConnection(t *testing.T) {
 		if p, err := readFrame(c); err != nil || len(p) != maxReplyBytes {
 			t.Fatalf("%d bytes, %v", len(p), err)
 		}
+	}
+}
+
+// A limit of none lets nobody in.
+func TestNoConnections(t *testing.T) {
+	self := netip.MustParseAddr("127.0.0.1")
+	for _, o := range []Options{{MaxConns: -1}, {MaxConnsPerIP: -1}, {MaxConnsOf: map[netip.Addr]int{self: -1}}} {
+		o.Handler = handlerFunc(echo)
+		expectClosed(t, dial(t, start(t, o)))
 	}
 }

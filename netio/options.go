@@ -2,6 +2,7 @@ package netio
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -45,9 +46,11 @@ type Options struct {
 	// QueuedBytes bounds the memory of frames that do not fit a read buffer or are still arriving;
 	// 0: 256 MiB. It is never less than the largest frame takes (queued.max.request.bytes).
 	QueuedBytes int64
-	// MaxConns and MaxConnsPerIP bound the connections; 0: no bound. One too many is closed.
+	// MaxConns and MaxConnsPerIP bound the connections, MaxConnsOf those of single addresses; 0: no
+	// bound, negative: none is taken. One too many is closed (max.connections and those beside it).
 	MaxConns      int
 	MaxConnsPerIP int
+	MaxConnsOf    map[netip.Addr]int
 	// IdleTimeout closes a connection that sends nothing and waits for nothing; 0: 10 minutes,
 	// negative: never (connections.max.idle.ms).
 	IdleTimeout time.Duration

@@ -171,9 +171,9 @@ func (s *Server) take(c *Conn) {
 	switch {
 	case s.mu.closed || s.draining.Load():
 		over = "shutting down"
-	case s.o.MaxConns > 0 && len(s.mu.conns) >= s.o.MaxConns:
+	case exceeds(len(s.mu.conns), s.o.MaxConns):
 		over = "too many connections"
-	case s.o.MaxConnsPerIP > 0 && s.mu.perIP[ip] >= s.o.MaxConnsPerIP:
+	case exceeds(s.mu.perIP[ip], s.maxConnsOf(ip)):
 		over = "too many connections from this address"
 	default:
 		c.id = s.lastID.Add(1)
@@ -191,6 +191,16 @@ func (s *Server) take(c *Conn) {
 	c.armRead()
 	go c.serve()
 }
+
+func (s *Server) maxConnsOf(ip netip.Addr) int {
+	if n, ok := s.o.MaxConnsOf[ip]; ok {
+		return n
+	}
+	return s.o.MaxConnsPerIP
+}
+
+// exceeds says whether one more than n are too many.
+func exceeds(n, limit int) bool { return limit != 0 && n >= limit }
 
 // refuse closes a connection that is over a limit. At most one line a second says so: whoever
 // overruns a limit shall not fill the log too.

@@ -68,6 +68,10 @@ The first SIGTERM or interrupt drains what is in flight, syncs and stops; a seco
 }
 
 func (f *serveFlags) run(cmd *cobra.Command) error {
+	// Whoever reads the log may end; that is no reason to end as if killed.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(cmd.Context(), stopSignals()...)
+	defer stop()
 	log, err := f.logger()
 	if err != nil {
 		return err
@@ -105,9 +109,18 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	case err := <-failed:
 		b.Close()
 		return err
-	case <-cmd.Context().Done():
+	case <-ctx.Done():
 	}
 	return f.stop(b, log)
+}
+
+// stopSignals are the signals that stop the broker. A terminal that is closed does, unless it was started by nohup.
+func stopSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // loading lets more threads run Go than there are processors, until loaded is called. A thread
@@ -132,7 +145,7 @@ func loading() (loaded func()) {
 func (f *serveFlags) stop(b *broker.Broker, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, stopSignals()...)
 	defer stop()
 	log.Info("stopping; a second signal skips the draining")
 	return b.Shutdown(ctx)
