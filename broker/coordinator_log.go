@@ -329,6 +329,9 @@ func (f *recordForm[R, E]) replay(p []byte, off int64, fn func(E) error) (next i
 }
 
 func (f *recordForm[R, E]) replayControl(b batch.Batch, off int64, fn func(E) error) error {
+	if b.Count() == 0 {
+		return nil // the cleaner leaves the marker's batch for the producer's sake, when nothing is left of the transaction
+	}
 	kind, _, _, err := b.ControlRecord()
 	if err != nil {
 		return err

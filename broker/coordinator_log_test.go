@@ -236,6 +236,52 @@ func TestTransactionalRecordsReplay(t *testing.T) {
 	}
 }
 
+// What each pass of the cleaner leaves of a transaction replays: its data's batch without a record, and its marker's.
+func TestReplayBehindTheCleaner(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		version  int16 // of the transaction; from 2 on the marker has an epoch of its own, whose last batch it is
+		epoch    int16
+		ofMarker bool // whose batch is left without a record
+	}{
+		{name: "the data is the producer's last", ofMarker: false},
+		{name: "the marker is the producer's last", version: 2, epoch: 1, ofMarker: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := openGroupLog(t, batch.None, 1<<20, "delete.retention.ms", "0")
+			inTxn := offsetRecord("g", 0, "in a transaction")
+			inTxn.Producer = &groups.Producer{ID: 7}
+			g.mustAppend(t, []groups.Record{inTxn})
+			end := commitlog.Entry{Origin: commitlog.FromCoordinator, TransactionVersion: c.version, Data: batch.AppendEndTxnMarker(nil, batch.MarkerOptions{
+				LeaderEpoch: -1, Timestamp: nowMs(), ProducerID: 7, ProducerEpoch: c.epoch, Commit: true,
+			})}
+			if g.partition.Append(nowMs(), []*commitlog.Entry{&end}); end.Err != nil {
+				t.Fatal(end.Err)
+			}
+			g.mustAppend(t, []groups.Record{offsetRecord("g", 0, "later")})
+			log := g.partition.Log()
+			if err := log.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			left := false
+			for pass := 1; pass <= 4; pass++ {
+				if _, err := log.Compact(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				for _, b := range g.batches(t) {
+					left = left || b.Count() == 0 && b.IsControl() == c.ofMarker
+				}
+				if got, _ := g.replayed(t); !strings.HasSuffix(got[len(got)-1], " g/0/5") {
+					t.Errorf("after pass %d: %v", pass, got)
+				}
+			}
+			if !left {
+				t.Error("the cleaner left no batch without a record")
+			}
+		})
+	}
+}
+
 // A record of a type that is not known is passed over; one of a version that is not known stops the load, as in Kafka.
 func TestUnknownRecordsOfANewerKafka(t *testing.T) {
 	one := func(key, value string) ([]string, error) {
