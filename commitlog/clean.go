@@ -130,8 +130,12 @@ func (l *Log) rollStable() error {
 // clean makes one pass over l, whose offsets in r are dirty. pace is told of each read
 // and write; its error ends the pass. compaction.ErrStopped says
 // that the log was cut, closed or dropped meanwhile: no failure. One pass at a time
-// runs over a log.
+// runs over a log: two would write the same .cleaned files.
 func (c *compactor) clean(l *Log, r cleanRange, pace *pacer) (CompactionReport, error) {
+	if !pace.st.inPass.CompareAndSwap(false, true) {
+		panic("BUG: commitlog: a second pass over " + l.name)
+	}
+	defer pace.st.inPass.Store(false)
 	run := cleaning{l: l, r: r, cuts: r.cuts, pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)

@@ -106,8 +106,11 @@ type logCleaning struct {
 	// -1 is never. Written by the worker that looks, read by all.
 	waitStable atomic.Int64
 	gone       atomic.Bool // the log is being dropped: no pass any more
+	inPass     atomic.Bool // to be sure that there is one pass at a time
 
-	busy    bool // a worker looks at it or cleans it
+	// busy: somebody looks at it or cleans it, alone. It is not among the ready then, but
+	// may be among the due: a look comes to nothing and sets again.
+	busy    bool
 	passing bool // it is being cleaned
 	again   bool // something happened while it was busy
 
@@ -315,6 +318,10 @@ func (c *cleaner) next() (*logCleaning, CleanerOptions) {
 
 // examineLocked looks at one log, without the lock, and puts it where it belongs.
 func (c *cleaner) examineLocked(st *logCleaning, now int64) {
+	if st.busy {
+		st.again = true // it was due when somebody took it, who sees to it in the end
+		return
+	}
 	if st.readyAt >= 0 {
 		heap.Remove(&c.mu.ready, st.readyAt)
 	}
@@ -450,7 +457,7 @@ func (c *cleaner) take(ctx context.Context, st *logCleaning) (CleanerOptions, er
 			if st.readyAt >= 0 {
 				heap.Remove(&c.mu.ready, st.readyAt)
 			}
-			st.busy, st.passing, st.again = true, true, false
+			st.busy, st.passing = true, true
 			c.mu.workers++
 			return c.mu.opts, nil
 		}

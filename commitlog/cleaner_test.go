@@ -415,3 +415,101 @@ func TestCleanerCleansSeveralAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestCompactOfALogThatIsDue: one pass at a time runs over a log, also if it was to be
+// looked at when Compact took it; and all that was in it is there after a kill.
+func TestCompactOfALogThatIsDue(t *testing.T) {
+	cleanerBubble(t, CleanerOptions{Workers: 2, BytesPerSecond: 1000}, func(c *cleanerTest) {
+		c.cfg.SegmentBytes, c.cfg.MinCleanableRatio = 40_000, 0.01
+		l := c.create("t-0")
+		const keys = 45 // each once: nothing may ever go
+		for n := range keys {
+			mustAppend(t, l, keyed(t, batch.BuilderOptions{}, wallClockMs(), strings.Repeat("v", 900), fmt.Sprint("k", n)))
+		}
+		for c.passes(10*time.Millisecond) == "" {
+		}
+		cfg := *c.cfg
+		cfg.RetentionBytes = 1 << 40
+		l.Configure(&cfg) // a look has just found nothing: the next comes in 15 s
+		ended := make(chan error, 1)
+		go func() {
+			_, err := l.Compact(context.Background(), nil)
+			ended <- err
+		}()
+		for range 1000 {
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if n := c.store.CleanerStats().Running; n > 1 {
+				t.Errorf("%d passes run at once", n)
+				break
+			}
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		o := testOptions(c.mem.KillClone())
+		o.Cleaner.Disabled = true
+		s := mustOpen(t, o)
+		defer s.Close(1)
+		l = s.Log("t-0")
+		got := map[string]bool{}
+		for _, b := range readAll(t, l, l.StartOffset(), l.EndOffset()) {
+			b.Each(0, func(r *batch.Record) error { got[string(r.Key)] = true; return nil })
+		}
+		if len(got) != keys {
+			t.Errorf("%d keys of %d are left", len(got), keys)
+		}
+	})
+}
+
+// TestLogThatRollsWhileItWaits: what happens to a log between a look, by which it waits
+// for a worker, and the pass leads to another look after the pass, not beside it.
+func TestLogThatRollsWhileItWaits(t *testing.T) {
+	cleanerBubble(t, CleanerOptions{Workers: 2, BytesPerSecond: 6000}, func(c *cleanerTest) {
+		c.cfg.SegmentBytes, c.cfg.MinCleanableRatio = 8_000, 0.01
+		small, other, big := c.create("t-0"), c.create("t-1"), c.create("t-2")
+		logs := []*Log{small, other, big}
+		for i, l := range logs {
+			l.OnAdvance(func() {}) // the last stable offset does not move
+			c.fill(l, []int{9, 17, 250}[i])
+		}
+		c.passes(time.Minute)
+		c.fill(small, 8) // a look that finds nothing: the next comes 15 s later
+		c.passes(time.Second)
+		for _, l := range logs {
+			l.SetHighWatermark(l.EndOffset())
+		}
+		rolled := false
+		for range 3000 {
+			time.Sleep(50 * time.Millisecond)
+			synctest.Wait()
+			var waits *Log
+			passing := 0
+			cl := c.store.cleaner
+			cl.mu.Lock()
+			running := cl.mu.workers
+			for _, l := range logs {
+				st := l.cleaning.Load()
+				if st.passing {
+					passing++
+				}
+				if st.readyAt >= 0 && cl.mu.restMs > wallClockMs() {
+					waits = l
+				}
+			}
+			cl.mu.Unlock()
+			if running > passing {
+				t.Errorf("%d workers, and %d logs that are being cleaned", running, passing)
+				break
+			}
+			if waits != nil && !rolled {
+				rolled = true
+				c.fill(waits, 9)
+			}
+		}
+		if !rolled {
+			t.Error("no log has waited for a worker")
+		}
+		c.passes(10 * time.Minute)
+	})
+}
