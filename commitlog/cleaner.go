@@ -445,11 +445,13 @@ func (c *cleaner) take(ctx context.Context, st *logCleaning) (CleanerOptions, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.waiting++
-	defer func() { c.mu.waiting-- }()
+	defer func() {
+		c.mu.waiting--
+		c.startLocked(c.store.opts.NowMs()) // none has begun while this waited
+	}()
 	for {
 		switch {
 		case ctx.Err() != nil:
-			c.startLocked(c.store.opts.NowMs())
 			return CleanerOptions{}, ctx.Err()
 		case c.mu.closed || st.gone.Load():
 			return CleanerOptions{}, fmt.Errorf("%w: %s", ErrClosed, st.log.name)

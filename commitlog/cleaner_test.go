@@ -513,3 +513,36 @@ func TestLogThatRollsWhileItWaits(t *testing.T) {
 		c.passes(10 * time.Minute)
 	})
 }
+
+// TestCompactIsCalledOff: while Compact waits for a log no worker begins; when it waits
+// no more, what is ready is cleaned, without waiting for the log.
+func TestCompactIsCalledOff(t *testing.T) {
+	cleanerBubble(t, CleanerOptions{Workers: 2, BytesPerSecond: 100}, func(c *cleanerTest) {
+		long, other := c.create("t-0"), c.create("t-1")
+		running := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := c.store.CleanerStats().Running; n != want {
+				t.Fatalf("%d workers, want %d", n, want)
+			}
+		}
+		c.fill(long, 5)
+		running(1)
+		ctx, callOff := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := long.Compact(ctx, nil)
+			ended <- err
+		}()
+		synctest.Wait()
+		c.fill(other, 5)
+		time.Sleep(16 * time.Second) // a backoff: now it is due, if a look came before
+		running(1)
+		callOff()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		running(2)
+		c.passes(10 * time.Minute)
+	})
+}
