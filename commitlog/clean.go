@@ -139,8 +139,9 @@ func (c *compactor) clean(l *Log, r cleanRange, pace *pacer) (CompactionReport, 
 	run := cleaning{l: l, r: r, cuts: r.cuts, pace: pace, progress: c.progress, nowMs: l.store.opts.NowMs()}
 	run.report = CompactionReport{Log: l.name, Start: l.start.Load(), FirstDirty: r.firstDirty, End: r.firstDirty, Passes: 1}
 	run.pass = max(c.pass, 1)
-	// What decides transactions with records below the limit lies below the stable offset.
-	err := l.persistBelow(r.limit, max(r.limit, l.StableOffset()))
+	// What decides transactions with records below the limit lies below the high watermark,
+	// and above the stable offset where another transaction began in between.
+	err := l.persistBelow(r.limit, max(r.limit, l.HighWatermark()))
 	if err == nil {
 		err = l.nameIndexes()
 	}

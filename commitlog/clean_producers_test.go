@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -62,5 +63,48 @@ func TestProducerWhoseLastBatchIsCut(t *testing.T) {
 	}
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A value goes because of a later one in a transaction that is committed: its marker is on disk
+// then, also where it lies above the last stable offset, since another transaction began before.
+func TestMarkerAboveTheStableOffset(t *testing.T) {
+	options := func(mem *vfs.Mem) *Options {
+		o := compactedOptions(mem)
+		o.Durability = OS
+		return o
+	}
+	of := func(pid int64) batch.BuilderOptions {
+		return batch.BuilderOptions{HasProducer: pid > 0, ProducerID: pid, Transactional: pid > 0}
+	}
+	mem := vfs.NewMem()
+	s := mustOpen(t, options(mem))
+	l := mustCreateCompacted(t, s, "t-0")
+	defer s.Close(1)
+	mustAppend(t, l, keyed(t, of(0), fixedClock(), "old", "k"))
+	mustAppend(t, l, keyed(t, of(8), fixedClock(), "new", "k"))
+	l.mu.Lock()
+	err := l.rollLocked(2, fixedClock())
+	l.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.checkpoint()
+	mustAppend(t, l, keyed(t, of(9), fixedClock(), "x", "other")) // its transaction stays open
+	if _, err := appendAs(l, FromCoordinator, marker(8, 0, true)); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.cleaner.exclusive(context.Background(), l, func(c *compactor, pace *pacer) (CompactionReport, error) {
+		return c.clean(l, l.allCleanable(), pace)
+	})
+	if err != nil || report.RecordsRead != 2 || report.RecordsKept != 1 {
+		t.Fatalf("%+v %v", report, err)
+	}
+	for seed := range int64(20) {
+		s := mustOpen(t, options(mem.CrashClone(newRand(t, seed))))
+		if end := s.Log("t-0").EndOffset(); end < 4 {
+			t.Errorf("the old value is gone, and after a power cut the new one is not committed: the log ends at %d", end)
+		}
+		s.Close(1)
 	}
 }

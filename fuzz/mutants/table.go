@@ -86,6 +86,7 @@ var mutants = []mutant{
 	{"sources go before the swap is durable", "commitlog/swap.go", "\tif err := l.syncNames(); err != nil {\n\t\treturn err\n\t}\n\tfor _, seg := range g.Sources {", "\tfor _, seg := range g.Sources {", "./commitlog", "TestSwapCrash"},
 	{"swap into a log that was cut", "commitlog/swap.go", "l.failure.Load() != nil || l.cuts.Load() != cuts {", "l.failure.Load() != nil {", "./commitlog", "TestSwapOfACutLog"},
 	{"two passes over one log", "commitlog/cleaner.go", "\tif st.busy {\n\t\tst.again = true //", "\tif st.busy && now < 0 {\n\t\tst.again = true //", "./commitlog", "TestCompactOfALogThatIsDue|TestLogThatRolls"},
+	{"a marker by which a value goes may be lost", "commitlog/clean.go", "max(r.limit, l.HighWatermark())", "max(r.limit, l.StableOffset())", "./commitlog", "TestMarkerAboveTheStableOffset"},
 	{"cleaner keeps the older value", "compaction/filter.go", "case f.last.get(r.hash) > r.off:", "case f.last.get(r.hash) >= 0 && f.last.get(r.hash) < r.off:", "./compaction", "TestTwin|TestLatest"},
 	{"cleaner goes by offsets beyond their batch", "batch/walk.go", "\tif w.f.offsetDelta <= w.seen || w.f.offsetDelta > w.last {", "\tif w.f.offsetDelta <= w.seen {", "./compaction", "TestDamagedBatch"},
 	{"cleaner goes by offsets that fall", "batch/walk.go", "\tif w.f.offsetDelta <= w.seen || w.f.offsetDelta > w.last {", "\tif w.f.offsetDelta > w.last {", "./compaction", "TestDamagedBatch"},
