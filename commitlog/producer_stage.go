@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/millrace-project/millrace/batch"
 )
@@ -123,13 +122,7 @@ func (st *stage) addHeader(h *batch.Header, marker batch.EndTxnMarker, origin Or
 	if !h.HasProducer() || h.IsControl() && h.Count == 0 {
 		return nil, nil // of such a control batch, compaction has removed the whole transaction
 	}
-	at := st.find(h.ProducerID)
-	var e producerEntry
-	if at >= 0 {
-		e = st.touched[at]
-	} else {
-		e = st.p.get(h.ProducerID)
-	}
+	at, e := st.get(h.ProducerID)
 	if h.IsControl() {
 		err = st.addMarker(&e, h, marker, origin)
 	} else {
@@ -144,7 +137,13 @@ func (st *stage) addHeader(h *batch.Header, marker batch.EndTxnMarker, origin Or
 // addData changes e by a data batch.
 func (st *stage) addData(e *producerEntry, h *batch.Header, origin Origin) (dup *batchMeta, err error) {
 	if origin == FromClient {
-		if m := e.duplicateOf(h); m != nil {
+		m := e.duplicateOf(h)
+		if m == nil && st.p.mayRepeat(e, h) {
+			st.fillWindows()
+			_, *e = st.get(h.ProducerID)
+			m = e.duplicateOf(h)
+		}
+		if m != nil {
 			found := *m
 			return &found, nil
 		}
@@ -153,12 +152,20 @@ func (st *stage) addData(e *producerEntry, h *batch.Header, origin Origin) (dup 
 		return nil, err
 	}
 	e.setEpoch(h.ProducerEpoch)
-	e.addBatch(batchMeta{lastSequence: h.LastSequence(), offsetDelta: h.LastOffsetDelta, lastOffset: h.LastOffset(), timestamp: h.MaxTimestamp})
+	e.addBatch(metaOf(h))
 	if e.txnFirstOffset < 0 && h.IsTransactional() {
 		e.txnFirstOffset = h.BaseOffset
 		st.events = append(st.events, txnEvent{txn: completedTxn{producerID: h.ProducerID, firstOffset: h.BaseOffset}})
 	}
 	return nil, nil
+}
+
+// get returns a copy of what is staged of a producer, or else known, and what find says.
+func (st *stage) get(id int64) (at int, e producerEntry) {
+	if at = st.find(id); at >= 0 {
+		return at, st.touched[at]
+	}
+	return at, st.p.get(id)
 }
 
 // find returns the index of a producer in touched, -1 if it is not there.
@@ -220,7 +227,7 @@ func (e *producerEntry) checkSequence(h *batch.Header) error {
 		return nil
 	}
 	last := e.lastSequence()
-	if int64(h.BaseSequence) == int64(last)+1 || h.BaseSequence == 0 && last == math.MaxInt32 {
+	if follows(h.BaseSequence, last) {
 		return nil
 	}
 	return fmt.Errorf("%w: Out of order sequence number for producer %d at offset %d: %d (incoming seq. number), %d (current end sequence number)",

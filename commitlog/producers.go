@@ -34,6 +34,10 @@ type batchMeta struct {
 	timestamp    int64 // the batch's max timestamp, ms
 }
 
+func metaOf(h *batch.Header) batchMeta {
+	return batchMeta{lastSequence: h.LastSequence(), offsetDelta: h.LastOffsetDelta, lastOffset: h.LastOffset(), timestamp: h.MaxTimestamp}
+}
+
 func (m *batchMeta) firstOffset() int64 { return m.lastOffset - int64(m.offsetDelta) }
 
 // firstSequence is lastSequence - offsetDelta, where 0 is preceded by 2^31-1.
@@ -126,7 +130,7 @@ type openTxn struct {
 // producers is the producer state of one log: for each producer id its epoch,
 // latest batches and open transaction, from which come the answers to "is this a
 // duplicate, is it in sequence, what is the first unstable offset" (KIP-98). It is
-// pure: no I/O, no clock, no lock; Log uses it under its own.
+// pure: no I/O but below, no clock, no lock; Log uses it under its own.
 //
 // An append goes through a stage, so that the state changes only once the write
 // has succeeded:
@@ -156,6 +160,10 @@ type producers struct {
 	// Transactions that are being verified, by producer; gone with a restart.
 	verifications map[int64]verification
 	lastGuard     Guard
+	// The snapshot that the state was loaded from, and who reads the log below it, until
+	// windows are filled by that (fillWindows); nil if not.
+	snapshotOff int64
+	below       func(fn func(h *batch.Header))
 }
 
 type producer struct {

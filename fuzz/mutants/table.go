@@ -71,10 +71,12 @@ var mutants = []mutant{
 	{"retention passes the high watermark", "commitlog/retention.go", "if l.nextOf(list, n) > hw || ", "if ", "./commitlog", "TestRetention"},
 
 	// Producers and transactions.
-	{"duplicates are written again", "commitlog/producer_stage.go", "if m := e.duplicateOf(h); m != nil {", "if m := e.duplicateOf(h); m != nil && m.lastOffset < 0 {", "./commitlog", "TestTwin|TestProducers"},
+	{"duplicates are written again", "commitlog/producer_stage.go", "\t\tif m != nil {\n\t\t\tfound := *m", "\t\tif m != nil && m.lastOffset < 0 {\n\t\t\tfound := *m", "./commitlog", "TestTwin|TestProducers"},
+	{"duplicates below a snapshot are forgotten", "commitlog/producer_stage.go", "if m == nil && st.p.mayRepeat(e, h) {", "if m == nil && false && st.p.mayRepeat(e, h) {", "./commitlog", "TestRetriesBehindASnapshot|TestFiveBatches"},
+	{"batches before a gap are remembered", "commitlog/producer_window.go", "\t\tif !follows(first.firstSequence(), m.lastSequence) {\n\t\t\treturn\n\t\t}\n", "", "./commitlog", "TestPrepend"},
 	{"only the first of five batches is remembered", "commitlog/producers.go", "\tfor i := range e.n {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "\tfor i := range min(e.n, 1) {\n\t\tm := &e.batches[i]\n\t\tif m.firstSequence()", "./commitlog", "TestTwin|TestProducers"},
-	{"sequence numbers do not wrap", "commitlog/producer_stage.go", " || h.BaseSequence == 0 && last == math.MaxInt32 {", " || h.BaseSequence == 1 && last == math.MaxInt32 {", "./commitlog", "TestProducers|TestStage"},
-	{"gap in the sequence is taken", "commitlog/producer_stage.go", "int64(h.BaseSequence) == int64(last)+1 ||", "int64(h.BaseSequence) > int64(last) ||", "./commitlog", "TestProducers|TestTwin"},
+	{"sequence numbers do not wrap", "commitlog/producer_window.go", " || sequence == 0 && last == math.MaxInt32", " || sequence == 1 && last == math.MaxInt32", "./commitlog", "TestProducers|TestStage"},
+	{"gap in the sequence is taken", "commitlog/producer_window.go", "int64(sequence) == int64(last)+1 ||", "int64(sequence) > int64(last) ||", "./commitlog", "TestProducers|TestTwin"},
 	{"older producer epoch is taken", "commitlog/producer_stage.go", "\tif h.ProducerEpoch < e.epoch {\n\t\treturn staleEpoch(e, h)\n\t}\n\tif h.IsTransactional()", "\tif h.IsTransactional()", "./commitlog", "TestProducers|TestTwin"},
 	{"duplicate of a failed write succeeds", "commitlog/append.go", "if dup.lastOffset >= l.end.Load() {", "if dup.lastOffset < 0 {", "./commitlog", "TestDuplicate"},
 	{"stable offset too high", "commitlog/producers.go", "if len(p.ended) > 0 && (off < 0 || p.ended[0].firstOffset < off) {", "if len(p.ended) > 0 && off >= 0 && p.ended[0].firstOffset < off {", "./commitlog", "TestHighWatermark|TestTwin"},
