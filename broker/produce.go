@@ -36,6 +36,8 @@ type produce struct {
 	timeout int32
 	timed   bool // a deadline was set
 
+	verifies bool // its transactional batches need the coordinator's word
+
 	deadline replication.Deadline
 	mu       struct {
 		sync.Mutex
@@ -145,6 +147,9 @@ func (p *produce) routePart(st *connState, topic *servedTopic, i int) error {
 		return err
 	}
 	v := &p.parts[i].verified
+	if err == nil && p.unverified(i) {
+		v.code = wire.ConcurrentTransactions
+	}
 	if code, message := v.refusal(p.h.APIVersion); code != wire.None {
 		p.resp.Partitions[i].Message = message
 		return codeError(code)

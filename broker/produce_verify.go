@@ -22,6 +22,7 @@ const (
 // verified is what the coordinator says of one partition of the request.
 type verified struct {
 	guard commitlog.Guard
+	asked bool      // it has answered for that guard
 	code  wire.Code // why it is refused
 }
 
@@ -29,7 +30,8 @@ type verified struct {
 // answer, and with it the connection, whose requests come in order. What was staged before is appended first: it may open
 // the transaction. False means that this ended the connection.
 func (p *produce) verify(st *connState, now int64) (ok bool) {
-	if p.req.TransactionalID == nil || p.h.APIVersion < produceAdds && !p.b.verifiesPartitions() {
+	p.verifies = p.req.TransactionalID != nil && (p.h.APIVersion >= produceAdds || p.b.verifiesPartitions())
+	if !p.verifies {
 		return true
 	}
 	who, need := p.begins(now)
@@ -42,27 +44,29 @@ func (p *produce) verify(st *connState, now int64) (ok bool) {
 	// The end of the producer's last transaction may come while the coordinator is asked, which waits for it: what was begun
 	// before it does not count then, and is begun anew.
 	for range verifyAttempts {
-		if len(need) == 0 {
-			return true
+		if !slices.ContainsFunc(need, func(i int) bool { return !p.parts[i].verified.asked }) {
+			break
 		}
-		guards := p.guards(need)
 		p.ask(string(p.req.TransactionalID), who, need)
-		if who, need = p.begins(now); slices.Equal(guards, p.guards(need)) {
-			return true
-		}
+		who, need = p.begins(now)
 	}
-	return true
+	return true // what is not verified now, routePart refuses
 }
 
 // verifyAttempts is how often a verification is begun anew. The marker of one transaction can undo it once.
 const verifyAttempts = 3
 
-func (p *produce) guards(parts []int) []commitlog.Guard {
-	out := make([]commitlog.Guard, len(parts))
-	for k, i := range parts {
-		out[k] = p.parts[i].verified.guard
-	}
-	return out
+// unverified says whether a batch, which the coordinator should have answered for, may not be appended without: its guard is
+// a newer one, or its partition was not served when there was one to be had.
+func (p *produce) unverified(i int) bool {
+	v := &p.parts[i].verified
+	return p.verifies && !v.asked && v.guard != commitlog.MustBeOpen && v.code == wire.None && isTransactional(p.req.Partitions[i].Records)
+}
+
+// isTransactional says it of a record set that checkRecords has passed.
+func isTransactional(records []byte) bool {
+	b := batch.Batch(records)
+	return b.IsTransactional() && b.HasProducer()
 }
 
 // begins lists the partitions in which a batch would begin a transaction, and notes everybody's guard.
@@ -76,10 +80,10 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 			if err != nil || checkRecords(p.h.APIVersion, part.Records) != nil {
 				continue // it is refused for that
 			}
-			b := batch.Batch(part.Records)
-			if !b.IsTransactional() || !b.HasProducer() {
+			if !isTransactional(part.Records) {
 				continue
 			}
+			b := batch.Batch(part.Records)
 			who = txn.Identity{ProducerID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 			guard := partition.Log().BeginVerification(now, commitlog.Begin{
 				ProducerID: who.ProducerID, Epoch: who.Epoch, Sequence: b.BaseSequence(), Adds: p.h.APIVersion >= produceAdds,
@@ -112,7 +116,8 @@ func (p *produce) ask(id string, who txn.Identity, parts []int) {
 		p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) { answer <- slices.Repeat([]wire.Code{code}, len(ps)) })
 	}
 	for k, code := range <-answer {
-		p.parts[parts[k]].verified.code = code
+		v := &p.parts[parts[k]].verified
+		v.asked, v.code = true, code
 	}
 }
 

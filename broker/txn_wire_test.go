@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/groups"
+	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -338,6 +339,58 @@ func TestOffsetsOfTheNextTransaction(t *testing.T) {
 		refuse.Store(true)
 		p.patient(func() wire.Code { return p.end(true) })
 	}
+}
+
+// A transactional batch goes into the log only under the guard for which the coordinator has answered: not if its partition began
+// to be served after that, nor if a marker came last, however often it was asked.
+func TestUnverifiedBatchIsRefused(t *testing.T) {
+	n := startOn(t, vfs.NewMem())
+	n.mustCreate("t", 1)
+	x := n.txnProducer("x", produceAdds)
+	req := produceRequest("t", 0, -1, x.batch(0, "a"))
+	req.TransactionID = &x.id
+	req.SetVersion(produceAdds)
+	p := &produce{call: call{b: n.b}, parts: make([]producePart, 1)}
+	p.h.APIVersion = produceAdds
+	if err := p.req.Decode(produceAdds, req.AppendTo(nil)); err != nil {
+		t.Fatal(err)
+	}
+	p.resp.Begin(&p.req)
+	p.verifies = true
+	route := func(when string, want wire.Code) {
+		t.Helper()
+		if err := p.routePart(&connState{}, p.findTopic(&p.req.Topics[0]), 0); codeOf(err) != want {
+			t.Errorf("%s: %v, want %s", when, err, want)
+		}
+		p.parts[0].verified.code = wire.None
+	}
+	begin := func() (txn.Identity, []int) {
+		who, need := p.begins(nowMs())
+		if len(need) != 1 {
+			t.Fatalf("%d partitions are to be verified", len(need))
+		}
+		return who, need
+	}
+	route("served too late", wire.ConcurrentTransactions)
+	who, need := begin()
+	route("not asked for", wire.ConcurrentTransactions)
+	p.ask(x.id, who, need)
+	begin()
+	route("verified", wire.None)
+	marker := commitlog.Entry{Origin: commitlog.FromCoordinator, Data: batch.AppendEndTxnMarker(nil, batch.MarkerOptions{
+		LeaderEpoch: -1, Timestamp: nowMs(), ProducerID: x.pid, ProducerEpoch: x.epoch,
+	})}
+	part, err := n.b.partitionNamed("t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if part.Append(nowMs(), []*commitlog.Entry{&marker}); marker.Err != nil {
+		t.Fatal(marker.Err)
+	}
+	begin()
+	route("a marker came last", wire.ConcurrentTransactions)
+	p.h.APIVersion = produceAdds - 1
+	route("a marker came last, to an older producer", wire.NotEnoughReplicas)
 }
 
 // Transactions that a crash of the broker finds decided are ended by the next start; open ones stay open, and time out.

@@ -109,6 +109,7 @@ var mutants = []mutant{
 	{"producer told before fetches wake", "replication/partition.go", "\twake(s.woken)\n\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n", "\tfor _, d := range s.due {\n\t\td.waiter.Resolved(d.slot, err)\n\t}\n\twake(s.woken)\n", "./replication", "."},
 	{"too few in-sync replicas", "replication/partition.go", "if all && len(r.Isr) < min(", "if all && len(r.Isr) < min(0, ", "./replication", "."},
 	{"coordinator refuses a marker's batch without its record", "broker/coordinator_log.go", "\tif b.Count() == 0 {\n\t\treturn nil // the cleaner", "\tif b.Count() < 0 {\n\t\treturn nil // the cleaner", "./broker", "TestReplayBehindTheCleaner"},
+	{"batch that nobody has verified goes into the log", "broker/produce.go", "if err == nil && p.unverified(i) {", "if err != nil && p.unverified(i) {", "./broker", "TestUnverifiedBatch"},
 	{"coordinator answers before the commit", "coordinator/runtime.go", "if c := min(r.log.Committed(), r.end); c > r.committed {", "if c := r.end; c > r.committed {", "./coordinator", "TestAnswers|TestRandomCommits"},
 	{"a decision committed late is not carried out", "txn/end.go", "if !errors.Is(err, coordinator.ErrTimedOut) {", "if errors.Is(err, coordinator.ErrTimedOut) {", "./txn", "TestSlowDecision"},
 	{"late offsets begin a transaction", "commitlog/producer_stage.go", "if h.IsTransactional() && !e.inTransaction", "if origin == FromClient && h.IsTransactional() && !e.inTransaction", "./broker", "TestLateOffsets|TestTransactionalRecords"},
