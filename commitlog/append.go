@@ -219,6 +219,9 @@ func (l *Log) stageLocked(w *appendScratch, e *Entry) error {
 	if err == nil && l.mustRollLocked(w, &in) {
 		err = l.rollForLocked(w, &in)
 	}
+	if err == nil {
+		err = w.err // of a write of what was staged before: it has dropped this entry's batches too
+	}
 	if err != nil {
 		w.drop(in.from)
 		return err

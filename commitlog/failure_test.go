@@ -298,3 +298,44 @@ func TestDuplicateFailsWithItsOriginal(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What is staged is written early where only that shows whether an index is full. If the write fails,
+// the entry that asked fails with it: no entry is answered with offsets that the log does not have.
+func TestEntryFailsWithTheWriteBeforeIt(t *testing.T) {
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook)))
+	cfg := testConfig()
+	cfg.SegmentBytes = 1 << 20
+	cfg.IndexIntervalBytes = 0
+	cfg.IndexMaxBytes = 5 * 12 // of the time index: 4 entries and the forced one
+	l, err := s.Create("t-0", TopicID{1}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp := spec{n: 1, value: 10, ts: fixedClock(), epoch: -1}
+	next := func() []byte {
+		sp.ts++
+		return sp.build()
+	}
+	for range 3 { // 2 entries, as the first batch of a segment has none: room for 2
+		mustAppend(t, l, next())
+	}
+	f.set(syscall.ENOSPC)
+	var entries []*Entry
+	for range 4 {
+		entries = append(entries, &Entry{Data: next(), Origin: FromClient})
+	}
+	l.Append(fixedClock(), 0, entries)
+	f.set(nil)
+	for i, e := range entries {
+		if !errors.Is(e.Err, ErrStorage) {
+			t.Errorf("entry %d of a failed write: %+v, %v; the log ends at %d", i, e.Result, e.Err, l.EndOffset())
+		}
+	}
+	if r := mustAppend(t, l, next()); r.BaseOffset != 3 {
+		t.Errorf("the next append went to %d", r.BaseOffset)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}

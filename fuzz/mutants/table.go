@@ -19,6 +19,7 @@ var mutants = []mutant{
 	{"failed write is not cut back", "segment/append.go", "\terr := f.Truncate(pos)\n\tif err == nil {", "\tvar err error\n\tif err == nil {", "./segment", "TestFailedAppend"},
 	{"file replaced without a sync", "vfs/vfs.go", "\tif _, err = f.WriteAt(data, 0); err == nil {\n\t\terr = f.Sync()\n\t}\n", "\t_, err = f.WriteAt(data, 0)\n", "./commitlog", "^TestCrash$"},
 	{"file replaced, directory not synced", "vfs/vfs.go", "\treturn fs.SyncDir(dirOf(name))", "\treturn nil", "./commitlog", "^TestCrash$"},
+	{"entry survives the failed write of those before it", "commitlog/append.go", "\t\terr = w.err // of a write", "\t\t_ = w.err // of a write", "./commitlog", "TestEntryFailsWithTheWrite"},
 	{"recovery point before the sync", "commitlog/upkeep.go", "\t// The segment that ends at the recovery point may have been sealed since.\n", "\tl.recovery.Store(max(end, l.recovery.Load()))\n", "./commitlog", "TestCrash$|TestTwin"},
 	{"checkpoint of many logs is written at its end alone", "commitlog/janitor.go", "\t\t_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can\n", "", "./commitlog", "TestKillInACheckpoint"},
 	{"logs with unsynced bytes leave no descriptor to who reads", "vfs/handles.go", "if h.mu.open-h.mu.pins >= h.maxOpen {", "if h.mu.open >= h.maxOpen {", "./commitlog", "TestReadBeside"},
