@@ -44,11 +44,11 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 	} else {
 		err = list.active().FlushIndexes()
 	}
+	dirNew := l.mu.dirNew
 	if err == nil {
 		l.takeSnapshotLocked(end)
+		l.mu.dirNew = false
 	}
-	dirNew := l.mu.dirNew
-	l.mu.dirNew = false
 	l.mu.Unlock()
 	if err != nil {
 		return false, fmt.Errorf("commitlog: flush indexes of %s: %w", l.name, err)

@@ -21,6 +21,7 @@ var mutants = []mutant{
 	{"file replaced, directory not synced", "vfs/vfs.go", "\treturn fs.SyncDir(dirOf(name))", "\treturn nil", "./commitlog", "^TestCrash$"},
 	{"entry survives the failed write of those before it", "commitlog/append.go", "\t\terr = w.err // of a write", "\t\t_ = w.err // of a write", "./commitlog", "TestEntryFailsWithTheWrite"},
 	{"recovery point before the sync", "commitlog/upkeep.go", "\t// The segment that ends at the recovery point may have been sealed since.\n", "\tl.recovery.Store(max(end, l.recovery.Load()))\n", "./commitlog", "TestCrash$|TestTwin"},
+	{"checkpoint that fails forgets the new name", "commitlog/upkeep.go", "\t\tl.mu.dirNew = false\n\t}\n\tl.mu.Unlock()\n\tif err != nil {", "\t}\n\tl.mu.dirNew = false\n\tl.mu.Unlock()\n\tif err != nil {", "./commitlog", "TestCheckpointThatFails"},
 	{"checkpoint of many logs is written at its end alone", "commitlog/janitor.go", "\t\t_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can\n", "", "./commitlog", "TestKillInACheckpoint"},
 	{"logs with unsynced bytes leave no descriptor to who reads", "vfs/handles.go", "if h.mu.open-h.mu.pins >= h.maxOpen {", "if h.mu.open >= h.maxOpen {", "./commitlog", "TestReadBeside"},
 	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
