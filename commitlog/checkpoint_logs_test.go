@@ -1,10 +1,13 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/vfs"
@@ -147,4 +150,72 @@ func BenchmarkWatermarks(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*logs), "ns/log")
+}
+
+// renamedUnsynced is a hook that lets a checkpoint file be renamed, and has the sync of the directory behind that find
+// no descriptor, once.
+type renamedUnsynced struct {
+	file atomic.Pointer[string] // nil: no file
+	now  atomic.Bool
+}
+
+func (h *renamedUnsynced) hook(op vfs.Op) error {
+	file := h.file.Load()
+	switch {
+	case file == nil:
+	case op.Kind == vfs.OpRename && op.To == testDir+"/"+*file:
+		h.now.Store(true)
+	case op.Kind == vfs.OpSyncDir && op.Name == testDir && h.now.Load():
+		h.file.Store(nil)
+		return syscall.EMFILE
+	}
+	return nil
+}
+
+// After a write that failed behind its rename a checkpoint file has what the next write must not take for granted to be
+// absent: a log that is made again under the name of a deleted one inherits nothing from it.
+func TestLogMadeAgainAfterAFailedWriteInheritsNothing(t *testing.T) {
+	for file, move := range map[string]func(l *Log) error{
+		startOffsetFile: func(l *Log) error { return l.DeleteBefore(7) },
+		cleanedFile:     func(l *Log) error { return l.setCleaned(7, l.cuts.Load()) },
+	} {
+		t.Run(file, func(t *testing.T) {
+			mem := vfs.NewMem()
+			var h renamedUnsynced
+			o := testOptions(vfs.NewFaulty(mem, h.hook))
+			o.CheckpointIntervalMs, o.HighWatermarkMs = 3_600_000, 3_600_000
+			s := mustOpen(t, o)
+			l := mustCreate(t, s, "t-0")
+			fill := func() {
+				for range 10 {
+					mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+				}
+				if err := l.Sync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fill()
+			if err := s.checkpoint([]*Log{l}); err != nil {
+				t.Fatal(err)
+			}
+			h.file.Store(&file)
+			if err := move(l); !errors.Is(err, syscall.EMFILE) {
+				t.Fatalf("the write of %s did not fail: %v", file, err)
+			}
+			if err := s.Delete("t-0"); err != nil {
+				t.Fatal(err)
+			}
+			l = mustCreate(t, s, "t-0")
+			fill()
+			if err := s.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, testOptions(mem))
+			l = s.Log("t-0")
+			if n := len(readAll(t, l, l.StartOffset(), l.EndOffset())); n != 10 || l.StartOffset() != 0 || l.firstDirty() != -1 {
+				t.Errorf("start %d, end %d, first dirty offset %d, %d of 10 records", l.StartOffset(), l.EndOffset(), l.firstDirty(), n)
+			}
+			s.Close(1)
+		})
+	}
 }

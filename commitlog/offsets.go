@@ -37,8 +37,8 @@ type checkpointFiles struct {
 	mu struct {
 		sync.Mutex
 		recoverySum uint32          // of the content of recoveryPointFile
-		starts      []byte          // the content of startOffsetFile
-		cleaned     []byte          // the content of cleanedFile; nil if it is not known
+		starts      []byte          // the content of startOffsetFile, or unsure
+		cleaned     []byte          // the content of cleanedFile, or unsure; nil: there is none that makes sense
 		stale       map[string]bool // names in the files whose logs are gone
 	}
 }
@@ -219,13 +219,23 @@ func (c *checkpointFiles) writeStarts(s *Store) error {
 		start := l.starting.Load()
 		return start, start > l.diskBase.Load()
 	}))
-	if bytes.Equal(data, c.mu.starts) {
+	return replace(s, startOffsetFile, data, &c.mu.starts)
+}
+
+// unsure stands for the content of a file whose last write failed: it may have the old
+// one or the new one. No file has this.
+const unsure = "?"
+
+// replace gives a file new content, unless it is what the file is known to have.
+func replace(s *Store, file string, data []byte, known *[]byte) error {
+	if bytes.Equal(data, *known) {
 		return nil
 	}
-	if err := vfs.WriteFileAtomic(s.fs, s.path(startOffsetFile), data); err != nil {
+	*known = []byte(unsure)
+	if err := vfs.WriteFileAtomic(s.fs, s.path(file), data); err != nil {
 		return fmt.Errorf("commitlog: %w", err)
 	}
-	c.mu.starts = data
+	*known = data
 	return nil
 }
 
@@ -252,13 +262,5 @@ func (c *checkpointFiles) writeCleaned(s *Store) error {
 	if len(entries) == 0 && len(c.mu.cleaned) == 0 {
 		return nil
 	}
-	data := encodeOffsets(nil, entries)
-	if bytes.Equal(data, c.mu.cleaned) {
-		return nil
-	}
-	if err := vfs.WriteFileAtomic(s.fs, s.path(cleanedFile), data); err != nil {
-		return fmt.Errorf("commitlog: %w", err)
-	}
-	c.mu.cleaned = data
-	return nil
+	return replace(s, cleanedFile, encodeOffsets(nil, entries), &c.mu.cleaned)
 }
