@@ -85,13 +85,17 @@ func (ld *loader) spoilt(active *segment.Segment, own bool) bool {
 }
 
 // gapBefore says that segment i, which was walked neither, does not go on where
-// the one before ends: the tail of that one was lost, so what follows is void.
-// The cleaner makes such gaps by right, in logs too that were compacted once; it
+// the one before ends: the tail of that one was lost, or the roll that made this one
+// failed and a power cut has undone that it was removed. What follows is void.
+// The cleaner makes gaps by right, in logs too that were compacted once; it
 // works below the recovery point only. What lies below the log start offset has them
-// too.
+// too. Nobody makes segments overlap.
 func (ld *loader) gapBefore(list segmentList, i int, point int64) error {
 	next, base := list[i-1].NextOffset(), list[i].BaseOffset()
-	if next < 0 || next == base || base <= ld.start || base <= max(point, ld.l.firstDirty()) {
+	if next < 0 || next == base {
+		return nil
+	}
+	if next < base && base <= max(point, ld.start, ld.l.firstDirty()) {
 		return nil
 	}
 	return fmt.Errorf("commitlog: %s does not go on at offset %d, where the segment before ends", list[i].Path(), next)

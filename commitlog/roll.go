@@ -82,6 +82,7 @@ func (l *Log) rollLocked(base, nowMs int64) error {
 	if old.BaseOffset() == base {
 		return nil // it is empty
 	}
+	l.mu.dirNew = true // a roll that fails takes its names away again, which is to be as durable
 	seg, err := segment.Create(l.store.fs, l.dir, base, l.segmentConfig())
 	if err != nil {
 		return fmt.Errorf("%w: roll %s: %w", ErrStorage, l.name, err)
@@ -92,7 +93,6 @@ func (l *Log) rollLocked(base, nowMs int64) error {
 		}
 		return fmt.Errorf("%w: roll %s: %w", ErrStorage, l.name, err)
 	}
-	l.mu.dirNew = true
 	l.takeSnapshotLocked(base)
 	l.segs.Store(list.with(seg))
 	l.newActiveLocked(nowMs)
