@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"math/rand"
 	"os"
 	"slices"
@@ -130,4 +131,151 @@ func segmentsMeet(t *testing.T, mem *vfs.Mem) (came int) {
 		s.Close(1)
 	}
 	return came
+}
+
+// A failed sync of a log's directory is final wherever it was made: the log goes offline, although the next one would
+// succeed.
+func TestFailedSyncOfADirectoryTakesTheLogOffline(t *testing.T) {
+	for name, do := range map[string]func(l *Log){
+		"checkpoint": func(l *Log) { l.checkpoint() }, // a new leader epoch is written, and has the directory synced
+		"retention": func(l *Log) {
+			if err := l.DeleteBefore(l.EndOffset()); err != nil {
+				t.Error(err)
+			}
+			if err := l.retain(fixedClock()); !errors.Is(err, syscall.EIO) {
+				t.Errorf("retention: %v", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && op.Name == testDir+"/t-0" }}
+			o := testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook))
+			s := mustOpen(t, o)
+			l := mustCreate(t, s, "t-0")
+			for (*l.segs.Load()).active().BaseOffset() == 0 {
+				mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+			}
+			if err := l.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.AssignEpoch(5, l.EndOffset()); err != nil {
+				t.Fatal(err)
+			}
+			f.set(syscall.EIO)
+			do(l)
+			f.set(nil)
+			if err := l.Err(); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
+				t.Errorf("the log's error is %v", err)
+			}
+			if s.Close(1) == nil {
+				t.Error("closed cleanly")
+			}
+		})
+	}
+}
+
+// After a failed sync of the data directory nothing is told that needs a name in it, until the store is opened again:
+// no log is made, no start offset raised, none cut, and the stop is no clean one. What is in the logs goes on.
+func TestFailedSyncOfTheDataDirectoryIsFinal(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && op.Name == testDir }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	l := mustCreate(t, s, "t-0")
+	add := func() {
+		for range 5 {
+			mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add()
+	f.set(syscall.EIO)
+	if err := l.DeleteBefore(2); !errors.Is(err, ErrStorage) || !errors.Is(err, syscall.EIO) {
+		t.Fatalf("delete records: %v", err)
+	}
+	f.set(nil)
+	if err := l.DeleteBefore(3); !errors.Is(err, syscall.EIO) || l.StartOffset() != 0 {
+		t.Errorf("delete records: %v, start %d", err, l.StartOffset())
+	}
+	if _, err := s.Create("u-0", TopicID{2}, testConfig()); !errors.Is(err, syscall.EIO) {
+		t.Errorf("create: %v", err)
+	}
+	add()
+	l.checkpoint()
+	if err := s.points.writeRecovery(s); !errors.Is(err, syscall.EIO) {
+		t.Errorf("recovery points: %v", err)
+	}
+	if err := l.TruncateTo(1); !errors.Is(err, syscall.EIO) || l.EndOffset() != 10 || l.Err() != nil {
+		t.Errorf("truncate: %v, end %d, %v", err, l.EndOffset(), l.Err())
+	}
+	if err := s.Close(1); !errors.Is(err, syscall.EIO) {
+		t.Errorf("close: %v", err)
+	}
+	s = mustOpen(t, testOptions(mem))
+	if _, clean := s.CleanShutdown(); clean || s.Log("t-0").EndOffset() != 10 {
+		t.Errorf("clean %v, end %d", clean, s.Log("t-0").EndOffset())
+	}
+	mustCreate(t, s, "v-0")
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A log whose directory failed to be synced can be deleted, and another of its name is made in another directory.
+func TestLogMadeAgainAfterAFailedSyncOfItsDirectory(t *testing.T) {
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && op.Name == testDir+"/t-0" }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook)))
+	l := mustCreate(t, s, "t-0")
+	f.set(syscall.EIO)
+	if err := l.syncNames(); !errors.Is(err, syscall.EIO) || l.Err() == nil {
+		t.Fatalf("sync: %v, %v", err, l.Err())
+	}
+	f.set(nil)
+	if err := s.Delete("t-0"); err != nil {
+		t.Fatal(err)
+	}
+	l = mustCreate(t, s, "t-0")
+	mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	s.Close(1)
+}
+
+// Indexes that a start has made anew, and had no room to write, are synced by the checkpoint that writes them. If that
+// fails, the log goes offline.
+func TestFailedSyncOfAnIndexMadeAnewTakesTheLogOffline(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	l := mustCreate(t, s, "t-0")
+	for range 3 {
+		mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+	}
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	mem = mem.KillClone()
+	s.Close(1)
+	if err := mem.Remove(testDir + "/t-0/" + segment.FileNames(0)[1]); err != nil {
+		t.Fatal(err)
+	}
+	kind := vfs.OpWrite
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == kind && strings.HasSuffix(op.Name, ".timeindex") }}
+	f.set(syscall.ENOSPC)
+	o := testOptions(vfs.NewFaulty(mem, f.hook))
+	o.CheckpointIntervalMs = 3_600_000
+	s = mustOpen(t, o)
+	l = s.Log("t-0")
+	if l.Err() != nil {
+		t.Fatal(l.Err())
+	}
+	f.set(nil)
+	kind = vfs.OpSync
+	f.set(syscall.EIO)
+	l.checkpoint()
+	if err := l.Err(); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("the log's error is %v", err)
+	}
+	s.Close(1)
 }

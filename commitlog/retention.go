@@ -177,6 +177,9 @@ func (l *Log) deleteOldest(n int) error {
 	}
 	errs = append(errs, l.store.fs.SyncDir(l.dir))
 	if err := errors.Join(errs...); err != nil {
+		if failedSync(err) {
+			l.failSoon(err)
+		}
 		return err
 	}
 	l.diskBase.Store(start)

@@ -74,12 +74,12 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s := &Store{
 		dir:          dir,
 		opts:         o,
-		fs:           o.FS,
 		noCheckpoint: make(map[string]bool, len(o.NoCheckpoint)),
 		handles:      vfs.NewHandles(o.idleHandles, o.openHandles),
 		syncer:       newSyncer(o.MaxSyncs, func(l *Log) *queuePlace { return &l.syncPlace }, (*Log).syncData),
 		writeBacks:   newSyncer(maxWriteBacks, func(l *Log) *queuePlace { return &l.writeBackPlace }, (*Log).startWriteBack),
 	}
+	s.fs = &finalSyncs{FS: o.FS, store: s}
 	for _, name := range o.NoCheckpoint {
 		s.noCheckpoint[name] = true
 	}
@@ -89,7 +89,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s.cleaner = newCleaner(s, o.Cleaner)
 	if o.ReserveBytes > 0 {
 		s.reserve.listen, s.reserve.wake = o.Listener.ReserveMoved, s.janitor.reserveSoon
-		s.fs = s.reserve.door(o.FS, o.Privileged)
+		s.fs = s.reserve.door(s.fs, o.Privileged)
 	}
 	if err := s.open(); err != nil {
 		if s.clean && !s.touched {

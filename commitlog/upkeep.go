@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/millrace-project/millrace/index"
-	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -51,7 +49,7 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 	}
 	l.mu.Unlock()
 	if err != nil {
-		return false, fmt.Errorf("commitlog: flush indexes of %s: %w", l.name, err)
+		return failedSync(err), fmt.Errorf("commitlog: flush indexes of %s: %w", l.name, err)
 	}
 	// The segment that ends at the recovery point may have been sealed since.
 	for i := list.floor(max(l.recovery.Load()-1, 0)); i < len(list); i++ {
@@ -73,7 +71,7 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 	}
 	if err != nil {
 		l.nameLater(dirNew || wrote)
-		return false, fmt.Errorf("commitlog: checkpoint of %s: %w", l.name, err)
+		return failedSync(err), fmt.Errorf("commitlog: checkpoint of %s: %w", l.name, err)
 	}
 	if (dirNew || wrote) && !named {
 		if err := l.store.fs.SyncDir(l.dir); err != nil {
@@ -96,7 +94,7 @@ func (l *Log) persistLocked(closing bool) (offline bool, err error) {
 // unknownOnDisk reports whether an error of making a segment durable is a failed
 // sync, and none of what comes before: a disk without room, or no descriptor.
 func unknownOnDisk(err error) bool {
-	return errors.Is(err, segment.ErrBroken) || errors.Is(err, index.ErrBroken) || !vfs.IsFull(err) && !vfs.IsExhausted(err)
+	return failedSync(err) || !vfs.IsFull(err) && !vfs.IsExhausted(err)
 }
 
 // trim gives back the memory of a log to which nothing was appended since end.
