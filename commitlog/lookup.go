@@ -31,8 +31,9 @@ func (l *Log) offsetForTime(ts int64, upTo int64) (TimeOffset, bool, error) {
 		if !seg.Acquire() {
 			return TimeOffset{}, false, errSegmentGone
 		}
-		found, off, recTs, epoch, err := false, int64(-1), int64(-1), int32(-1), error(nil)
-		if maxTs, _ := seg.MaxTimestamp(); maxTs >= ts {
+		found, off, recTs, epoch := false, int64(-1), int64(-1), int32(-1)
+		maxTs, _, err := seg.MaxTimestamp()
+		if err == nil && maxTs >= ts {
 			found, off, recTs, epoch, err = seg.OffsetForTime(ts, start)
 		}
 		gone := seg.Closed() // its files may have been unlinked meanwhile
@@ -76,13 +77,16 @@ func (l *Log) maxTimestamp() (TimeOffset, error) {
 		if !list[i].Acquire() {
 			return none, errSegmentGone
 		}
-		if ts, _ := list[i].MaxTimestamp(); ts > bestTs {
-			best, bestTs = i, ts
-		}
+		ts, _, err := list[i].MaxTimestamp()
 		gone := list[i].Closed()
 		list[i].Release()
-		if gone {
+		switch {
+		case gone:
 			return none, errSegmentGone
+		case err != nil:
+			return none, fmt.Errorf("commitlog: max timestamp of %s: %w", l.name, err)
+		case ts > bestTs:
+			best, bestTs = i, ts
 		}
 	}
 	if best < 0 {

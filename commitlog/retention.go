@@ -91,16 +91,21 @@ func (l *Log) retain(now int64) error {
 }
 
 // largestTimestamp is what a segment's age counts from: its largest record
-// timestamp, or the time of its last change if no record has one.
+// timestamp, or the time of its last change if no record has one, or the index that
+// says so is damaged. What cannot be read just now, as without a descriptor, is not old.
 func largestTimestamp(seg *segment.Segment) int64 {
-	if ts, _ := seg.MaxTimestamp(); ts >= 0 {
+	ts, _, err := seg.MaxTimestamp()
+	var corrupt *CorruptError
+	switch {
+	case err == nil && ts >= 0:
 		return ts
+	case err == nil || errors.As(err, &corrupt):
+		ts, err = seg.ModTimeMs()
 	}
-	ms, err := seg.ModTimeMs()
 	if err != nil {
 		return 1 << 62 // not known: keep it
 	}
-	return ms
+	return ts
 }
 
 // retainBy deletes segments from the oldest on while gone says so and they lie

@@ -102,7 +102,7 @@ func (l *Log) Segments() []SegmentInfo {
 			continue
 		}
 		info := SegmentInfo{BaseOffset: seg.BaseOffset(), NextOffset: l.nextOf(list, i), Size: seg.Size()}
-		info.MaxTimestamp, _ = seg.MaxTimestamp()
+		info.MaxTimestamp, _, _ = seg.MaxTimestamp()
 		seg.Release()
 		infos = append(infos, info)
 	}

@@ -213,7 +213,7 @@ func TestDamagedDataOfATransaction(t *testing.T) {
 	if left, _, err := l.segs[0].Aborted(0, 100); err != nil || !slices.Equal(left, s.aborted) {
 		t.Errorf("aborted: %v, %v", left, err)
 	}
-	if ts, _, err := l.segs[0].LargestTimestamp(); ts != 1 || err != nil {
+	if ts, _, err := l.segs[0].MaxTimestamp(); ts != 1 || err != nil {
 		t.Errorf("largest timestamp %d, %v", ts, err)
 	}
 }

@@ -430,7 +430,7 @@ func checkIndexes(t *testing.T, l *aLog, g *Group, s *seg) {
 		}
 		v.Close()
 	}
-	if ts, _, err := f.LargestTimestamp(); ts != most || err != nil {
+	if ts, _, err := f.MaxTimestamp(); ts != most || err != nil {
 		t.Fatalf("largest timestamp %d, %v; it is %d", ts, err, most)
 	}
 	if n, err := f.ReadNextOffset(); n != next || err != nil {

@@ -286,8 +286,8 @@ func (p *pair) checkRead() {
 
 func (p *pair) checkTimes() {
 	ts, off := p.twin.maxTime()
-	if gotTs, gotOff := p.seg.MaxTimestamp(); gotTs != ts || gotOff != off {
-		p.t.Fatalf("max timestamp %d at %d, twin %d at %d", gotTs, gotOff, ts, off)
+	if gotTs, gotOff, err := p.seg.MaxTimestamp(); gotTs != ts || gotOff != off || err != nil {
+		p.t.Fatalf("max timestamp %d at %d, %v, twin %d at %d", gotTs, gotOff, err, ts, off)
 	}
 	first, ok := p.seg.FirstTimestamp()
 	if want := len(p.twin.batches) > 0; ok != want || (ok && first != p.twin.batches[0].maxTs) {

@@ -32,19 +32,9 @@ func (t *maxTimes) see(ts, lastOff int64) {
 func (t *maxTimes) setFirst(ts int64) { t.first, t.firstKnown = ts, true }
 
 // MaxTimestamp returns the largest timestamp in ms and the last offset of the
-// first batch that has it; -1 and the base offset where there is none, or where
-// it could not be read (LargestTimestamp says so).
-func (s *Segment) MaxTimestamp() (ts, off int64) {
-	ts, off, err := s.LargestTimestamp()
-	if err != nil {
-		return index.NoTimestamp, s.base
-	}
-	return ts, off
-}
-
-// LargestTimestamp is MaxTimestamp with the error. A sealed segment's is read
-// from its time index once.
-func (s *Segment) LargestTimestamp() (ts, off int64, err error) {
+// first batch that has it; -1 and the base offset where there is none. A sealed
+// segment's is read from its time index once.
+func (s *Segment) MaxTimestamp() (ts, off int64, err error) {
 	s.mu.Lock()
 	t := s.mu.times
 	s.mu.Unlock()
@@ -131,7 +121,7 @@ func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, 
 // offset of the first record that has it, and its batch's leader epoch; -1, -1,
 // -1 where there is none.
 func (s *Segment) OffsetOfMaxTimestamp() (ts, off int64, leaderEpoch int32, err error) {
-	ts, lastOff, err := s.LargestTimestamp()
+	ts, lastOff, err := s.MaxTimestamp()
 	if err != nil || ts == index.NoTimestamp {
 		return -1, -1, -1, err
 	}
