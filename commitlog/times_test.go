@@ -49,3 +49,41 @@ func TestTimesWithoutADescriptor(t *testing.T) {
 	}
 	s.Close(1)
 }
+
+// Where an offset index has an entry, the time index has the largest timestamp of what lies before it, although at that
+// moment only one of them could be opened: a start after a kill, which begins at that entry, finds records by their time.
+func TestTimeIsFoundAfterAKillThoughItsIndexWasOutOfReach(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return opens(op) && strings.HasSuffix(op.Name, ".timeindex") }}
+	o := testOptions(vfs.NewFaulty(mem, f.hook))
+	o.CheckpointIntervalMs = 3_600_000
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	now := fixedClock()
+	add := func(ts int64) { mustAppend(t, l, spec{n: 1, value: 300, ts: ts, epoch: -1}.build()) }
+	for i := range int64(4) {
+		add(now + i)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, o)
+	l = s.Log("t-0")
+	for range 3 {
+		s.handles.CloseIdle() // as after two minutes
+	}
+	add(now + 1000) // the largest timestamp; its batch has no entry
+	f.set(syscall.EMFILE)
+	add(now + 20) // this one has
+	f.set(nil)
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	killed := mem.KillClone()
+	s.Close(1)
+	s = mustOpen(t, testOptions(killed))
+	if at, ok, err := s.Log("t-0").OffsetForTime(now+500, 6); !ok || at.Offset != 4 || err != nil {
+		t.Errorf("found at %+v, %v, %v", at, ok, err)
+	}
+	s.Close(1)
+}

@@ -128,15 +128,17 @@ func (s *Segment) indexBatches(pos int64, metas []BatchMeta) {
 
 // maybeIndex adds the entries for the batch at pos if they are due. Errors are
 // left for FlushIndexes: an index is sparse, a missing entry costs a longer
-// scan. The one that is not (a damaged file) shows there too.
+// scan. The one that is not (a damaged file) shows there too. Without the time
+// entry there is none for the offset either, and the next batch's turn comes: a
+// start that begins behind that entry takes the time index to have all before it.
 func (s *Segment) maybeIndex(pos, lastOff int64, latest *maxTimes) {
 	if s.bytesSinceEntry <= int64(s.cfg.IndexIntervalBytes) {
 		return
 	}
-	_ = s.index().offsets.Append(lastOff, pos)
-	if latest.max > index.NoTimestamp {
-		_ = s.index().times.MaybeAppend(latest.max, latest.maxOff, false)
+	if latest.max > index.NoTimestamp && s.index().times.MaybeAppend(latest.max, latest.maxOff, false) != nil {
+		return
 	}
+	_ = s.index().offsets.Append(lastOff, pos)
 	s.bytesSinceEntry = 0
 }
 

@@ -328,9 +328,12 @@ func (w *walk) take(b batch.Batch) error {
 
 func (w *walk) index(last int64) error {
 	w.indexed = w.pos
-	err := w.s.index().offsets.Append(last, w.pos)
-	if err == nil && w.times.max > index.NoTimestamp {
+	var err error
+	if w.times.max > index.NoTimestamp { // first, as in maybeIndex
 		err = w.s.index().times.MaybeAppend(w.times.max, w.times.maxOff, false)
+	}
+	if err == nil {
+		err = w.s.index().offsets.Append(last, w.pos)
 	}
 	if errors.Is(err, index.ErrFull) {
 		return nil // sparser than it should be

@@ -50,3 +50,34 @@ func TestRecoveryCutsBatchesInTheWrongPlace(t *testing.T) {
 		seg.Close()
 	}
 }
+
+// Where recovery has no room for a time index entry, there is none in the offset index either: each that it makes has
+// the largest timestamp of what lies before it in the time index, from which the next recovery goes on.
+func TestRecoveryMakesNoOffsetEntryWithoutItsTime(t *testing.T) {
+	rng, _ := seedOf(t)
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var w twin
+	for ts := int64(1000); len(w.batches) < 20; ts += 10 {
+		w.batches = append(w.batches, makeBatch(rng, w.next(), ts, 1, 100, false))
+	}
+	put(t, fs, dir+"/"+FileNames(0)[0], w.bytes())
+	seg, err := Open(fs, dir, 0, -1, Config{IndexIntervalBytes: 0, IndexMaxBytes: 8 * timeEntrySize}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := seg.Recover(RecoverFrom{Whole: true}, func(batch.Batch, int64) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	last, ok, err := seg.index().offsets.Last()
+	if err != nil || !ok {
+		t.Fatal(last, ok, err)
+	}
+	b, _ := w.at(last.Offset)
+	if at, err := seg.index().times.Lookup(b.maxTs); err != nil || at.Timestamp != b.maxTs {
+		t.Errorf("the offset index goes up to %d, with timestamp %d; the time index has %+v before it, %v", last.Offset, b.maxTs, at, err)
+	}
+	seg.Close()
+}
