@@ -156,11 +156,12 @@ func (l *Log) HighWatermark() int64 {
 	return l.hw.Load()
 }
 
-// StableOffset is the last stable offset: no transaction below it is undecided.
+// StableOffset is the last stable offset: no transaction below it is undecided. It
+// does not lie below the start offset, as in Kafka, also where a transaction does.
 func (l *Log) StableOffset() int64 {
 	hw := l.HighWatermark() // before unstable: a transaction that opens below a later hw must be seen
 	if u := l.unstable.Load(); u >= 0 && u < hw {
-		return u
+		return min(max(u, l.start.Load()), hw)
 	}
 	return hw
 }

@@ -12,17 +12,16 @@ import (
 // when DeleteBefore returns.
 // ErrOffsetOutOfRange if off is beyond the high watermark.
 func (l *Log) DeleteBefore(off int64) error {
-	if f := l.failure.Load(); f != nil {
+	l.syncing.Lock() // no truncation comes between
+	defer l.syncing.Unlock()
+	switch f := l.failure.Load(); {
+	case f != nil:
 		return f.err
-	}
-	if off > l.HighWatermark() {
+	case off > l.HighWatermark():
 		return fmt.Errorf("%w: delete before %d in %s", ErrOffsetOutOfRange, off, l.name)
-	}
-	if off <= l.start.Load() {
+	case off <= l.start.Load():
 		return nil
 	}
-	l.syncing.Lock()
-	defer l.syncing.Unlock()
 	return l.raiseStart(off)
 }
 
