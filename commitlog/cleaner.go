@@ -196,7 +196,7 @@ func (c *cleaner) changed(l *Log) {
 	now := c.store.opts.NowMs()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	rest := min(c.mu.restMs, now+c.mu.opts.BackoffMs) // the wall clock may have jumped back
+	rest := min(c.mu.restMs, later(now, c.mu.opts.BackoffMs)) // the wall clock may have jumped back
 	c.lookLocked(st, max(now, rest), now)
 }
 
@@ -300,7 +300,7 @@ func (c *cleaner) next() (*logCleaning, CleanerOptions) {
 			continue
 		}
 		if len(c.mu.ready) == 0 {
-			c.mu.restMs = now + c.mu.opts.BackoffMs
+			c.mu.restMs = later(now, c.mu.opts.BackoffMs)
 			c.armLocked(now)
 			break
 		}
@@ -478,13 +478,13 @@ func (c *cleaner) passed(st *logCleaning, report CompactionReport, err error) {
 	lookMs := now
 	switch {
 	case stopped:
-		lookMs = now + c.mu.opts.BackoffMs
+		lookMs = later(now, c.mu.opts.BackoffMs)
 	case err != nil:
 		if st.failures++; st.failures == 1 {
 			c.mu.failing++
 		}
 		st.err = err
-		st.retryMs = now + retryDelay(st.failures, c.mu.opts.BackoffMs)
+		st.retryMs = later(now, retryDelay(st.failures, c.mu.opts.BackoffMs))
 		lookMs = st.retryMs
 		c.totals.failed.Add(1)
 	default:

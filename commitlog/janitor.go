@@ -3,6 +3,7 @@ package commitlog
 import (
 	"container/heap"
 	"errors"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,15 @@ type task struct {
 	path string
 }
 
+// later is atMs + afterMs, and the end of time where a setting says that what is to be
+// done then is never to be done.
+func later(atMs, afterMs int64) int64 {
+	if afterMs > math.MaxInt64-atMs {
+		return math.MaxInt64
+	}
+	return atMs + afterMs
+}
+
 // janitor does a store's upkeep: retention, checkpoints, high watermark files,
 // producer expiry, unlinking. One goroutine waits for the earliest of a heap of
 // deadlines. What is looked at regularly is looked at in passes over all logs, so
@@ -91,7 +101,7 @@ func newJanitor(s *Store) *janitor {
 // start begins the upkeep of loaded logs. What was asked for before waits for it.
 func (j *janitor) start() {
 	now := j.store.opts.NowMs()
-	j.add(task{atMs: now + j.store.opts.InitialTaskDelayMs, kind: taskRetention})
+	j.add(task{atMs: later(now, j.store.opts.InitialTaskDelayMs), kind: taskRetention})
 	if r := &j.store.reserve; r.want > 0 {
 		j.reserveAt(now + r.delayMs())
 	}
@@ -243,7 +253,7 @@ func (j *janitor) appended(l *Log) {
 	j.mu.Lock()
 	j.mu.dirty = append(j.mu.dirty, l)
 	if j.mu.checkpointMs == 0 {
-		j.checkpointByLocked(now + j.store.opts.CheckpointIntervalMs)
+		j.checkpointByLocked(later(now, j.store.opts.CheckpointIntervalMs))
 	}
 	j.mu.Unlock()
 	j.used()
@@ -346,7 +356,7 @@ func (j *janitor) highWatermarkMoved() {
 	if j.marked.Load() || !j.marked.CompareAndSwap(false, true) {
 		return
 	}
-	j.add(task{atMs: j.store.opts.NowMs() + j.store.opts.HighWatermarkMs, kind: taskWatermarks})
+	j.add(task{atMs: later(j.store.opts.NowMs(), j.store.opts.HighWatermarkMs), kind: taskWatermarks})
 }
 
 // retain makes the retention pass that was due at atMs. Passes come at the rate at
@@ -354,9 +364,9 @@ func (j *janitor) highWatermarkMoved() {
 // setting, no DeleteBefore.
 func (j *janitor) retain(atMs, now int64) {
 	interval := j.store.opts.RetentionCheckMs
-	next := atMs + interval
+	next := later(atMs, interval)
 	if next <= now {
-		next = now + interval // the clock jumped, or the last pass was long
+		next = later(now, interval) // the clock jumped, or the last pass was long
 	}
 	j.add(task{atMs: next, kind: taskRetention})
 	for _, l := range j.store.list() {
@@ -393,12 +403,12 @@ func (j *janitor) expire(now int64) {
 
 // unlink removes a segment's renamed files after afterMs.
 func (j *janitor) unlink(seg *segment.Segment, afterMs int64) {
-	j.add(task{atMs: j.store.opts.NowMs() + afterMs, kind: taskUnlink, seg: seg})
+	j.add(task{atMs: later(j.store.opts.NowMs(), afterMs), kind: taskUnlink, seg: seg})
 }
 
 // removeDir removes a directory after afterMs.
 func (j *janitor) removeDir(path string, afterMs int64) {
-	j.add(task{atMs: j.store.opts.NowMs() + afterMs, kind: taskRemoveDir, path: path})
+	j.add(task{atMs: later(j.store.opts.NowMs(), afterMs), kind: taskRemoveDir, path: path})
 }
 
 // reserveSoon asks for the reserve to be filled.

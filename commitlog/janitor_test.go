@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand"
 	"os"
 	"slices"
@@ -281,6 +282,47 @@ func TestZeroIsAValue(t *testing.T) {
 			t.Errorf("max.message.bytes=0: %v", err)
 		}
 	})
+}
+
+// What a setting puts off to the end of time is not due now, and does not keep the janitor busy.
+func TestUpkeepThatIsNeverDue(t *testing.T) {
+	const never = math.MaxInt64
+	o := testOptions(vfs.NewMem())
+	o.InitialTaskDelayMs, o.RetentionCheckMs, o.CheckpointIntervalMs, o.HighWatermarkMs, o.ScrubIntervalMs = never, never, never, never, never
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	cfg := *testConfig()
+	cfg.FileDeleteDelayMs = never
+	l.Configure(&cfg)
+	mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.TruncateAll(5); err != nil {
+		t.Fatal(err)
+	}
+	s.janitor.retain(fixedClock(), fixedClock())
+	if s.Delete("t-0") != nil {
+		t.Fatal("not deleted")
+	}
+	s.janitor.doScrub(fixedClock())
+	s.janitor.mu.Lock()
+	due := map[taskKind][]int64{}
+	for _, task := range s.janitor.mu.tasks {
+		due[task.kind] = append(due[task.kind], task.atMs)
+	}
+	s.janitor.mu.Unlock()
+	for _, kind := range []taskKind{taskRetention, taskCheckpoint, taskWatermarks, taskUnlink, taskRemoveDir} {
+		if len(due[kind]) == 0 || slices.Min(due[kind]) < never {
+			t.Errorf("task %d is due at %v", kind, due[kind])
+		}
+	}
+	if at := due[taskScrub]; !slices.Contains(at, never) {
+		t.Errorf("the scrub is due at %v", at) // and the first one after its delay
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPassOverIdleLogs: a pass costs next to nothing, and the number of logs does

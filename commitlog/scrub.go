@@ -223,7 +223,7 @@ func (j *janitor) doScrub(now int64) {
 	after := o.NowMs()
 	next := after + max(n*1000/o.ScrubBytesPerSecond, 1)
 	if done {
-		next = max(c.report.StartedMs+o.ScrubIntervalMs, after+min(scrubPauseMs, o.ScrubIntervalMs))
+		next = max(later(c.report.StartedMs, o.ScrubIntervalMs), after+min(scrubPauseMs, o.ScrubIntervalMs))
 	}
 	if n > 0 {
 		j.used()
