@@ -219,3 +219,39 @@ func TestLogMadeAgainAfterAFailedWriteInheritsNothing(t *testing.T) {
 		})
 	}
 }
+
+// A kill between the two files of the recovery points finds them to be ours, also where the write before had failed
+// behind its rename.
+func TestRecoveryPointsAreOursAfterAFailedWrite(t *testing.T) {
+	mem := vfs.NewMem()
+	var h renamedUnsynced
+	var killed *vfs.Mem // at the last rename of the recovery points
+	file := recoveryPointFile
+	o := testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpRename && op.To == testDir+"/"+file {
+			killed = mem.KillClone()
+		}
+		return h.hook(op)
+	}))
+	o.CheckpointIntervalMs = 3_600_000
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	point := func() error {
+		mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+		return s.checkpoint([]*Log{l})
+	}
+	if err := point(); err != nil {
+		t.Fatal(err)
+	}
+	h.file.Store(&file)
+	if err := point(); !errors.Is(err, syscall.EMFILE) {
+		t.Fatalf("the write of %s did not fail: %v", file, err)
+	}
+	if err := point(); err != nil {
+		t.Fatal(err)
+	}
+	if !WroteLast(killed, testDir) {
+		t.Error("our recovery points are taken for Kafka's")
+	}
+	s.Close(1)
+}

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ const (
 	cleanedFile       = "cleaner-offset-checkpoint"
 	// ownPointsFile says which contents of recoveryPointFile were written here:
 	// line 1 the version, 0; line 2 the CRC-32C of what is about to be written and
-	// of what was there before, in hex. Kafka overlooks the file. When the content
+	// of what may be there now, in hex. Kafka overlooks the file. When the content
 	// is another's, Kafka wrote last, and its recovery points do not promise that
 	// index entries below them are durable.
 	ownPointsFile = "millrace.recovery-point"
@@ -36,10 +37,12 @@ type checkpointFiles struct {
 
 	mu struct {
 		sync.Mutex
-		recoverySum uint32          // of the content of recoveryPointFile
-		starts      []byte          // the content of startOffsetFile, or unsure
-		cleaned     []byte          // the content of cleanedFile, or unsure; nil: there is none that makes sense
-		stale       map[string]bool // names in the files whose logs are gone
+		// ownSums are of the contents, written here, that recoveryPointFile may have:
+		// of the last one that was written, and of those whose write failed since.
+		ownSums []uint32
+		starts  []byte          // the content of startOffsetFile, or unsure
+		cleaned []byte          // the content of cleanedFile, or unsure; nil: there is none that makes sense
+		stale   map[string]bool // names in the files whose logs are gone
 	}
 }
 
@@ -64,8 +67,9 @@ func (c *checkpointFiles) load(s *Store) error {
 			c.mu.stale[name] = true // until its log is found
 		}
 	}
-	c.mu.recoverySum = checksum(recovery)
-	c.ours = ownPoints(s.fs, s.dir, c.mu.recoverySum)
+	if sum := checksum(recovery); ownPoints(s.fs, s.dir, sum) {
+		c.ours, c.mu.ownSums = true, []uint32{sum}
+	}
 	return nil
 }
 
@@ -193,17 +197,20 @@ func (c *checkpointFiles) writeRecovery(s *Store) error {
 		return off, true
 	}))
 	sum := checksum(data)
-	own := fmt.Sprintf("0\n%08x %08x\n", sum, c.mu.recoverySum)
-	if !c.ours {
-		own = fmt.Sprintf("0\n%08x\n", sum)
+	own := fmt.Appendf(nil, "0\n%08x", sum)
+	for _, old := range c.mu.ownSums {
+		own = fmt.Appendf(own, " %08x", old)
 	}
-	if err := vfs.WriteFileAtomic(s.fs, s.path(ownPointsFile), []byte(own)); err != nil {
+	if err := vfs.WriteFileAtomic(s.fs, s.path(ownPointsFile), append(own, '\n')); err != nil {
 		return fmt.Errorf("commitlog: %w", err)
 	}
 	if err := vfs.WriteFileAtomic(s.fs, s.path(recoveryPointFile), data); err != nil {
+		if !slices.Contains(c.mu.ownSums, sum) {
+			c.mu.ownSums = append(c.mu.ownSums, sum)
+		}
 		return fmt.Errorf("commitlog: %w", err)
 	}
-	c.mu.recoverySum, c.ours = sum, true
+	c.mu.ownSums, c.ours = []uint32{sum}, true
 	for _, p := range written {
 		p.l.pointed.Store(p.off)
 	}
