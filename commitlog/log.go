@@ -274,12 +274,8 @@ func (l *Log) failQuietly(cause error) (first bool) {
 // failWaiters ends the callers of Sync.
 func (l *Log) failWaiters(err error) {
 	l.mu.Lock()
-	waiters := l.mu.waiters
-	l.mu.waiters = nil
-	l.mu.Unlock()
-	for _, w := range waiters {
-		w.done <- err
-	}
+	defer l.mu.Unlock()
+	l.answerLocked(err, func(int64) bool { return true })
 }
 
 // Configure replaces the log's settings. They hold from the next append, roll or

@@ -1,12 +1,14 @@
 package commitlog
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -303,5 +305,69 @@ func TestWriteBackWaitsForTheDiskAlone(t *testing.T) {
 	}
 	if len(written) != len(logs) {
 		t.Errorf("written back: %v", written)
+	}
+}
+
+// Who waits for a sync of what is cut meanwhile is told so, and does not wait for ever; who waits for less goes on
+// waiting, and gets it.
+func TestSyncBesideATruncation(t *testing.T) {
+	for name, cut := range map[string]func(l *Log) error{
+		"cut":       func(l *Log) error { return l.TruncateTo(11) },
+		"cut below": func(l *Log) error { return l.TruncateTo(3) },
+		"anew":      func(l *Log) error { return l.TruncateAll(100) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { syncBesideATruncation(t, name == "cut", cut) })
+		})
+	}
+}
+
+func syncBesideATruncation(t *testing.T, firstStays bool, cut func(l *Log) error) {
+	slow, started := make(chan struct{}), make(chan struct{}, 10)
+	o := testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && op.Name == testDir+"/other-0/"+segment.LogName(0) {
+			started <- struct{}{}
+			<-slow
+		}
+		return nil
+	}))
+	o.MaxSyncs, o.NowMs = 1, nil
+	s := mustOpen(t, o)
+	l, other := mustCreate(t, s, "t-0"), mustCreate(t, s, "other-0")
+	one := spec{n: 1, ts: fixedClock(), epoch: -1}
+	for range 10 {
+		mustAppend(t, l, one.build())
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, other, one.build())
+	<-started
+	var answers [2]chan error // for [10, 11) and [11, 12)
+	for i := range answers {
+		answers[i] = make(chan error, 1)
+		mustAppend(t, l, one.build())
+		go func() { answers[i] <- l.Sync() }()
+		synctest.Wait()
+	}
+	if err := cut(l); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answers[1]; !errors.Is(err, ErrOffsetOutOfRange) {
+		t.Errorf("sync of what was cut: %v", err)
+	}
+	if !firstStays {
+		if err := <-answers[0]; !errors.Is(err, ErrOffsetOutOfRange) {
+			t.Errorf("sync of what was cut: %v", err)
+		}
+	}
+	close(slow)
+	if firstStays {
+		if err := <-answers[0]; err != nil || l.SyncedOffset() < 11 {
+			t.Errorf("sync of what was not cut: %v, synced %d", err, l.SyncedOffset())
+		}
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
 	}
 }

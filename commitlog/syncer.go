@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/millrace-project/millrace/segment"
@@ -183,23 +184,23 @@ func (l *Log) publishSynced(end int64) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.mu.waiters) == 0 {
-		return
-	}
-	kept := l.mu.waiters[:0]
-	for _, w := range l.mu.waiters {
-		if w.off <= end {
-			w.done <- nil
-			continue
+	l.answerLocked(nil, func(off int64) bool { return off <= end })
+}
+
+// answerLocked gives err to those callers of Sync the end of whose wait which chooses.
+func (l *Log) answerLocked(err error, which func(off int64) bool) {
+	l.mu.waiters = slices.DeleteFunc(l.mu.waiters, func(w syncWaiter) bool {
+		if !which(w.off) {
+			return false
 		}
-		kept = append(kept, w)
-	}
-	clear(l.mu.waiters[len(kept):])
-	l.mu.waiters = kept
+		w.done <- err
+		return true
+	})
 }
 
 // Sync returns once everything appended before the call is on disk, or with the
-// reason why the log went offline. It joins a running group commit.
+// reason why the log went offline, or ErrOffsetOutOfRange if it was cut meanwhile. It
+// joins a running group commit.
 func (l *Log) Sync() error {
 	w := syncWaiter{done: make(chan error, 1)}
 	l.mu.Lock()

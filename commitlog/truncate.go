@@ -230,6 +230,7 @@ func (l *Log) restartLocked(base int64) error {
 	if err := l.store.fs.SyncDir(l.dir); err != nil {
 		return err
 	}
+	l.answerLocked(fmt.Errorf("%w: %s begins anew", ErrOffsetOutOfRange, l.name), func(int64) bool { return true })
 	l.mu.producers = newProducers()
 	l.publishUnstableLocked()
 	l.epoch.Lock()
@@ -261,8 +262,10 @@ func (l *Log) finishCutLocked() error {
 	return nil
 }
 
-// endAtLocked lowers every offset of the log to at most off.
+// endAtLocked lowers every offset of the log to at most off. Who waits for a sync of
+// more than that is told that it is gone.
 func (l *Log) endAtLocked(off int64) {
+	l.answerLocked(fmt.Errorf("%w: %s was cut", ErrOffsetOutOfRange, l.name), func(end int64) bool { return end > off })
 	l.marks.Store(nil)
 	l.mu.writeBackSeg = nil
 	for _, v := range []interface {
