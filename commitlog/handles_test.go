@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,5 +43,39 @@ func TestUnsyncedLogsBringACheckpoint(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d files are kept open", s.handles.Pins())
 		}
+	}
+}
+
+// After Close no file is open, not those either that were to be removed or renamed later.
+func TestCloseLeavesNothingOpen(t *testing.T) {
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpRename && op.Name == testDir+"/dropped-0" }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook)))
+	var logs []*Log
+	for _, name := range []string{"retained-0", "dropped-0"} {
+		l := mustCreate(t, s, name)
+		for i := range int64(20) {
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock() + i, epoch: -1}.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, l, 0, 20)
+		logs = append(logs, l)
+	}
+	if err := logs[0].DeleteBefore(15); err != nil {
+		t.Fatal(err)
+	}
+	if err := logs[0].retain(fixedClock()); err != nil {
+		t.Fatal(err)
+	}
+	f.set(syscall.ENOSPC)
+	if err := s.Delete("dropped-0"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("delete: %v", err)
+	}
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	if open, idle := s.handles.Open(); open > 0 {
+		t.Errorf("%d files are open, %d of them idle", open, idle)
 	}
 }

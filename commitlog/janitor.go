@@ -119,6 +119,20 @@ func (j *janitor) close() {
 	j.scrub.close()
 }
 
+// closeFiles closes what was still to be removed. The next start removes it.
+func (j *janitor) closeFiles() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, t := range j.mu.tasks {
+		switch t.kind {
+		case taskUnlink:
+			t.seg.Close()
+		case taskDrop, taskStray:
+			t.log.closeSegments()
+		}
+	}
+}
+
 func (j *janitor) stopping() bool {
 	select {
 	case <-j.stop:
@@ -379,21 +393,23 @@ func (j *janitor) retain(atMs, now int64) {
 	}
 }
 
-// producersSeen notes that a log has producers, which are to be forgotten some day.
+// producersSeen notes that a log has producers, or verifies one, which is to be
+// forgotten some day.
 func (j *janitor) producersSeen() {
 	if !j.expiring.Load() && j.expiring.CompareAndSwap(false, true) {
 		j.add(task{atMs: j.store.opts.NowMs() + expiryCheckMs, kind: taskExpiry})
 	}
 }
 
-// expire forgets the producers whose time has come, until no log has any.
+// expire forgets the producers and verifications whose time has come, until no log has
+// any.
 func (j *janitor) expire(now int64) {
 	j.expiring.Store(false)
 	left := 0
 	for _, l := range j.store.list() {
 		l.mu.Lock()
 		l.mu.producers.expire(now, j.store.opts.ProducerExpirationMs)
-		left += l.mu.producers.count()
+		left += l.mu.producers.count() + len(l.mu.producers.verifications)
 		l.mu.Unlock()
 	}
 	if left > 0 {

@@ -464,6 +464,7 @@ func (s *Store) Close(brokerEpoch int64) error {
 	parallel(len(logs), s.opts.MaxSyncs, func(i int) { errs[i] = logs[i].close() })
 	s.syncer.close()
 	s.writeBacks.close()
+	s.janitor.closeFiles()
 	err := errors.Join(errs...)
 	if loaded {
 		// Of a log that failed, the files keep what they said when it was healthy.

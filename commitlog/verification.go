@@ -65,6 +65,7 @@ func (l *Log) BeginVerification(nowMs int64, b Begin) Guard {
 	}
 	p.lastGuard++
 	p.verifications[b.ProducerID] = verification{guard: p.lastGuard, beganMs: nowMs, epoch: b.Epoch, lowest: b.Sequence, adds: b.Adds}
+	l.store.janitor.producersSeen()
 	return p.lastGuard
 }
 

@@ -3,6 +3,8 @@ package commitlog
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/vfs"
@@ -120,4 +122,26 @@ func TestVerifiedSequence(t *testing.T) {
 			t.Errorf("%s: of an epoch before: guard %d, %v", name, late.Guard, late.Err)
 		}
 	}
+}
+
+// A verification that came to nothing is forgotten in time, also in a store whose logs know no producer.
+func TestVerificationsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, &Options{FS: vfs.NewMem(), ProducerExpirationMs: 3_600_000})
+		l := mustCreate(t, s, "t-0")
+		for id := range int64(5) {
+			l.BeginVerification(wallClockMs(), Begin{ProducerID: id})
+		}
+		time.Sleep(90 * time.Minute)
+		synctest.Wait()
+		l.mu.Lock()
+		n := len(l.mu.producers.verifications)
+		l.mu.Unlock()
+		if n != 0 {
+			t.Errorf("%d verifications are remembered", n)
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
