@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,6 +42,50 @@ func TestCheckpointsFollowTheLogs(t *testing.T) {
 	mustAppend(t, l, spec{n: 2, value: 10, ts: fixedClock(), epoch: -1}.build())
 	l.checkpoint()
 	check(OffsetEntry{"a", 3, 0}, OffsetEntry{"t", 9, 2}, OffsetEntry{"t", 10, 0})
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The names of deleted logs are remembered until no file has an entry for them, and no longer.
+func TestNamesOfDeletedLogsAreForgotten(t *testing.T) {
+	mem := vfs.NewMem()
+	o := testOptions(mem)
+	o.CheckpointIntervalMs, o.HighWatermarkMs = 3_600_000, 3_600_000
+	s := mustOpen(t, o)
+	kept := mustCreate(t, s, "kept-0")
+	for i := range 10 {
+		l := mustCreate(t, s, fmt.Sprintf("gone-%d", i))
+		mustAppend(t, l, spec{n: 3, ts: fixedClock(), epoch: -1}.build())
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.DeleteBefore(2), l.setCleaned(2, l.cuts.Load())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.checkpoint(s.list()), s.points.writeWatermarks(s)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if err := s.Delete(fmt.Sprintf("gone-%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.points.mu.stale); n != 10 {
+		t.Fatalf("%d names are remembered", n)
+	}
+	if err := s.checkpoint([]*Log{kept}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.points.mu.stale); n != 0 {
+		t.Errorf("%d names are remembered", n)
+	}
+	for _, file := range []string{recoveryPointFile, startOffsetFile, watermarkFile, cleanedFile} {
+		if p, err := vfs.ReadFile(mem, s.path(file)); err != nil || strings.Contains(string(p), "gone") {
+			t.Errorf("%s has %q, %v", file, p, err)
+		}
+	}
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
 	}

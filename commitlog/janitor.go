@@ -348,7 +348,7 @@ func (s *Store) checkpoint(logs []*Log) error {
 		_ = s.points.writeRecovery(s) // the last one says what this does, and whether it can
 	}
 	s.makePoints(left)
-	if err := errors.Join(s.points.writeRecovery(s), s.points.writeStarts(s)); err != nil {
+	if err := s.points.write(s); err != nil {
 		return err
 	}
 	for _, l := range logs {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,9 +41,10 @@ type checkpointFiles struct {
 		// ownSums are of the contents, written here, that recoveryPointFile may have:
 		// of the last one that was written, and of those whose write failed since.
 		ownSums []uint32
-		starts  []byte          // the content of startOffsetFile, or unsure
-		cleaned []byte          // the content of cleanedFile, or unsure; nil: there is none that makes sense
-		stale   map[string]bool // names in the files whose logs are gone
+		starts  []byte         // the content of startOffsetFile, or unsure
+		cleaned []byte         // the content of cleanedFile, or unsure; nil: there is none that makes sense
+		stale   map[string]int // names in the files whose logs are gone, and which of drops that was
+		drops   int
 	}
 }
 
@@ -61,10 +63,10 @@ func (c *checkpointFiles) load(s *Store) error {
 	if err = c.loadCleaned(s); err != nil {
 		return err
 	}
-	c.mu.stale = make(map[string]bool)
+	c.mu.stale = make(map[string]int)
 	for _, m := range []map[string]int64{c.recovery, c.start, c.watermark, c.cleaned} {
 		for name := range m {
-			c.mu.stale[name] = true // until its log is found
+			c.dropped(name) // until its log is found
 		}
 	}
 	if sum := checksum(recovery); ownPoints(s.fs, s.dir, sum) {
@@ -147,7 +149,8 @@ func (c *checkpointFiles) found(name string) {
 // dropped notes that the files' entries of that name belong to a log that is gone.
 func (c *checkpointFiles) dropped(name string) {
 	c.mu.Lock()
-	c.mu.stale[name] = true
+	c.mu.drops++
+	c.mu.stale[name] = c.mu.drops
 	c.mu.Unlock()
 }
 
@@ -155,7 +158,7 @@ func (c *checkpointFiles) dropped(name string) {
 // which a new one would inherit after a crash.
 func (c *checkpointFiles) forget(s *Store, name string) error {
 	c.mu.Lock()
-	stale := c.mu.stale[name]
+	_, stale := c.mu.stale[name]
 	c.mu.Unlock()
 	if !stale {
 		return nil
@@ -164,6 +167,26 @@ func (c *checkpointFiles) forget(s *Store, name string) error {
 		return err
 	}
 	c.found(name)
+	return nil
+}
+
+// write writes the files of a checkpoint: recovery points and start offsets, and if
+// logs are gone all, so that their names need not be remembered any more.
+func (c *checkpointFiles) write(s *Store) error {
+	c.mu.Lock()
+	gone := maps.Clone(c.mu.stale)
+	c.mu.Unlock()
+	maps.DeleteFunc(gone, func(name string, _ int) bool { return s.Log(name) != nil }) // it is about to go
+	err := errors.Join(c.writeRecovery(s), c.writeStarts(s))
+	if len(gone) > 0 {
+		err = errors.Join(err, c.writeWatermarks(s), c.writeCleaned(s))
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.mu.stale, func(name string, drop int) bool { return gone[name] == drop })
 	return nil
 }
 
