@@ -70,6 +70,9 @@ func (b *Broker) checkConfig() error {
 			return fmt.Errorf("broker: listener %s: %s is not served", l.Name, l.Protocol)
 		}
 	}
+	for _, name := range b.cfg.Unknown {
+		b.log.Warn("unknown setting, ignored", "setting", name)
+	}
 	for _, name := range b.cfg.Ignored {
 		b.log.Warn("setting is known and has no effect here", "setting", name)
 	}

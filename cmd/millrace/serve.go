@@ -84,9 +84,6 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range cfg.Unknown {
-		log.Warn("unknown setting, ignored", "setting", name)
-	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
