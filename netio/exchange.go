@@ -2,6 +2,8 @@ package netio
 
 import (
 	"errors"
+	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -265,22 +267,59 @@ func (c *Conn) detach() {
 // roomy says whether another batch may be handled. c.mu is held.
 func (c *Conn) roomy() bool { return c.mu.pending < maxPending && c.mu.replyBytes < maxReplyBytes }
 
-// await waits until ready, which is asked with c.mu held; false: the connection is over. It is over
-// when nothing comes of the wait for as long as a connection may be idle: nobody reads meanwhile, so
-// nobody would see that the peer has gone.
+// await waits until ready, which is asked with c.mu held; false: the connection is over. Nobody reads
+// meanwhile, so nobody else would see that it is to end.
 func (c *Conn) await(ready func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ready() && !c.mu.closed {
-		return true
+	if c.mu.closed || ready() {
+		return !c.mu.closed
 	}
-	if idle := c.s.o.IdleTimeout; idle > 0 {
-		defer time.AfterFunc(idle, func() { c.end(errIdle) }).Stop()
-	}
+	over := false
+	defer func() { over = true }()
+	defer c.watch(&over).Stop()
 	for !c.mu.closed && !ready() {
 		c.mu.changed.Wait()
 	}
 	return !c.mu.closed
+}
+
+// watch ends the connection when its peer has been gone for as long as one that has closed only its
+// sending side is waited for, or when the wait is as long as a connection may be idle. *over, which
+// c.mu guards, says that the wait has come to its end. c.mu is held.
+func (c *Conn) watch(over *bool) (t *time.Timer) {
+	idle, patience := int64(c.s.o.IdleTimeout), int64(c.s.o.StallTimeout)
+	if idle <= 0 {
+		idle = math.MaxInt64
+	}
+	every := time.Duration(min(idle, patience/4))
+	began, gone := c.s.now(), int64(0)
+	t = time.AfterFunc(every, func() {
+		now, isGone := c.s.now(), c.sock.peerGone()
+		switch {
+		case !isGone:
+			gone = 0
+		case gone == 0:
+			gone = now
+		}
+		var reason error
+		switch {
+		case isGone && now-gone >= patience/2:
+			reason = io.EOF
+		case now-began >= idle:
+			reason = errIdle
+		}
+		c.mu.Lock()
+		if reason == nil && !*over {
+			t.Reset(every)
+		}
+		end := reason != nil && !*over
+		c.mu.Unlock()
+		if end {
+			c.end(reason)
+		}
+	})
+	return t
 }
 
 // awaitQuiet waits until every request is answered and written, or the connection is over.

@@ -506,32 +506,51 @@ func TestWaitingRequestsHoldNoSharedMemory(t *testing.T) {
 	}
 }
 
-// A connection whose requests wait reads nothing, and so does not see that its peer has gone: it ends when it has been idle
-// for too long.
+// A connection whose requests wait reads nothing. It ends all the same when its peer has gone, or when it has been idle for too
+// long, and not before.
 func TestWaitingRequestsOfAPeerThatIsGone(t *testing.T) {
-	held := make(chan *Exchange, 1)
-	s := start(t, Options{IdleTimeout: 100 * time.Millisecond, Handler: takerFunc(func(c *Conn, xs []*Exchange) int {
-		if c.Value() == nil {
-			c.SetValue("waits")
-			held <- xs[0]
-			return 1
-		}
-		return 0
-	})})
-	c := dial(t, s)
-	if _, err := c.Write(append(frame(0, []byte("one")), frame(0, []byte("two"))...)); err != nil {
-		t.Fatal(err)
-	}
-	x := <-held
-	c.Close()
-	for deadline := time.Now().Add(20 * time.Second); s.Stats().Conns > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%+v", s.Stats())
-		}
-	}
-	echo(nil, []*Exchange{x})
-	if st := s.Stats(); st.ReadBytes+st.FrameBytes+st.PinnedBytes > 0 {
-		t.Errorf("something is still held: %+v", st)
+	for name, test := range map[string]struct {
+		o    Options
+		gone func(c *net.TCPConn) error
+		stay bool
+	}{
+		"closed":      {Options{StallTimeout: 200 * time.Millisecond}, (*net.TCPConn).Close, false},
+		"half closed": {Options{StallTimeout: 200 * time.Millisecond}, (*net.TCPConn).CloseWrite, false},
+		"idle":        {Options{IdleTimeout: 100 * time.Millisecond}, func(*net.TCPConn) error { return nil }, false},
+		"patient":     {Options{StallTimeout: 100 * time.Millisecond}, func(*net.TCPConn) error { return nil }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			held := make(chan *Exchange, 1)
+			test.o.Handler = takerFunc(func(c *Conn, xs []*Exchange) int {
+				if c.Value() == nil {
+					c.SetValue("waits")
+					held <- xs[0]
+					return 1
+				}
+				return 0
+			})
+			s := start(t, test.o)
+			c := dial(t, s)
+			if _, err := c.Write(append(frame(0, []byte("one")), frame(0, []byte("two"))...)); err != nil {
+				t.Fatal(err)
+			}
+			x := <-held
+			if err := test.gone(c); err != nil {
+				t.Fatal(err)
+			}
+			if test.stay {
+				time.Sleep(300 * time.Millisecond)
+				if s.Stats().Conns != 1 {
+					t.Error("a peer that waits was left")
+				}
+			} else if !eventually(func() bool { return s.Stats().Conns == 0 }) {
+				t.Errorf("%+v", s.Stats())
+			}
+			echo(nil, []*Exchange{x})
+			if st := s.Stats(); st.ReadBytes+st.FrameBytes+st.PinnedBytes > 0 {
+				t.Errorf("something is still held: %+v", st)
+			}
+		})
 	}
 }
 

@@ -315,6 +315,13 @@ func (c *MemoryConn) read(_ uintptr, p []byte) (n int, again bool, err error) {
 	return 0, true, nil
 }
 
+// peerGone implements socket.
+func (c *MemoryConn) peerGone() bool {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.in.ended || c.w.mu.broken
+}
+
 // send implements socket.
 func (c *MemoryConn) send(_ uintptr, pieces [][]byte, _ bool, _ *iovecs) (n int, again bool, err error) {
 	c.w.mu.Lock()

@@ -63,3 +63,6 @@ func sendFile(fd int, f fileRange) (n int64, again bool, err error) {
 		return 0, false, err
 	}
 }
+
+// pollGone is what poll says of a socket whose peer has closed its side.
+const pollGone = unix.POLLRDHUP

@@ -32,3 +32,6 @@ func sendPieces(fd int, pieces [][]byte, _ bool, _ *iovecs) (n int, again bool, 
 func sendFile(int, fileRange) (int64, bool, error) {
 	return 0, false, errors.ErrUnsupported
 }
+
+// pollGone is what poll says of a socket whose peer has closed its side.
+const pollGone = unix.POLLHUP

@@ -18,6 +18,8 @@ type socket interface {
 	send(fd uintptr, pieces [][]byte, more bool, v *iovecs) (n int, again bool, err error)
 	// sendsFiles says whether sendFile works on its descriptor.
 	sendsFiles() bool
+	// peerGone says whether the peer sends nothing more, though there may be something left to read.
+	peerGone() bool
 
 	Close() error
 	LocalAddr() net.Addr
@@ -71,6 +73,19 @@ func (tcpSocket) send(fd uintptr, pieces [][]byte, more bool, v *iovecs) (n int,
 }
 
 func (tcpSocket) sendsFiles() bool { return canSendfile }
+
+func (s tcpSocket) peerGone() (gone bool) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		polled := []unix.PollFd{{Fd: int32(fd), Events: pollGone}}
+		n, err := unix.Poll(polled, 0)
+		gone = err == nil && n > 0 && polled[0].Revents&(pollGone|unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return gone || err != nil
+}
 
 // readSocket reads once from a non-blocking socket; again: there is nothing now. n is 0 at the end
 // of the input.
