@@ -44,7 +44,7 @@ func (l *quickLog) Replay(fn func(Entry) error) (int64, error) {
 }
 
 func quickCoordinator(partitions int32) *Coordinator {
-	img := imageOf("t")
+	img := imageOf("t", "orders")
 	var n atomic.Uint64
 	c := New(Options{
 		Config: simConfig(), Image: func() *metadata.Image { return img }, NowMs: coordinator.NowMs,
