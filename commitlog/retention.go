@@ -163,46 +163,42 @@ func (l *Log) rollForRetention(now, hw int64) (rolled bool, err error) {
 
 // deleteOldest removes the first n segments, of which at least one is left. The
 // new start is on disk before the first of them goes, so that a crash in between
-// leaves no gap. l.syncing is held.
+// leaves no gap. One that the disk does not let go keeps those behind it, and the next
+// pass tries it again: as long as it has its name, the start has its entry in the file.
+// l.syncing is held.
 func (l *Log) deleteOldest(n int) error {
 	list := *l.segs.Load()
-	start := list[n].BaseOffset()
-	if start > l.start.Load() {
+	if start := list[n].BaseOffset(); start > l.start.Load() {
 		if err := l.raiseStart(start); err != nil {
 			return err
 		}
 	}
-	if !l.keep {
-		return l.deleteInTurn(list[:n])
+	gone, err := l.nameAwayOldest(list[:n])
+	err = errors.Join(err, l.leaveOut(gone))
+	for _, seg := range list[:gone] {
+		l.unlinkLater(seg)
 	}
-	errs := []error{l.leaveOut(n)}
-	for _, seg := range list[:n] {
-		errs = append(errs, l.dropSegment(seg))
-	}
-	errs = append(errs, l.store.fs.SyncDir(l.dir))
-	if err := errors.Join(errs...); err != nil {
+	if serr := l.store.fs.SyncDir(l.dir); serr != nil {
+		err = errors.Join(err, serr)
 		if failedSync(err) {
 			l.failSoon(err)
 		}
 		return err
 	}
-	l.diskBase.Store(start)
-	return nil
+	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
+	return err
 }
 
-// deleteInTurn removes the first segments of a log whose start stands in no file:
-// what is left must have no gap, so each is gone for good before the next one goes,
-// and one that cannot go keeps those behind it. l.syncing is held.
-func (l *Log) deleteInTurn(oldest segmentList) error {
-	for _, seg := range oldest {
-		if err := l.dropSegment(seg); err != nil {
-			return err
-		}
-		if err := l.leaveOut(1); err != nil {
-			return err
+// nameAwayOldest renames the files of segments away, oldest first, and returns of how
+// many. Of a log whose start stands in no file each is gone for good before the next
+// one goes: what is left must have no gap. l.syncing is held.
+func (l *Log) nameAwayOldest(oldest segmentList) (n int, err error) {
+	for n < len(oldest) && err == nil {
+		if err = l.nameAway(oldest[n]); err == nil {
+			n++
 		}
 	}
-	return nil
+	return n, err
 }
 
 // leaveOut takes the first n segments out of the list, and their producer snapshots

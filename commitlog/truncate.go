@@ -157,6 +157,9 @@ func (l *Log) cutLocked(off int64) error {
 		}
 	}
 	active := list[keep-1]
+	if err := active.Rename(""); err != nil { // retention may have failed in the middle of renaming it away
+		return err
+	}
 	inside, err := insideBatch(active, off)
 	if err != nil {
 		return err
@@ -278,10 +281,19 @@ func (l *Log) endAtLocked(off int64) {
 	}
 }
 
-// dropSegment renames a segment's files away; they are unlinked later. Of a log that
-// stands in no checkpoint file the names are durable when it returns: a power cut
-// could take back any of several renames, and nothing says then what was to go.
+// dropSegment renames a segment's files away; they are unlinked later.
 func (l *Log) dropSegment(seg *segment.Segment) error {
+	if err := l.nameAway(seg); err != nil {
+		return err
+	}
+	l.unlinkLater(seg)
+	return nil
+}
+
+// nameAway renames a segment's files away. Of a log that stands in no checkpoint file
+// the names are durable when it returns: a power cut could take back any of several
+// renames, and nothing says then what was to go.
+func (l *Log) nameAway(seg *segment.Segment) error {
 	if err := seg.MarkDeleted(); err != nil {
 		return err
 	}
@@ -290,6 +302,9 @@ func (l *Log) dropSegment(seg *segment.Segment) error {
 			return err
 		}
 	}
-	l.store.janitor.unlink(seg, l.cfg.Load().FileDeleteDelayMs)
 	return nil
+}
+
+func (l *Log) unlinkLater(seg *segment.Segment) {
+	l.store.janitor.unlink(seg, l.cfg.Load().FileDeleteDelayMs)
 }

@@ -26,6 +26,8 @@ var mutants = []mutant{
 	{"logs with unsynced bytes leave no descriptor to who reads", "vfs/handles.go", "if h.mu.open-h.mu.pins >= h.maxOpen {", "if h.mu.open >= h.maxOpen {", "./commitlog", "TestReadBeside"},
 	{"checkpoint without leader epochs", "commitlog/upkeep.go", "\t\tnamed, err = l.writeEpochs()\n", "", "./commitlog", "TestCrash$|TestTwin|TestEpochs"},
 	{"start offset told before it is on disk", "commitlog/retention.go", "\tif l.keep {\n\t\tif err := l.store.points.writeStarts(l.store); err != nil {\n\t\t\treturn fmt.Errorf(\"%w: %w\", ErrStorage, err)\n\t\t}\n\t}\n", "", "./commitlog", "TestCrash$|TestTwin"},
+	{"start offset is forgotten before what retention could not rename", "commitlog/retention.go", "\tl.diskBase.Store((*l.segs.Load())[0].BaseOffset())\n", "\tl.diskBase.Store(l.start.Load())\n", "./commitlog", "TestSegmentThatRetention"},
+	{"truncation goes on in a segment that is half renamed away", "commitlog/truncate.go", "active.Rename(\"\"); err != nil {", "error(nil); err != nil {", "./commitlog", "TestCutIntoASegment"},
 	{"failed write of a checkpoint file is forgotten", "commitlog/offsets.go", "\t*known = []byte(unsure)\n", "", "./commitlog", "TestLogMadeAgain"},
 	{"clean marker stays while the store is open", "commitlog/store.go", "\t\tif err := s.fs.Remove(name); err != nil {\n\t\t\treturn fmt.Errorf(\"commitlog: %w\", err)\n\t\t}\n", "", "./commitlog", "TestCleanMarker"},
 	{"clean marker after a failure", "commitlog/store.go", "if err == nil && (loaded || s.clean) && !s.unclean.Load() {", "if loaded || s.clean {", "./commitlog", "TestFailedSync"},
