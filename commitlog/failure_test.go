@@ -339,3 +339,35 @@ func TestEntryFailsWithTheWriteBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestFailedWriteDoesNotComeBackBehindARoll: what a failed write had written is cut off for good before anything in the
+// next segment is acknowledged. A power cut would bring it back, and a start ends the log at what is no batch.
+func TestFailedWriteDoesNotComeBackBehindARoll(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") }}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 2, value: 800, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(&vfs.ShortWrite{N: 700, Err: syscall.ENOSPC})
+	if _, err := appendAs(l, FromClient, one.build()); err == nil {
+		t.Fatal("the write did not fail")
+	}
+	f.set(nil)
+	roll(t, l) // by itself, without the checkpoint that an append would ask for
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	rng := newRand(t, 13)
+	for range 40 {
+		cut, _, _ := startTrace(t, mem.CrashClone(rng), Sync)
+		if end := cut.Log("t-0").EndOffset(); end != 4 {
+			t.Fatalf("the log ends at %d after a power cut, 4 were acknowledged", end)
+		}
+		cut.Close(1)
+	}
+}

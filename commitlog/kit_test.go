@@ -140,6 +140,16 @@ func mustAppend(t testing.TB, l *Log, data []byte) Appended {
 	return r
 }
 
+// roll begins a new segment at the end, without the checkpoint that the roll of an append asks for.
+func roll(t testing.TB, l *Log) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.rollLocked(l.end.Load(), fixedClock()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // readAll returns every batch from off to upTo.
 func readAll(t testing.TB, l *Log, off, upTo int64) []batch.Batch {
 	t.Helper()

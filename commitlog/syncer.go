@@ -146,8 +146,9 @@ func (l *Log) syncDataLocked() (offline bool, err error) {
 	list := *l.segs.Load()
 	l.mu.Unlock()
 	if synced := l.synced.Load(); synced < end {
-		// Oldest first: a later segment's bytes are worth nothing without it.
-		for i := list.floor(synced); i < len(list); i++ {
+		// Oldest first: a later segment's bytes are worth nothing without it. The one that
+		// ends at the synced offset may have been cut back since, after a failed write.
+		for i := list.floor(max(synced-1, 0)); i < len(list); i++ {
 			seg := list[i]
 			if !seg.Acquire() {
 				continue // retention removed it
@@ -155,7 +156,8 @@ func (l *Log) syncDataLocked() (offline bool, err error) {
 			err := seg.Sync()
 			seg.Release()
 			if err != nil {
-				return true, err
+				l.nameLater(dirNew)
+				return unknownOnDisk(err), err
 			}
 		}
 	}

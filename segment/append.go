@@ -95,6 +95,10 @@ func (s *Segment) admit(pos int64, bufs [][]byte, metas []BatchMeta) (n int64, e
 func (s *Segment) undo(f vfs.File, pos int64, cause error) error {
 	err := f.Truncate(pos)
 	if err == nil {
+		s.mu.Lock()
+		s.mu.gen++
+		s.mu.cutBack = true
+		s.mu.Unlock()
 		return fmt.Errorf("segment: append: %w", cause)
 	}
 	return s.fail(errors.Join(cause, err))

@@ -108,6 +108,7 @@ type Segment struct {
 
 		pinned  bool   // the descriptor is held: it has bytes that no Sync has covered
 		foreign bool   // a process that was killed changed the file last, and no Sync has covered that
+		cutBack bool   // the file was cut back after a failed write, and no Sync has covered that
 		gen     uint64 // counts changes of the file
 		txnFile bool   // the .txnindex has been made since the last SyncAll
 		remade  bool   // since then entries below the recovery point were made anew

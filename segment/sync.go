@@ -8,12 +8,12 @@ import (
 )
 
 // Sync makes the log's bytes durable: all that Append had written when Sync
-// was called. It uses the descriptor that wrote. A failure is final: the kernel
+// was called, and that what a failed one had written is gone. It uses the descriptor that wrote. A failure is final: the kernel
 // may count the lost pages as clean, so no other sync is tried, and every later
 // Sync and Append returns it.
 func (s *Segment) Sync() error {
 	s.mu.Lock()
-	due, gen, failed := s.mu.pinned || s.mu.foreign, s.mu.gen, s.mu.failed
+	due, gen, failed := s.mu.pinned || s.mu.foreign || s.mu.cutBack, s.mu.gen, s.mu.failed
 	s.mu.Unlock()
 	if failed != nil || !due {
 		return failed
@@ -29,6 +29,7 @@ func (s *Segment) Sync() error {
 	}
 	s.mu.Lock()
 	s.mu.foreign = false
+	s.mu.cutBack = s.mu.cutBack && s.mu.gen != gen
 	unpin := s.mu.pinned && s.mu.gen == gen
 	if unpin {
 		s.mu.pinned = false
