@@ -168,14 +168,18 @@ func (t *table) loadLocked() error {
 // LoadUnchecked takes the file for what its length says, zeros and a torn tail
 // included, where Check would refuse it or cut it. It is for recovery, which
 // then asks Valid and calls Keep. A missing file is an empty one, to be created.
+// What it finds the disk has, whatever the kernel believed.
 func (t *table) LoadUnchecked() error {
 	t.write.Lock()
 	defer t.write.Unlock()
+	t.unmap()
+	if err := t.dropCache(); err != nil {
+		return err
+	}
 	size, err := t.fileSize()
 	if _, missing := err.(*CorruptError); err != nil && !missing {
 		return err
 	}
-	t.unmap()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.n = int(size) / t.size
@@ -183,6 +187,19 @@ func (t *table) LoadUnchecked() error {
 	t.mu.trim = err != nil || size%int64(t.size) != 0
 	t.mu.loaded, t.mu.writable = true, true
 	return nil
+}
+
+// dropCache has the file read from the disk: after a failed sync, of a process that is
+// gone too, what was lost counts as clean, and no later sync would write it.
+func (t *table) dropCache() error {
+	f, err := t.fs.OpenFile(t.Path(), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.DropCache(0, 0), f.Close())
 }
 
 func (t *table) fileSize() (int64, error) {
