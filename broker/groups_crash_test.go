@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -231,4 +232,77 @@ func TestOffsetsOfATopicDeletedWhileLoading(t *testing.T) {
 			t.Errorf("%s has the offset %d of the new topic", group, got)
 		}
 	}
+}
+
+// A transaction that was decided before a kill commits its offsets also where its marker is written while the group's
+// partition is still loading.
+func TestMarkerForAGroupThatIsLoading(t *testing.T) {
+	killed := killedBeforeTheMarker(t)
+	var loading, marked atomic.Bool
+	gate := make(chan struct{})
+	var once sync.Once
+	open := func() { once.Do(func() { close(gate) }) }
+	cfg, err := config.Load(append(config.Standalone("data", "127.0.0.1:0"), config.Pair{Key: "offsets.topic.num.partitions", Value: "3"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(cfg, Options{
+		FS: vfs.NewFaulty(killed, func(op vfs.Op) error {
+			switch {
+			case !loading.Load() || !ofOffsetsLog(op):
+			case op.Kind == vfs.OpRead:
+				<-gate
+			case op.Kind == vfs.OpWrite:
+				marked.Store(true)
+			}
+			return nil
+		}),
+		Loading: func() func() { return func() { loading.Store(true) } },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Start()
+	n := &node{t: t, b: b}
+	t.Cleanup(n.stop)
+	t.Cleanup(open) // before the stop
+	n.eventually("the marker is written", marked.Load)
+	time.Sleep(100 * time.Millisecond) // for its sync, and the coordinator's word
+	open()
+	p := n.pipe()
+	findGroup(p, "g")
+	n.eventually("the offset is committed", func() bool { return p.committed("g", "t", 0) == 42 })
+}
+
+func ofOffsetsLog(op vfs.Op) bool {
+	return strings.Contains(op.Name, "__consumer_offsets") && strings.HasSuffix(op.Name, ".log")
+}
+
+// killedBeforeTheMarker is the disk of a broker that was killed when it had decided to commit offset 42 of t-0 for group g
+// in a transaction, and could not write the marker.
+func killedBeforeTheMarker(t *testing.T) *vfs.Mem {
+	var full atomic.Bool
+	mem := vfs.NewMem()
+	n := groupNode(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if full.Load() && op.Kind == vfs.OpWrite && ofOffsetsLog(op) {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	findGroup(n.pipe(), "g")
+	x := n.txnProducer("x", 12)
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group, req.Generation = "x", x.pid, x.epoch, "g", -1
+	of := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	of.Offset, of.LeaderEpoch = 42, -1
+	req.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{of}}}
+	x.patient(func() wire.Code {
+		return wire.Code(askNode[*kmsg.TxnOffsetCommitResponse](n, req, 5).Topics[0].Partitions[0].ErrorCode)
+	})
+	full.Store(true)
+	x.patient(func() wire.Code { return x.end(true) })
+	killed := mem.KillClone()
+	full.Store(false)
+	return killed
 }

@@ -166,3 +166,32 @@ func TestTopicMadeAgainWhileItsOldLogIsThere(t *testing.T) {
 		t.Errorf("its first record has offset %d", base)
 	}
 }
+
+// The log of a deleted topic whose directory could not be renamed before a kill is not taken for that of the topic that has
+// its name now.
+func TestLogOfAnEarlierTopicOfTheNameIsSetAside(t *testing.T) {
+	var bad atomic.Bool
+	mem := vfs.NewMem()
+	n := startOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if bad.Load() && op.Kind == vfs.OpRename && strings.HasSuffix(op.Name, "/t-0") {
+			return &fs.PathError{Op: "rename", Path: op.Name, Err: syscall.EIO}
+		}
+		return nil
+	}))
+	n.mustCreate("t", 1)
+	n.mustProduce("t", "old")
+	bad.Store(true)
+	del, name := kmsg.NewPtrDeleteTopicsRequest(), "t"
+	del.Topics, del.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}, 5000
+	if r := askNode[*kmsg.DeleteTopicsResponse](n, del, 6).Topics[0]; r.ErrorCode != 0 {
+		t.Fatalf("delete: %s", wire.Code(r.ErrorCode))
+	}
+	n.mustCreate("t", 1)
+	again := startOn(t, mem.KillClone())
+	if end := again.listOffset("t", 0, -1).Offset; end != 0 {
+		t.Errorf("the new topic has %d records", end)
+	}
+	if base := again.mustProduce("t", "new"); base != 0 {
+		t.Errorf("its first record has offset %d", base)
+	}
+}

@@ -2,13 +2,18 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -263,6 +268,43 @@ func TestOfARepeatedPartitionTheLastCounts(t *testing.T) {
 		}
 		if got := values(t, n.fetch(11, fetchRequest("a", 0)).RecordBatches); got[len(got)-1] != "a2" {
 			t.Fatalf("the last does not count: %v", got)
+		}
+	}
+}
+
+// A batch that is sent again while the sync of the first one is under way is answered when that has returned, and not before.
+func TestADuplicateWaitsForTheSyncOfItsOriginal(t *testing.T) {
+	gate := make(chan struct{})
+	var once sync.Once
+	open := func() { once.Do(func() { close(gate) }) }
+	defer open()
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && strings.Contains(op.Name, "t-0") && strings.HasSuffix(op.Name, ".log") {
+			<-gate
+		}
+		return nil
+	})
+	n := startOn(t, fs)
+	n.mustCreate("t", 1)
+	b := recordsOf(batch.BuilderOptions{LeaderEpoch: -1, HasProducer: true, ProducerID: 5, BaseSequence: 0}, "a")
+	var pipes []*pipe
+	for _, acks := range []int16{-1, -1, 1, 1} { // the first of them is the original
+		p := n.pipe()
+		p.send(9, produceRequest("t", 0, acks, append([]byte(nil), b...)))
+		n.eventually("the batch is appended", func() bool { return n.b.store.Log("t-0").EndOffset() == 1 })
+		pipes = append(pipes, p)
+	}
+	for i, p := range pipes {
+		p.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := p.conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("request %d was answered before the sync had returned: %v", i, err)
+		}
+		p.conn.SetReadDeadline(time.Time{})
+	}
+	open()
+	for i, p := range pipes {
+		if r := p.receive().(*kmsg.ProduceResponse).Topics[0].Partitions[0]; r.ErrorCode != 0 || r.BaseOffset != 0 {
+			t.Fatalf("request %d: %+v", i, r)
 		}
 	}
 }

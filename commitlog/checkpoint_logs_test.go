@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -299,4 +300,43 @@ func TestRecoveryPointsAreOursAfterAFailedWrite(t *testing.T) {
 		t.Error("our recovery points are taken for Kafka's")
 	}
 	s.Close(1)
+}
+
+// What a start after a kill reads again is bounded by the bytes that were appended, also in a segment that is not full and
+// before the minute is over.
+func TestBytesBringACheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		o := testOptions(mem)
+		cfg := testConfig()
+		cfg.SegmentBytes = 1 << 20
+		o.Configure = func(string) *Config { return cfg }
+		o.CheckpointBytes = 20_000
+		s := mustOpen(t, o)
+		l, err := s.Create("t-0", TopicID{1}, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+			synctest.Wait()
+			if i%9 != 0 {
+				continue
+			}
+			after, recovered, _ := startTrace(t, mem.KillClone(), Sync)
+			var walked int64
+			for _, r := range recovered {
+				walked += r.BytesWalked
+			}
+			if err := after.Close(1); err != nil {
+				t.Fatal(err)
+			}
+			if walked > o.CheckpointBytes {
+				t.Fatalf("after %d appends a start reads %d bytes, %d at most", i+1, walked, o.CheckpointBytes)
+			}
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

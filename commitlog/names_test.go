@@ -61,6 +61,59 @@ func TestCheckpointThatFailsKeepsTheNewName(t *testing.T) {
 	s.Close(1)
 }
 
+// A checkpoint that could not sync the directory, for want of a descriptor, leaves that to the next one, which has nothing
+// else to write.
+func TestCheckpointAfterOneWithoutDescriptors(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir }}
+	o := testOptions(vfs.NewFaulty(mem, f.hook))
+	o.Durability = OS // so that nothing is synced beside
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 2, value: 100, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	l.checkpoint()
+	roll(t, l)
+	mustAppend(t, l, one.build())
+	f.set(syscall.EMFILE)
+	l.checkpoint()
+	f.set(nil)
+	l.checkpoint()
+	if l.Err() != nil || l.SyncedOffset() != 4 {
+		t.Fatalf("synced to %d of 4: %v", l.SyncedOffset(), l.Err())
+	}
+	acknowledgedSurvives(t, mem, l)
+}
+
+// A group commit that could not, for want of a descriptor, leaves it to the next one.
+func TestGroupCommitAfterOneWithoutDescriptors(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && op.Name == "data/t-0" }}
+	o := testOptions(vfs.NewFaulty(mem, f.hook))
+	o.CheckpointIntervalMs = 3_600_000
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 2, value: 100, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(syscall.EMFILE)
+	roll(t, l)
+	mustAppend(t, l, one.build())
+	l.syncing.Lock()
+	_, err := l.syncDataLocked()
+	l.syncing.Unlock()
+	if !errors.Is(err, syscall.EMFILE) {
+		t.Fatal(err)
+	}
+	f.set(nil)
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	acknowledgedSurvives(t, mem, l)
+}
+
 // A roll that fails removes the names that it has made, and what is appended then goes on in the old segment. A power
 // cut may undo the removal of what was not acknowledged yet; a start makes two segments that overlap of it never, and
 // after an acknowledgement the names are gone for good.

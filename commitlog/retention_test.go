@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -87,5 +88,46 @@ func TestCutIntoASegmentThatRetentionHasBegunToRename(t *testing.T) {
 	defer again.Close(1)
 	if l := again.Log("t-0"); l.StartOffset() != 2 || l.EndOffset() != 4 {
 		t.Errorf("the log is [%d, %d), want [2, 4)", l.StartOffset(), l.EndOffset())
+	}
+}
+
+// TestRetentionOfOneLogOutlivesTheStartOfAnother: the start offset's entry goes from the file when the removal of what lies
+// below it is durable, and not before, also where another log's start is written meanwhile.
+func TestRetentionOfOneLogOutlivesTheStartOfAnother(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(mem))
+	one := spec{n: 2, value: 300, ts: fixedClock(), epoch: -1}
+	var logs []*Log
+	for i := range 2 {
+		l := mustCreate(t, s, fmt.Sprintf("t-%d", i))
+		for range 30 {
+			mustAppend(t, l, one.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		l.checkpoint()
+		logs = append(logs, l)
+	}
+	if err := s.checkpoint(logs); err != nil {
+		t.Fatal(err)
+	}
+	start := logs[0].Segments()[2].BaseOffset
+	if err := logs[0].DeleteBefore(start); err != nil {
+		t.Fatal(err)
+	}
+	if err := logs[0].retain(fixedClock()); err != nil {
+		t.Fatal(err)
+	}
+	if err := logs[1].DeleteBefore(1); err != nil {
+		t.Fatal(err)
+	}
+	rng := newRand(t, 6)
+	for range 40 {
+		cut, _, _ := startTrace(t, mem.CrashClone(rng), Sync)
+		if l := cut.Log("t-0"); l.StartOffset() != start || l.EndOffset() != 60 {
+			t.Fatalf("log [%d, %d) after a power cut, want [%d, 60)", l.StartOffset(), l.EndOffset(), start)
+		}
+		cut.Close(1)
 	}
 }

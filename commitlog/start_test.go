@@ -364,3 +364,36 @@ func allAborted(t *testing.T, l *Log) []AbortedTxn {
 	}
 	return txns
 }
+
+// A killed process may have left a checkpoint file whose new name is not durable. A start makes it so before it tells
+// anyone what the file says.
+func TestStartAfterAKillMakesCheckpointFilesDurable(t *testing.T) {
+	mem := vfs.NewMem()
+	var killed *vfs.Mem
+	renamed := false
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpSyncDir && renamed && killed == nil {
+			killed = mem.KillClone()
+		}
+		renamed = renamed || op.Kind == vfs.OpRename && strings.HasSuffix(op.To, startOffsetFile)
+		return nil
+	})))
+	l := mustCreate(t, s, "t-0")
+	mustAppend(t, l, spec{n: 8, value: 10, ts: fixedClock(), epoch: -1}.build())
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.DeleteBefore(5); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ = startTrace(t, killed, Sync)
+	told := s.Log("t-0").StartOffset()
+	rng := newRand(t, 14)
+	for range 20 {
+		cut, _, _ := startTrace(t, killed.CrashClone(rng), Sync)
+		if start := cut.Log("t-0").StartOffset(); told != 5 || start != told {
+			t.Fatalf("the start offset was %d after a kill, and is %d after a power cut", told, start)
+		}
+		cut.Close(1)
+	}
+}

@@ -291,3 +291,23 @@ func TestTimeoutWhenTheClockIsSet(t *testing.T) {
 		})
 	}
 }
+
+// A transaction that has not ended is not forgotten, however long its markers cannot be written: nobody else would write them.
+func TestWhatIsOpenDoesNotExpire(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		a := r.init("x", nil)
+		r.add("x", a.Identity, p0)
+		r.hold.Store(true)
+		r.expect("commit", r.end("x", a.Identity, true, 2).code, wire.None)
+		time.Sleep(8 * 24 * time.Hour)
+		r.expect("after a week", r.state("x"), "PrepareCommit 101/1")
+		r.hold.Store(false)
+		r.restart(0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.expect("after a restart", r.state("x"), "CompleteCommit 101/1")
+		if len(r.markers) != 1 {
+			t.Errorf("%d markers were written", len(r.markers))
+		}
+	})
+}
