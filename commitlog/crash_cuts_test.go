@@ -36,7 +36,8 @@ type cutter struct {
 
 // cutCount is what a run has done.
 type cutCount struct {
-	cuts, atSyncs, kills, inRecovery int // power cuts; those right before a sync or rename; kill -9; those of them all while a start recovers
+	cuts, atSyncs, kills int // power cuts; those right before a sync or rename; kill -9
+	inRecovery, again    int // those of them all while a start recovers; power cuts behind what followed one of them
 }
 
 // cutPoint is a copy of the disk, and what must be found in it.
@@ -137,6 +138,10 @@ func (c *cutter) step() {
 			m.fatalf("checkpoint: %v", err)
 		}
 		what = "checkpoint"
+	case n < 89:
+		m.nowMs.Add([]int64{5, 200, 1001, 100_000}[m.rng.Intn(4)])
+		m.epoch += int32(m.rng.Intn(2))
+		what = "time"
 	default:
 		what = c.sideStep()
 	}
@@ -239,6 +244,9 @@ func (c *cutter) verify(p *cutPoint, v *cleanModel, newStart int64, depth int) {
 	c.checkSide(v, &p.side)
 	v.append()
 	v.check()
+	if depth == 0 && c.rng.Intn(2) == 0 {
+		c.cutAgain(p, v)
+	}
 	for i := range again {
 		c.count.inRecovery++
 		w := fresh.fork()
@@ -246,6 +254,25 @@ func (c *cutter) verify(p *cutPoint, v *cleanModel, newStart int64, depth int) {
 		w.store.Close(1)
 	}
 	v = nil // sound: nothing to tell of
+}
+
+// cutAgain has what was appended behind a crash acknowledged, and cuts the power then: that is there, and what the start
+// has told.
+func (c *cutter) cutAgain(p *cutPoint, v *cleanModel) {
+	v.repeat()
+	if err := v.log.Sync(); err != nil {
+		v.fatalf("sync: %v", err)
+	}
+	synced := v.log.SyncedOffset()
+	next := cutPoint{mem: v.mem.CrashClone(v.rng), at: "the append that follows " + p.at, synced: synced, must: synced, side: p.side}
+	if l := v.store.Log(sideName); l != nil {
+		next.side.synced, next.side.must = l.SyncedOffset(), l.SyncedOffset()
+		next.side.exists = next.side.exists || !p.side.changing
+	}
+	c.count.again++
+	w := v.fork()
+	c.verify(&next, w, v.start, 1)
+	w.store.Close(1)
 }
 
 // fork returns a model that knows the same, whose log is not open.
@@ -357,7 +384,8 @@ func (c *cutter) checkSide(v *cleanModel, side *sideLog) {
 // synced is lost, torn at 512 bytes and reordered. One crash in six is a kill, which
 // loses nothing that was written. What was synced (or, after a kill, written) is
 // there; nothing is there that was not written; producers, transactions, leader
-// epochs, indexes and what compaction keeps are as the log's records say.
+// epochs, indexes and what compaction keeps are as the log's records say. Behind half
+// of the crashes what was appended next is acknowledged, and the power is cut once more.
 func TestPowerCuts(t *testing.T) {
 	want, steps := *cutsFlag, 150
 	if raceEnabled {
@@ -386,7 +414,8 @@ func TestPowerCuts(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d power cuts (%d of them right before a sync or a rename), %d kills, %d of all while a start recovered; first seed %d", count.cuts, count.atSyncs, count.kills, count.inRecovery, first)
+	t.Logf("%d power cuts (%d of them right before a sync or a rename), %d kills, %d of all while a start recovered, %d behind what followed a crash; first seed %d",
+		count.cuts, count.atSyncs, count.kills, count.inRecovery, count.again, first)
 }
 
 // TestTornTailIsWalkedFromTheRecoveryPoint: how much a start reads after a power cut does not depend on whether the
