@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,7 +52,10 @@ func TestKill(t *testing.T) {
 		}
 	}
 	k.finish()
-	t.Logf("%d kills, %d records acknowledged or shown, all in place", *killRounds, len(k.known))
+	if *killRounds > 1 && k.acknowledged.Load() == 0 {
+		t.Errorf("nothing was acknowledged in %d rounds, and so nothing was tested", *killRounds)
+	}
+	t.Logf("%d kills, %d records acknowledged, %d acknowledged or shown, all in place", *killRounds, k.acknowledged.Load(), len(k.known))
 }
 
 // place is where a record was told to be.
@@ -69,6 +73,8 @@ type killer struct {
 	p    *process
 
 	seed maphash.Seed
+
+	acknowledged atomic.Int64
 
 	mu    sync.Mutex
 	known map[place]uint64 // hash of what some client was told or shown
@@ -115,6 +121,7 @@ func (k *killer) produce(ctx context.Context, name string, size int) {
 		value := fmt.Sprintf("%s-%d-%s", name, i, pad)
 		cl.Produce(ctx, kgo.StringRecord(value), func(r *kgo.Record, err error) {
 			if err == nil {
+				k.acknowledged.Add(1)
 				k.told(r, value)
 			}
 		})

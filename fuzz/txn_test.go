@@ -240,6 +240,9 @@ func (r *txnRound) play(length, kill time.Duration) []history.Anomaly {
 		r.rounds, map[bool]string{true: "KIP-848", false: "classic"}[r.next], r.kills,
 		transactions[history.OK], transactions[history.Fail], transactions[history.Info],
 		transforms[history.OK], transforms[history.Fail], transforms[history.Info], sends[history.OK], sends[history.Info], reads, r.rec.value.Load(), len(found))
+	if length > 2*time.Second && (transactions[history.OK] == 0 || transforms[history.OK] == 0 || sends[history.OK] == 0 || reads == 0) {
+		r.t.Errorf("round %d has tested nothing of some kind in %v", r.rounds, length)
+	}
 	return found
 }
 
