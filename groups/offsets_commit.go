@@ -60,6 +60,7 @@ func (m *Machine) commitOffsets(_ Client, req *kmsg.OffsetCommitRequest, done fu
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
+	m.keepIfUnwritten(g, req.Group, out)
 	return decision{records: out, split: m.overBatch(out), then: func(err error) {
 		if err != nil {
 			done(commitError(req, failureCode(err)))
@@ -116,6 +117,7 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, g
 		}
 		resp.Topics = append(resp.Topics, topic)
 	}
+	m.keepIfUnwritten(g, req.Group, out)
 	return decision{records: out, split: m.overBatch(out), then: func(err error) {
 		if err != nil {
 			done(txnCommitError(req, failureCode(err)))
@@ -124,6 +126,14 @@ func (m *Machine) txnCommitOffsets(_ Client, req *kmsg.TxnOffsetCommitRequest, g
 		m.offsets.counts.commits.Add(uint64(len(out)))
 		done(resp)
 	}}
+}
+
+// keepIfUnwritten: a commit of which every offset is refused makes its group all the same, as in Kafka, until expired
+// offsets are looked for. Else the group comes with its first record.
+func (m *Machine) keepIfUnwritten(g group, id string, out []Record) {
+	if len(out) == 0 {
+		m.groups[id] = g
+	}
 }
 
 // staleIsIllegal: producers know no member epochs.
