@@ -133,29 +133,33 @@ func TestStopEndsTheTryingOfLogs(t *testing.T) {
 	}
 }
 
-// The directory of a deleted topic that cannot be renamed for a while keeps a topic that is made again under its name from
-// being served only as long.
-func TestTopicMadeAgainWhileItsOldLogIsThere(t *testing.T) {
-	var bad atomic.Bool
-	n := startOn(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
-		if bad.Load() && op.Kind == vfs.OpRename && strings.Contains(op.Name, "/t-0") && strings.HasSuffix(op.To, "-delete") {
+// madeAgain is a node with a topic t that was deleted and made again, while the directory of the old one cannot be renamed:
+// as long as stuck is set.
+func madeAgain(t *testing.T, mem *vfs.Mem, stuck *atomic.Bool) *node {
+	t.Helper()
+	n := startOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if stuck.Load() && op.Kind == vfs.OpRename && strings.HasSuffix(op.Name, "/t-0") {
 			return &fs.PathError{Op: "rename", Path: op.Name, Err: syscall.EIO}
 		}
 		return nil
 	}))
 	n.mustCreate("t", 1)
 	n.mustProduce("t", "old")
-	bad.Store(true)
-	del, name := kmsg.NewPtrDeleteTopicsRequest(), "t"
-	del.Topics, del.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}, 5000
-	if r := askNode[*kmsg.DeleteTopicsResponse](n, del, 6).Topics[0]; r.ErrorCode != 0 {
-		t.Fatalf("delete: %s", wire.Code(r.ErrorCode))
-	}
+	stuck.Store(true)
+	n.mustDelete("t")
 	n.mustCreate("t", 1)
+	return n
+}
+
+// The directory of a deleted topic that cannot be renamed for a while keeps a topic that is made again under its name from
+// being served only as long.
+func TestTopicMadeAgainWhileItsOldLogIsThere(t *testing.T) {
+	var stuck atomic.Bool
+	n := madeAgain(t, vfs.NewMem(), &stuck)
 	if code := wire.Code(n.produce(9, produceRequest("t", 0, -1, recordsOf(plain(), "early"))).ErrorCode); code == wire.None {
 		t.Fatal("served while the old log is there")
 	}
-	bad.Store(false)
+	stuck.Store(false)
 	var base int64
 	n.eventually("the topic is served", func() bool {
 		p := n.produce(9, produceRequest("t", 0, -1, recordsOf(plain(), "new")))
@@ -170,23 +174,9 @@ func TestTopicMadeAgainWhileItsOldLogIsThere(t *testing.T) {
 // The log of a deleted topic whose directory could not be renamed before a kill is not taken for that of the topic that has
 // its name now.
 func TestLogOfAnEarlierTopicOfTheNameIsSetAside(t *testing.T) {
-	var bad atomic.Bool
+	var stuck atomic.Bool
 	mem := vfs.NewMem()
-	n := startOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
-		if bad.Load() && op.Kind == vfs.OpRename && strings.HasSuffix(op.Name, "/t-0") {
-			return &fs.PathError{Op: "rename", Path: op.Name, Err: syscall.EIO}
-		}
-		return nil
-	}))
-	n.mustCreate("t", 1)
-	n.mustProduce("t", "old")
-	bad.Store(true)
-	del, name := kmsg.NewPtrDeleteTopicsRequest(), "t"
-	del.Topics, del.TimeoutMillis = []kmsg.DeleteTopicsRequestTopic{{Topic: &name}}, 5000
-	if r := askNode[*kmsg.DeleteTopicsResponse](n, del, 6).Topics[0]; r.ErrorCode != 0 {
-		t.Fatalf("delete: %s", wire.Code(r.ErrorCode))
-	}
-	n.mustCreate("t", 1)
+	madeAgain(t, mem, &stuck)
 	again := startOn(t, mem.KillClone())
 	if end := again.listOffset("t", 0, -1).Offset; end != 0 {
 		t.Errorf("the new topic has %d records", end)
