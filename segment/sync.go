@@ -8,9 +8,9 @@ import (
 )
 
 // Sync makes the log's bytes durable: all that Append had written when Sync
-// was called, and that what a failed one had written is gone. It uses the descriptor that wrote. A failure is final: the kernel
-// may count the lost pages as clean, so no other sync is tried, and every later
-// Sync and Append returns it.
+// was called, and that what a failed one had written is gone. It uses the descriptor
+// that wrote. A failure is final: the kernel may count the lost pages as clean, so
+// no other sync is tried, and every later Sync and Append returns it.
 func (s *Segment) Sync() error {
 	s.mu.Lock()
 	due, gen, failed := s.mu.pinned || s.mu.foreign || s.mu.cutBack, s.mu.gen, s.mu.failed
