@@ -82,8 +82,10 @@ func (l *Log) rollLocked(base, nowMs int64) error {
 	if old.BaseOffset() == base {
 		return nil // it is empty
 	}
-	l.mu.dirNew = true // a roll that fails takes its names away again, which is to be as durable
 	seg, err := segment.Create(l.store.fs, l.dir, base, l.segmentConfig())
+	if err == nil || errors.Is(err, segment.ErrUnmade) {
+		l.mu.dirNew = true // a roll that fails takes its names away again, which is to be as durable
+	}
 	if err != nil {
 		return fmt.Errorf("%w: roll %s: %w", ErrStorage, l.name, err)
 	}

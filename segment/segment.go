@@ -171,16 +171,23 @@ func Create(fs vfs.FS, dir string, base int64, cfg Config) (*Segment, error) {
 	return s, nil
 }
 
+// ErrUnmade is wrapped by the error of a Create that has made files and removed them:
+// until the directory is synced, a power cut may bring them back.
+var ErrUnmade = errors.New("segment: files were made and removed")
+
 // unmake removes the files that a failed Create has made, and returns the cause. A
 // log that stayed would be the log's end for the next start, whatever the segment
 // before has got since: then it is not known any more what is on disk.
 func (s *Segment) unmake(made []string, cause error) error {
+	if len(made) == 0 {
+		return cause
+	}
 	for _, path := range made {
 		if err := s.fs.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%w: %w", ErrBroken, errors.Join(cause, err))
 		}
 	}
-	return cause
+	return fmt.Errorf("%w: %w", ErrUnmade, cause)
 }
 
 // createFiles makes the three files that every segment has and returns which of
