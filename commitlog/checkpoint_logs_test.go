@@ -198,8 +198,8 @@ func BenchmarkWatermarks(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*logs), "ns/log")
 }
 
-// renamedUnsynced is a hook that lets a checkpoint file be renamed, and has the sync of the directory behind that find
-// no descriptor, once.
+// renamedUnsynced is a hook that lets a checkpoint file be renamed, and has the syncs of the directory behind that find
+// no descriptor.
 type renamedUnsynced struct {
 	file atomic.Pointer[string] // nil: no file
 	now  atomic.Bool
@@ -212,7 +212,6 @@ func (h *renamedUnsynced) hook(op vfs.Op) error {
 	case op.Kind == vfs.OpRename && op.To == testDir+"/"+*file:
 		h.now.Store(true)
 	case op.Kind == vfs.OpSyncDir && op.Name == testDir && h.now.Load():
-		h.file.Store(nil)
 		return syscall.EMFILE
 	}
 	return nil
@@ -248,6 +247,7 @@ func TestLogMadeAgainAfterAFailedWriteInheritsNothing(t *testing.T) {
 			if err := move(l); !errors.Is(err, syscall.EMFILE) {
 				t.Fatalf("the write of %s did not fail: %v", file, err)
 			}
+			h.file.Store(nil)
 			if err := s.Delete("t-0"); err != nil {
 				t.Fatal(err)
 			}
@@ -293,6 +293,7 @@ func TestRecoveryPointsAreOursAfterAFailedWrite(t *testing.T) {
 	if err := point(); !errors.Is(err, syscall.EMFILE) {
 		t.Fatalf("the write of %s did not fail: %v", file, err)
 	}
+	h.file.Store(nil)
 	if err := point(); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,9 @@ func (f *finalSyncs) SyncDir(dir string) error {
 		return err
 	}
 	err := f.FS.SyncDir(dir)
+	if vfs.IsExhausted(err) && f.store.handles.EvictSome() {
+		err = f.FS.SyncDir(dir)
+	}
 	if vfs.IsExhausted(err) || errors.Is(err, os.ErrNotExist) {
 		return err
 	}

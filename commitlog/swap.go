@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-project/millrace/compaction"
 	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 // swap lets a cleaned segment take the place of its sources. Its files are synced;
@@ -28,8 +29,10 @@ import (
 // sources are removed when file.delete.delay.ms has passed. Appends go on all the
 // time; nothing is held that they or group commits wait for.
 func (l *Log) swap(g *compaction.Group, cuts int64) error {
-	if err := l.syncNames(); err != nil {
-		return err
+	if err := l.store.fs.SyncDir(l.dir); vfs.IsExhausted(err) {
+		return errors.Join(err, g.Cleaned.Unlink()) // nothing was tried: the next pass begins anew
+	} else if err != nil {
+		return l.failSwap(err)
 	}
 	l.shape.Lock()
 	defer l.shape.Unlock()
@@ -133,14 +136,18 @@ func (l *Log) restoreSources(sources []*segment.Segment) error {
 	return l.store.fs.SyncDir(l.dir)
 }
 
-// syncNames syncs the directory; a failure is one of the disk and takes the log
-// offline.
+// syncNames syncs the directory after a rename; a failure takes the log offline, since
+// the names on disk are not known.
 func (l *Log) syncNames() error {
-	err := l.store.fs.SyncDir(l.dir)
-	if err != nil {
-		err = fmt.Errorf("swap: %w", err)
-		l.failSoon(err)
+	if err := l.store.fs.SyncDir(l.dir); err != nil {
+		return l.failSwap(err)
 	}
+	return nil
+}
+
+func (l *Log) failSwap(err error) error {
+	err = fmt.Errorf("swap: %w", err)
+	l.failSoon(err)
 	return err
 }
 

@@ -546,6 +546,44 @@ func TestSwapOfACutLogIsRefused(t *testing.T) {
 	}
 }
 
+// TestSwapWithoutADescriptor: a swap that cannot sync the directory before it has renamed
+// anything leaves the log as it is, online; behind a rename files that nobody uses are closed
+// and it is tried again.
+func TestSwapWithoutADescriptor(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		tries, armed := 0, false
+		mem := vfs.NewMem()
+		s := mustOpen(t, compactedOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if !armed || op.Kind != vfs.OpSyncDir || op.Name != testDir+"/t-0" {
+				return nil
+			}
+			if tries++; late && tries != 2 {
+				return nil
+			}
+			return syscall.EMFILE
+		})))
+		l := mustCreateCompacted(t, s, "t-0")
+		sc, g := newSwapScene(t, l, swapCases()[0])
+		armed = true
+		err := l.swap(g, l.cuts.Load())
+		if armed = false; l.Err() != nil || late != (err == nil) || !late && !errors.Is(err, syscall.EMFILE) || tries < 2 {
+			t.Fatalf("late %v: %v, log %v, %d tries", late, err, l.Err(), tries)
+		}
+		if swapped, err := sc.state(t, l); err != nil || swapped != late {
+			t.Fatalf("late %v: swapped %v, %v", late, swapped, err)
+		}
+		if !late {
+			if swapFilesLeft(t, mem) {
+				t.Fatalf("%v are left", logFiles(t, mem, "t-0"))
+			}
+			if err := l.swap(cleanByHand(t, l, sc.c.first, sc.c.n, sc.c.keep), l.cuts.Load()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Close(1)
+	}
+}
+
 // TestSwapOfDamage cuts the power in swaps of segments with bytes that are no batch,
 // which a pass keeps: the next start still finds out how far the new segment reaches,
 // and what lies behind the damage is read.

@@ -85,7 +85,7 @@ func (h *Handles) acquire(s *Slot, writer bool) (io.Closer, error) {
 		victim.Close() // nothing unsynced: a writer's handle is never idle
 	}
 	val, err := s.Open()
-	if IsExhausted(err) && h.evictSome() { // the system's bound is below ours
+	if IsExhausted(err) && h.EvictSome() { // the system's bound is below ours
 		val, err = s.Open()
 	}
 	h.mu.Lock()
@@ -221,9 +221,9 @@ func (h *Handles) evictLocked() io.Closer {
 	return h.takeLocked(s)
 }
 
-// evictSome closes the idle handles that were used the longest time ago, a quarter
+// EvictSome closes the idle handles that were used the longest time ago, a quarter
 // of all, and reports whether there were any.
-func (h *Handles) evictSome() bool {
+func (h *Handles) EvictSome() bool {
 	h.mu.Lock()
 	var victims []io.Closer
 	for range (h.mu.idle + 3) / 4 {
