@@ -59,6 +59,7 @@ func (w *writer) await(view View, at, n int64) error {
 		}
 		return nil
 	}
+	w.beforeWait()
 	select {
 	case s.coldReads <- struct{}{}:
 		defer func() { <-s.coldReads }()

@@ -34,6 +34,7 @@ var (
 	errStalled    = errors.New("netio: a frame stopped arriving")
 	errWriteStall = errors.New("netio: replies are not taken")
 	errFailed     = errors.New("netio: a request could not be answered")
+	errHoards     = errors.New("netio: requests wait with memory that others need")
 
 	// errResting is no end: the connection goes on by another goroutine.
 	errResting = errors.New("netio: connection rests")
@@ -198,6 +199,7 @@ func (c *Conn) serveFrom(err error) {
 // finish ends the connection for a reason.
 func (c *Conn) finish(err error) {
 	defer c.s.forget(c)
+	c.dropInput() // it will not be handled, and others wait for the memory
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, errFailed) {
 		// What is in work is still answered; a client that has closed only its sending side waits for it.
 		if !errors.Is(err, errDrained) {
@@ -207,7 +209,6 @@ func (c *Conn) finish(err error) {
 		c.awaitQuiet()
 	}
 	c.end(err)
-	c.dropInput()
 	c.awaitWriter()
 	c.detach()
 

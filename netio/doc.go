@@ -39,9 +39,10 @@
 // Memory is a sum: Options.QueuedBytes of frames, maxReadBuffers × 64 KiB of read buffers,
 // maxScratches × 64 KiB of reply buffers, and for each connection at most maxPending requests and
 // about maxReplyBytes of replies that wait, and what of one read buffer the handler did not take yet
-// (setAside). No connection waits for another, for its peer or for an answer with shared memory in
-// its hands. What is full makes connections wait, which is
-// back-pressure on their clients by TCP. A frame that stops arriving loses its place after
+// (setAside). No connection waits for another, for its peer, for a disk or for an answer with a read
+// buffer in its hands; with memory of frames only until others have wanted it for
+// Options.StallTimeout. What is full makes connections wait, which is back-pressure on their clients
+// by TCP. A frame that stops arriving loses its place after
 // Options.StallTimeout, and so does a connection that stops taking its replies, so that a View
 // cannot hold deleted files for ever. At most maxTransfers threads are inside sendfile or pread at
 // once.

@@ -176,8 +176,13 @@ func (c *Conn) callHandler(xs []*Exchange) (taken int) {
 	for _, x := range xs[:taken] {
 		x.drop()
 	}
-	if write {
-		c.flush()
+	switch {
+	case !write:
+	case taken < len(xs) || c.in.end-c.in.start > readBufferBytes:
+		// The peer is not waited for with that in hand: await sees how long it is held.
+		c.s.writers.Go(c.flushes)
+	default:
+		c.flushOwn()
 	}
 	return taken
 }
@@ -267,9 +272,19 @@ func (c *Conn) detach() {
 // roomy says whether another batch may be handled. c.mu is held.
 func (c *Conn) roomy() bool { return c.mu.pending < maxPending && c.mu.replyBytes < maxReplyBytes }
 
-// await waits until ready, which is asked with c.mu held; false: the connection is over. Nobody reads
-// meanwhile, so nobody else would see that it is to end.
-func (c *Conn) await(ready func() bool) bool {
+// Again has the requests that Handle did not take given to it again, as if one had been answered.
+func (c *Conn) Again() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.progress++
+	c.mu.changed.Broadcast()
+}
+
+// await waits with requests until ready, which is asked with c.mu held; false: the connection is over.
+// Nobody reads meanwhile, so nobody else would see that it is to end.
+func (c *Conn) await(xs []*Exchange, ready func() bool) bool {
+	c.setAside(xs)
+	hoards := c.hoards(xs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.closed || ready() {
@@ -277,7 +292,7 @@ func (c *Conn) await(ready func() bool) bool {
 	}
 	over := false
 	defer func() { over = true }()
-	defer c.watch(&over).Stop()
+	defer c.watch(&over, hoards).Stop()
 	for !c.mu.closed && !ready() {
 		c.mu.changed.Wait()
 	}
@@ -285,9 +300,10 @@ func (c *Conn) await(ready func() bool) bool {
 }
 
 // watch ends the connection when its peer has been gone for as long as one that has closed only its
-// sending side is waited for, or when the wait is as long as a connection may be idle. *over, which
-// c.mu guards, says that the wait has come to its end. c.mu is held.
-func (c *Conn) watch(over *bool) (t *time.Timer) {
+// sending side is waited for, or when the wait is as long as a connection may be idle; one that hoards,
+// when others want the memory for as long as a frame may stop arriving. *over, which c.mu guards, says
+// that the wait has come to its end. c.mu is held.
+func (c *Conn) watch(over *bool, hoards bool) (t *time.Timer) {
 	idle, patience := int64(c.s.o.IdleTimeout), int64(c.s.o.StallTimeout)
 	if idle <= 0 {
 		idle = math.MaxInt64
@@ -308,6 +324,8 @@ func (c *Conn) watch(over *bool) (t *time.Timer) {
 			reason = io.EOF
 		case now-began >= idle:
 			reason = errIdle
+		case hoards && now-began >= patience && c.s.frames.wanted():
+			reason = errHoards
 		}
 		c.mu.Lock()
 		if reason == nil && !*over {

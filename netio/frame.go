@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -155,8 +156,7 @@ func (c *Conn) handle(b *[]*Exchange) error {
 		return nil
 	}
 	if !c.hasRoom() {
-		c.setAside(xs)
-		if !c.await(c.roomy) {
+		if !c.await(xs, c.roomy) {
 			for _, x := range xs {
 				x.abandon()
 			}
@@ -166,8 +166,7 @@ func (c *Conn) handle(b *[]*Exchange) error {
 	progress := c.enqueue(xs)
 	left := xs[c.callHandler(xs):]
 	for len(left) > 0 {
-		c.setAside(left)
-		if !c.await(func() bool { return c.mu.progress != progress }) {
+		if !c.await(left, func() bool { return c.mu.progress != progress && c.mu.replyBytes < maxReplyBytes }) {
 			for _, x := range left {
 				x.Fail(net.ErrClosed)
 				x.drop()
@@ -187,7 +186,8 @@ func (c *Conn) hasRoom() bool {
 }
 
 // setAside moves requests, and input that is not yet any, out of the read buffer before a wait:
-// there are few read buffers for all connections.
+// there are few read buffers for all connections. Of a large one that came from the frames' memory a
+// small rest moves; a large one stays within the bound.
 func (c *Conn) setAside(xs []*Exchange) {
 	for _, x := range xs {
 		if x.buf != nil && x.buf.pool == c.s.reads {
@@ -198,14 +198,21 @@ func (c *Conn) setAside(xs []*Exchange) {
 	}
 	in := &c.in
 	switch {
-	case in.rb == nil || in.rb.pool != c.s.reads:
+	case in.rb == nil || in.rb.pool == nil:
 	case in.start == in.end:
 		c.dropReadBuffer()
-	default:
+	case in.end-in.start <= readBufferBytes:
 		own := apart(in.rb.b[in.start:in.end])
 		in.rb.release()
 		in.rb, in.start, in.end, in.limit = own, 0, len(own.b), len(own.b)
 	}
+}
+
+// hoards says whether requests or the read buffer hold memory of frames, which others may wait for.
+func (c *Conn) hoards(xs []*Exchange) bool {
+	return c.in.rb != nil && c.in.rb.pool == c.s.frames || slices.ContainsFunc(xs, func(x *Exchange) bool {
+		return x.charged > 0 || x.buf != nil && x.buf.pool == c.s.frames
+	})
 }
 
 // tidyBuffer arranges for what is left in the read buffer: the beginning of a frame, or nothing.

@@ -199,6 +199,13 @@ func (p *pool) put(b *buffer) {
 	p.mu.Unlock()
 }
 
+// wanted says whether anybody waits for memory.
+func (p *pool) wanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.waiting) > 0
+}
+
 // inUse is the memory in use, in bytes.
 func (p *pool) inUse() int64 {
 	p.mu.Lock()

@@ -90,8 +90,10 @@ func (c *Conn) readAll(first error) error {
 	default:
 		in.resting, in.headLen, in.lastRead = false, in.n, c.s.now()
 		c.s.stats.bytesIn.Add(int64(in.n))
-		if in.rb = c.s.reads.get(readBufferBytes, nil, c.s.drain); in.rb == nil {
-			return errDrained
+		if in.rb = c.s.reads.tryGet(readBufferBytes); in.rb == nil {
+			if in.rb = c.s.reads.get(readBufferBytes, c.ended(), c.s.drain); in.rb == nil {
+				return errDrained
+			}
 		}
 		c.openReadBuffer(readBufferBytes)
 		if err := c.consumeBuffer(); err != nil { // they may be a whole frame, if a useless one

@@ -60,6 +60,7 @@ type writer struct {
 	file   fileRange
 	cold   bool // file had to be asked for
 
+	own   bool                  // the connection's goroutine writes, and has not waited yet
 	step  func(fd uintptr) bool // bound once
 	taken int64                 // when the kernel last took something, on the server's clock
 	err   error
@@ -79,9 +80,14 @@ var writers = sync.Pool{New: func() any {
 }}
 
 // flush writes what is complete until the head of the queue is not. The caller has set c.mu.writing.
-func (c *Conn) flush() {
+func (c *Conn) flush() { c.flushBy(false) }
+
+// flushOwn is flush on the connection's goroutine.
+func (c *Conn) flushOwn() { c.flushBy(true) }
+
+func (c *Conn) flushBy(own bool) {
 	w := writers.Get().(*writer)
-	w.c, w.pieces = c, w.base
+	w.c, w.pieces, w.own = c, w.base, own
 	for c.takeComplete(w) {
 		err := w.write()
 		if err != nil {
@@ -91,6 +97,15 @@ func (c *Conn) flush() {
 	}
 	w.c, w.err = nil, nil
 	writers.Put(w)
+}
+
+// beforeWait is called before the peer, a disk or memory is waited for: the input that the connection's
+// goroutine has read does not wait along in memory that others need.
+func (w *writer) beforeWait() {
+	if w.own {
+		w.own = false
+		w.c.setAside(nil)
+	}
 }
 
 // write writes the replies of w.xs. It holds no scratch when it returns.
@@ -207,6 +222,7 @@ func (w *writer) view(v View, n int64, atEnd bool) error {
 	}
 	if !w.room(1) {
 		// The bytes are in no kernel file: there has to be a buffer.
+		w.beforeWait()
 		if w.scratch = w.c.s.scratches.get(scratchBytes, w.c.ended(), nil); w.scratch == nil {
 			return io.ErrClosedPipe
 		}
@@ -361,6 +377,7 @@ func advance(pieces [][]byte, n int) [][]byte {
 // armWrite sees to it that a wait for the peer ends. A deadline that is armed already is not moved:
 // when it fires, send looks whether the peer took something.
 func (w *writer) armWrite() {
+	w.beforeWait()
 	if w.c.writeArm.armed == 0 {
 		w.c.writeArm.armed = w.taken + int64(w.c.s.o.StallTimeout)
 		_ = w.c.sock.SetWriteDeadline(w.c.s.started.Add(time.Duration(w.c.writeArm.armed))) // fails only on a closed socket
