@@ -24,6 +24,8 @@ type connState struct {
 	staged  []*produce // consecutive produce requests of one read, not yet appended
 	appends appendGroups
 
+	verifying *verification // of the produce request that was not taken last; nil: none waits for that
+
 	// Requests of the connection that are not answered yet. Only Handle adds.
 	produces, fetches, others atomic.Int32
 
@@ -38,7 +40,7 @@ type taking uint8
 
 const (
 	took  taking = iota
-	waits        // until a request before it is answered
+	waits        // until a request before it is answered, or the coordinator has
 	ended        // the connection is being closed
 )
 
@@ -115,7 +117,7 @@ func (st *connState) holdsUp(c *call) bool {
 
 // stage takes a produce request. A panic in it ends the connection with all that is staged.
 func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64) (t taking) {
-	if st.others.Load() > 0 {
+	if st.others.Load() > 0 || st.verifying.waits() {
 		return waits
 	}
 	defer func() {
@@ -129,10 +131,11 @@ func (b *Broker) stage(st *connState, x *netio.Exchange, body []byte, now int64)
 			}
 		}
 	}()
-	if err := b.stageProduce(st, x, st.header, body, now); err != nil {
+	t, err := b.stageProduce(st, x, st.header, body, now)
+	if err != nil {
 		return b.refuse(x, err)
 	}
-	return took
+	return t
 }
 
 // run calls a handler; a panic in it ends this connection only. A request that waits for its answer

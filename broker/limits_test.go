@@ -9,7 +9,7 @@ import (
 
 // max.connections.per.ip=0 lets in only the addresses of the overrides, and a count of the overrides goes before the other.
 func TestConnectionsPerIP(t *testing.T) {
-	for overrides, want := range map[string]int{"10.0.0.1:5": 0, "127.0.0.1:2": 2, "localhost:1,10.0.0.1:5": 1} {
+	for overrides, want := range map[string]int{"10.0.0.1:5": 0, "127.0.0.1:2": 2, "localhost:1,10.0.0.1:5": 1, "[::ffff:127.0.0.1]:1": 1} {
 		n := startNode(t, t.TempDir(), "max.connections.per.ip", "0", "max.connections.per.ip.overrides", overrides)
 		got := 0
 		for range 3 {

@@ -68,28 +68,35 @@ func (p *produce) recycle() {
 }
 
 // stageProduce decodes and routes a request; what is appendable waits for appendStaged.
-func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHeader, body []byte, now int64) (err error) {
+func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHeader, body []byte, now int64) (t taking, err error) {
 	p := produces.Get().(*produce)
 	p.b, p.x, p.h, p.nowMs = b, x, h, now
 	if err := p.req.Decode(h.APIVersion, body); err != nil {
 		p.recycle()
-		return err
+		return ended, err
 	}
 	dropRepeated(&p.req)
 	p.acks, p.timeout = p.req.Acks, p.req.TimeoutMs
 	if n := len(st.staged); n > 0 && st.staged[n-1].acks == 0 && p.acks != 0 && !b.appendStaged(st, now) {
 		p.recycle()
-		return errConnectionFailed
+		return ended, errConnectionFailed
 	}
 	p.resp.Begin(&p.req)
 	for range p.req.Partitions {
 		p.parts = append(p.parts, producePart{})
 	}
 	whole := p.checkWhole()
-	if whole == nil && !p.verify(st, now) {
-		p.recycle()
-		return errConnectionFailed
+	if whole == nil {
+		switch p.verify(st, now) {
+		case waits:
+			p.recycle()
+			return waits, nil
+		case ended:
+			p.recycle()
+			return ended, errConnectionFailed
+		}
 	}
+	st.verifying = nil
 	p.pending = &st.produces
 	st.produces.Add(1)
 	st.staged = append(st.staged, p)
@@ -98,12 +105,12 @@ func (b *Broker) stageProduce(st *connState, x *netio.Exchange, h wire.RequestHe
 			p.refusePart(i, err)
 			p.resp.Partitions[i].Message = messageOf(err)
 		}
-		return nil
+		return took, nil
 	}
 	for t := range p.req.Topics {
 		p.routeTopic(st, &p.req.Topics[t])
 	}
-	return nil
+	return took, nil
 }
 
 // routeTopic sends each partition of a topic towards its log, or refuses it.

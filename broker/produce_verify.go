@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
@@ -26,31 +27,49 @@ type verified struct {
 	code  wire.Code // why it is refused
 }
 
-// verify asks the coordinator for the partitions in which the request's batches would begin a transaction. It waits for the
-// answer, and with it the connection, whose requests come in order. What was staged before is appended first: it may open
-// the transaction. False means that this ended the connection.
-func (p *produce) verify(st *connState, now int64) (ok bool) {
+// verification is what the coordinator is asked for a request that was not taken before it has answered. The connection
+// waits, whose requests come in order, but not the goroutine in Handle, which holds memory that others need.
+type verification struct {
+	parts    []verified // as the request's partitions
+	attempts int
+	asking   atomic.Bool // parts are the coordinator's
+}
+
+// waits says whether the answer is still to come.
+func (v *verification) waits() bool { return v != nil && v.asking.Load() }
+
+// verify asks the coordinator for the partitions in which the request's batches would begin a transaction. What was staged
+// before is appended first: it may open the transaction. It says waits when the request is to be given again.
+func (p *produce) verify(st *connState, now int64) taking {
 	p.verifies = p.req.TransactionalID != nil && (p.h.APIVersion >= produceAdds || p.b.verifiesPartitions())
 	if !p.verifies {
-		return true
+		return took
 	}
-	who, need := p.begins(now)
-	if len(need) > 0 && len(st.staged) > 0 {
-		if !p.b.appendStaged(st, now) {
-			return false
-		}
-		who, need = p.begins(now)
+	v := st.verifying
+	if v == nil {
+		v = &verification{parts: make([]verified, len(p.parts))}
 	}
 	// The end of the producer's last transaction may come while the coordinator is asked, which waits for it: what was begun
 	// before it does not count then, and is begun anew.
-	for range verifyAttempts {
-		if !slices.ContainsFunc(need, func(i int) bool { return !p.parts[i].verified.asked }) {
-			break
+	for {
+		for i := range p.parts {
+			p.parts[i].verified = v.parts[i]
 		}
-		p.ask(string(p.req.TransactionalID), who, need)
-		who, need = p.begins(now)
+		who, need := p.begins(now)
+		if len(need) > 0 && len(st.staged) > 0 {
+			if !p.b.appendStaged(st, now) {
+				return ended
+			}
+			who, need = p.begins(now)
+		}
+		if v.attempts == verifyAttempts || !slices.ContainsFunc(need, func(i int) bool { return !p.parts[i].verified.asked }) {
+			return took // what is not verified now, routePart refuses
+		}
+		st.verifying = v
+		if p.ask(v, who, need, p.x.Conn().Again); v.waits() {
+			return waits
+		}
 	}
-	return true // what is not verified now, routePart refuses
 }
 
 // verifyAttempts is how often a verification is begun anew. The marker of one transaction can undo it once.
@@ -103,21 +122,29 @@ func (p *produce) begins(now int64) (who txn.Identity, need []int) {
 	return who, need
 }
 
-// ask waits for what the coordinator says of each of those partitions.
-func (p *produce) ask(id string, who txn.Identity, parts []int) {
+// ask has v hold what the coordinator says of each of those partitions, and calls again then.
+func (p *produce) ask(v *verification, who txn.Identity, parts []int, again func()) {
 	ps := make([]txn.Partition, len(parts))
 	for k, i := range parts {
 		ps[k] = txn.Partition{Topic: p.parts[i].topic.name, Index: p.req.Partitions[i].Index}
 	}
-	answer := make(chan []wire.Code, 1)
-	if p.h.APIVersion < produceAdds {
-		p.b.txns.Verify(id, who, ps, func(codes []wire.Code) { answer <- codes })
-	} else {
-		p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) { answer <- slices.Repeat([]wire.Code{code}, len(ps)) })
+	for i := range p.parts {
+		v.parts[i] = p.parts[i].verified
 	}
-	for k, code := range <-answer {
-		v := &p.parts[parts[k]].verified
-		v.asked, v.code = true, code
+	v.attempts++
+	v.asking.Store(true)
+	answer := func(codeOf func(k int) wire.Code) {
+		for k, i := range parts {
+			v.parts[i].asked, v.parts[i].code = true, codeOf(k)
+		}
+		v.asking.Store(false)
+		again()
+	}
+	id := string(p.req.TransactionalID)
+	if p.h.APIVersion < produceAdds {
+		p.b.txns.Verify(id, who, ps, func(codes []wire.Code) { answer(func(k int) wire.Code { return codes[k] }) })
+	} else {
+		p.b.txns.AddPartitions(id, who, ps, transactionVersion, func(code wire.Code) { answer(func(int) wire.Code { return code }) })
 	}
 }
 

@@ -270,6 +270,9 @@ func limit(n int32) int {
 func limitsOf(overrides map[string]int32) (map[netip.Addr]int, error) {
 	limits := map[netip.Addr]int{}
 	for host, n := range overrides {
+		if inner, ok := strings.CutPrefix(host, "["); ok {
+			host = strings.TrimSuffix(inner, "]") // an IPv6 address
+		}
 		ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 		if err != nil {
 			return nil, fmt.Errorf("broker: max.connections.per.ip.overrides: %w", err)

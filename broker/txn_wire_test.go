@@ -374,7 +374,14 @@ func TestUnverifiedBatchIsRefused(t *testing.T) {
 	route("served too late", wire.ConcurrentTransactions)
 	who, need := begin()
 	route("not asked for", wire.ConcurrentTransactions)
-	p.ask(x.id, who, need)
+	v := &verification{parts: make([]verified, len(p.parts))}
+	answered := make(chan struct{})
+	p.ask(v, who, need, func() { close(answered) })
+	<-answered
+	if v.waits() {
+		t.Error("the coordinator has answered, and is waited for")
+	}
+	p.parts[0].verified = v.parts[0]
 	begin()
 	route("verified", wire.None)
 	marker := commitlog.Entry{Origin: commitlog.FromCoordinator, Data: batch.AppendEndTxnMarker(nil, batch.MarkerOptions{

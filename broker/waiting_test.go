@@ -4,10 +4,14 @@ import (
 	"math"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-project/millrace/vfs"
+	"github.com/millrace-project/millrace/wire"
 )
 
 // endlessFetch waits for a record that does not come.
@@ -115,5 +119,46 @@ func TestPipelinedFetchesOfASession(t *testing.T) {
 		if r := p.receive().(*kmsg.FetchResponse); r.ErrorCode != 0 {
 			t.Errorf("fetch %d: code %d", i+1, r.ErrorCode)
 		}
+	}
+}
+
+// A batch that begins a transaction waits for the coordinator without a read buffer; what came before it is answered
+// meanwhile, and what came behind it afterwards.
+func TestBatchThatWaitsForItsCoordinatorHoldsNoInput(t *testing.T) {
+	var armed atomic.Bool
+	held := make(chan struct{})
+	n := startOn(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if armed.Load() && op.Kind == vfs.OpSync && strings.Contains(op.Name, topicTransactionState) {
+			<-held
+		}
+		return nil
+	}))
+	n.mustCreate("t", 2)
+	x := n.txnProducer("x", produceAdds)
+	begins := produceRequest("t", 0, -1, x.batch(0, "begins"))
+	begins.TransactionID = &x.id
+	armed.Store(true)
+	p := n.pipe()
+	p.send(12, produceRequest("t", 1, -1, recordsOf(plain(), "before")), begins, produceRequest("t", 1, -1, recordsOf(plain(), "behind")))
+	produced := func() (base int64) {
+		r := p.receive().(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+		if r.ErrorCode != 0 {
+			t.Fatal(wire.Code(r.ErrorCode))
+		}
+		return r.BaseOffset
+	}
+	if off := produced(); off != 0 {
+		t.Errorf("before: at %d", off)
+	}
+	for range 20 {
+		n.eventually("no read buffer is held", func() bool { return n.b.server.Stats().ReadBytes == 0 })
+		time.Sleep(5 * time.Millisecond)
+	}
+	close(held)
+	if off := produced(); off != 0 {
+		t.Errorf("the transaction's: at %d", off)
+	}
+	if off := produced(); off != 1 {
+		t.Errorf("behind: at %d", off)
 	}
 }
