@@ -65,6 +65,9 @@ type Options struct {
 	MaxQueue  int          // operations that may wait for their commit; 0 = 10 000
 	TimeoutMs int64        // an answer waits no longer for its commit; 0 = as long as it takes
 	NowMs     func() int64 // for the time of appends; nil = the wall clock
+	// Failed is called by the loop whenever it sees that the log has failed: nothing is decided any more, so who waits in
+	// the machine has to be told otherwise. It must not block; nil = nobody waits there.
+	Failed func()
 	// Go runs the loop, whenever there is something to do, as the go statement does. nil = that.
 	Go func(loop func())
 }
@@ -75,6 +78,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.NowMs == nil {
 		o.NowMs = NowMs
+	}
+	if o.Failed == nil {
+		o.Failed = func() {}
 	}
 	if o.Go == nil {
 		o.Go = func(loop func()) { go loop() }

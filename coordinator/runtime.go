@@ -340,6 +340,7 @@ func (r *Runtime[R]) settle() {
 	}
 	if err != nil {
 		r.fail(err)
+		r.opts.Failed()
 	}
 	for len(r.waiting) > 0 && r.waiting[0].dueMs < math.MaxInt64 && r.waiting[0].dueMs <= r.timers.steadyMs() {
 		r.answerFirst(ErrTimedOut)

@@ -211,7 +211,10 @@ func (s *Shard[M, R, E]) err() error {
 // Answers says whether the shard takes operations now.
 func (s *Shard[M, R, E]) Answers() bool { return s.err() == nil }
 
-// Submit runs a decision of a shard that answers. Its machine may call it from Loaded on.
+// Loaded says whether the shard has a machine that Submit reaches. Until then Kind.Loaded has not run.
+func (s *Shard[M, R, E]) Loaded() bool { return s.active.Load() != nil }
+
+// Submit runs a decision of a shard that is loaded. Its machine may call it from Loaded on.
 func (s *Shard[M, R, E]) Submit(key string, decide func(m M) Decision[R], refused func(error)) {
 	a := s.active.Load()
 	a.rt.Submit(s.Op(key, func() Decision[R] { return decide(a.m) }, refused))
@@ -293,6 +296,7 @@ func (s *Shard[M, R, E]) rescue(err *error) {
 	}
 }
 
+// resign has the shard end: this node leads no more, or at another epoch, or the log has failed.
 func (s *Shard[M, R, E]) resign() { s.once.Do(func() { close(s.gone) }) }
 
 func (s *Shard[M, R, E]) resigned() bool {
@@ -348,7 +352,7 @@ func (s *Shard[M, R, E]) load() error {
 	if err != nil {
 		return err
 	}
-	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, Go: s.c.loops.Go})
+	rt := NewTimed(s.log, m, timers, end, Options{Epoch: s.Epoch, TimeoutMs: k.TimeoutMs, NowMs: k.NowMs, Failed: s.resign, Go: s.c.loops.Go})
 	s.active.Store(&active[M, R]{m, rt})
 	// The first operation: whatever is asked finds the deadlines set.
 	rt.Submit(s.Op("", func() Decision[R] {

@@ -59,12 +59,20 @@ func TestShardsLoadAnswerAndResign(t *testing.T) {
 		if s, err := c.For("k"); !errors.Is(err, ErrLoading) || !s.Loading() {
 			t.Errorf("while it loads: %v", err)
 		}
+		if c.All()[0].Loaded() {
+			t.Error("loaded before it has")
+		}
 		close(log.hold)
 		synctest.Wait()
 		s, err := c.For("k")
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.ready.Store(false) // as it is for a moment when Kind.Loaded may have run
+		if s.Answers() || !s.Loaded() {
+			t.Error("not loaded when it has")
+		}
+		s.ready.Store(true)
 		if sum, err := sumOf(t, s); sum != 6 || err != nil || loaded != 6 {
 			t.Errorf("sum %d, %v, loaded %d", sum, err, loaded)
 		}
@@ -90,6 +98,28 @@ func TestShardsLoadAnswerAndResign(t *testing.T) {
 		c.Lead(0, 7, log)
 		if _, err := c.For("k"); !errors.Is(err, ErrElsewhere) {
 			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+// A shard whose log fails ends: who waits in its machine is told, and it may be led again.
+func TestShardEndsWithItsLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		unloaded := 0
+		c := sumShards(Kind[*sumMachine, int, int]{Unloaded: func(*sumMachine) { unloaded++ }})
+		defer c.Close()
+		log := &replayLog{}
+		c.Lead(0, 5, log)
+		synctest.Wait()
+		log.fakeLog.fail(errPoison)
+		synctest.Wait()
+		if _, err := c.At(0); !errors.Is(err, ErrElsewhere) || unloaded != 1 {
+			t.Errorf("%v, %d unloaded", err, unloaded)
+		}
+		c.Lead(0, 5, &replayLog{})
+		synctest.Wait()
+		if _, err := c.At(0); err != nil {
+			t.Errorf("led again: %v", err)
 		}
 	})
 }

@@ -96,13 +96,13 @@ func (c *Coordinator) Close() {
 	c.shards.Close()
 }
 
-// TopicsDeleted drops what groups have committed for topics that exist no more.
+// TopicsDeleted drops what groups have committed for topics that exist no more, as the image says already.
 func (c *Coordinator) TopicsDeleted(names []string) {
 	for _, s := range c.shards.All() {
-		if s.Answers() {
+		if s.Loaded() { // or else it will look by itself
 			s.SubmitOwn("", func(m *Machine) coordinator.Decision[Record] {
-				d := m.topicsDeleted(names)
-				return d.out()
+				m.topicsDeleted(names)
+				return coordinator.Decision[Record]{}
 			})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/wire"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -202,6 +203,148 @@ func TestResignAnswersWhoWaits(t *testing.T) {
 	})
 }
 
+// failingLog goes offline when told, or refuses what is appended.
+type failingLog struct {
+	mu      sync.Mutex
+	end     int64
+	entries []Entry // of Replay
+	refuse  error   // of every append
+	err     error
+	notify  func()
+}
+
+func (l *failingLog) Append(_ int32, _ int64, batches [][]Record) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != nil {
+		return 0, l.refuse
+	}
+	base := l.end
+	for _, b := range batches {
+		l.end += int64(len(b))
+	}
+	return base, nil
+}
+func (l *failingLog) Committed() int64      { return 1 << 62 }
+func (l *failingLog) OnCommitted(fn func()) { l.notify = fn }
+func (l *failingLog) Err() error            { l.mu.Lock(); defer l.mu.Unlock(); return l.err }
+func (l *failingLog) Replay(fn func(Entry) error) (int64, error) {
+	for _, e := range l.entries {
+		if err := fn(e); err != nil {
+			return 0, err
+		}
+	}
+	l.end = int64(len(l.entries))
+	return l.end, nil
+}
+
+// set has appends refused, and with err the log offline.
+func (l *failingLog) set(refuse, err error) {
+	l.mu.Lock()
+	l.refuse, l.err = refuse, err
+	l.mu.Unlock()
+	l.notify()
+}
+
+// Members that wait for each other are told when the log has failed: none of them would ask before that. So is who comes
+// later.
+func TestFailedLogAnswersWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := quickCoordinator(1)
+		defer c.Close()
+		log := &failingLog{}
+		c.Lead(0, 1, log)
+		synctest.Wait()
+		var leader, follower, alone kmsg.JoinGroupResponse
+		var synced kmsg.SyncGroupResponse
+		join := func(group string, out *kmsg.JoinGroupResponse) {
+			req := classicJoin(group, "")
+			req.Version = 3 // needs no member id
+			out.ErrorCode = -99
+			c.JoinGroup(Client{}, req, func(r *kmsg.JoinGroupResponse) { *out = *r })
+		}
+		join("g", &leader)
+		join("g", &follower)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if follower.ErrorCode != 0 || follower.LeaderID == follower.MemberID {
+			t.Fatalf("%+v", follower)
+		}
+		syn := kmsg.NewPtrSyncGroupRequest()
+		syn.Version, syn.Group, syn.MemberID, syn.Generation = 3, "g", follower.MemberID, follower.Generation
+		synced.ErrorCode = -99
+		c.SyncGroup(Client{}, syn, func(r *kmsg.SyncGroupResponse) { synced = *r })
+		join("h", &alone)
+		synctest.Wait()
+		if alone.ErrorCode != -99 || synced.ErrorCode != -99 {
+			t.Fatalf("answered %d and %d too early", alone.ErrorCode, synced.ErrorCode)
+		}
+		log.set(nil, errors.New("a failed sync"))
+		synctest.Wait()
+		if code := wire.Code(alone.ErrorCode); code != wire.NotCoordinator {
+			t.Errorf("who has joined is told %v", code)
+		}
+		if code := wire.Code(synced.ErrorCode); code != wire.NotCoordinator {
+			t.Errorf("who waits for the leader's assignment is told %v", code)
+		}
+		expectCodes(t, "offline", codes(c, "g"), wire.NotCoordinator, map[string]wire.Code{"ListGroups": wire.None})
+	})
+}
+
+// The offsets of a topic that was deleted go, though at first there is no room for the tombstones, and count no more in the
+// meantime: for the topic that was made again by the name only what was committed since.
+func TestTombstonesOfADeletedTopicAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := quickCoordinator(1)
+		defer c.Close()
+		var img atomic.Pointer[metadata.Image]
+		img.Store(imageOf("a", "orders"))
+		c.o.Image = img.Load
+		log := &failingLog{}
+		for p := range int32(3) { // as Kafka writes them, without the topic's id
+			r := offsetRecord("g", "a", p, records.OffsetCommitValue{Offset: 7})
+			log.entries = append(log.entries, Entry{Offset: int64(p), Key: r.Key, Value: r.Value, ProducerID: -1})
+		}
+		c.Lead(0, 1, log)
+		synctest.Wait()
+		expectOffsets := func(what string, all, named string, found, held int) {
+			t.Helper()
+			s, err := c.shards.At(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			submit(s, "", func(m *Machine) decision {
+				expect(t, what, fetch(m, "g", false), all)
+				expect(t, what+", by name", fetch(m, "g", false, "a 0", "a 1", "a 2"), named)
+				if m.offsets.n != held {
+					t.Errorf("%s: %d offsets in memory", what, m.offsets.n)
+				}
+				return decision{}
+			}, func(err error) { t.Error(err) })
+			survey, err := c.Survey(t.Context())
+			n := 0
+			if err == nil {
+				err = survey.Offsets(t.Context(), func(_ string, offsets []CommittedOffset) { n += len(offsets) })
+			}
+			if err != nil || n != found {
+				t.Errorf("%s: a survey finds %d offsets, %v", what, n, err)
+			}
+		}
+		expectOffsets("loaded", "a 0 7, a 1 7, a 2 7", "a 0 7, a 1 7, a 2 7", 3, 3)
+		log.set(errors.New("no space"), nil)
+		img.Store(madeAgain(img.Load(), "a", [16]byte{1}))
+		c.TopicsDeleted([]string{"a"})
+		time.Sleep(3200 * time.Millisecond)
+		expectOffsets("refused", "", "a 0 -1, a 1 -1, a 2 -1", 0, 3)
+		log.set(nil, nil)
+		c.OffsetCommit(Client{}, commitRequest(9, "g", "a 1 1"), func(*kmsg.OffsetCommitResponse) {})
+		synctest.Wait()
+		expectOffsets("with room again", "a 1 1", "a 0 -1, a 1 1, a 2 -1", 1, 3)
+		time.Sleep(time.Second)
+		expectOffsets("tried again", "a 1 1", "a 0 -1, a 1 1, a 2 -1", 1, 1)
+	})
+}
+
 // stalledLog takes records and commits none.
 type stalledLog struct{ quickLog }
 
@@ -230,6 +373,9 @@ func TestTopicsDeletedWhileTheQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := quickCoordinator(1)
 		defer c.Close()
+		var img atomic.Pointer[metadata.Image]
+		img.Store(c.o.Image())
+		c.o.Image = img.Load
 		c.Lead(0, 1, &stalledLog{})
 		synctest.Wait()
 		var full atomic.Int32
@@ -240,6 +386,7 @@ func TestTopicsDeletedWhileTheQueueIsFull(t *testing.T) {
 				}
 			})
 		}
+		img.Store(imageOf("t"))
 		c.TopicsDeleted([]string{"orders"})
 		synctest.Wait()
 		if n := full.Load(); n != 1 {

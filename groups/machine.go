@@ -66,8 +66,9 @@ type Machine struct {
 
 	groups  map[string]group
 	offsets *offsetStore
-	before  *metadata.Image // of when the load began, until what is committed for topics that are gone is dropped; then nil
-	hashes  topicHashes     // of topics that KIP-848 groups subscribe to
+	before  *metadata.Image     // of when the load began; nil after it
+	deleted map[string]struct{} // topics that were deleted, whose offsets may not be dropped yet
+	hashes  topicHashes         // of topics that KIP-848 groups subscribe to
 	matches topicMatches
 }
 

@@ -24,6 +24,7 @@ func (m *Machine) applyOffset(key, value records.Message, producer *Producer, of
 	default:
 		panic("BUG: an offset's record has the value of a " + value.Schema().Name)
 	}
+	m.nameTopic(k.topic, &c)
 	if producer == nil {
 		m.offsets.put(k.group, k.topic, c)
 	} else {

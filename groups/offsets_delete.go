@@ -42,29 +42,3 @@ func (m *Machine) deleteOffsets(_ Client, req *kmsg.OffsetDeleteRequest, done fu
 		done(resp)
 	}}
 }
-
-// topicsDeleted forgets what groups have committed for topics that exist no more, in open transactions too.
-func (m *Machine) topicsDeleted(names []string) decision {
-	var out []Record
-	for id, of := range m.offsets.groups {
-		for _, name := range names {
-			for _, c := range of.partitions(name) {
-				out = append(out, offsetTombstone(id, name, c.partition))
-			}
-		}
-	}
-	if len(m.offsets.open) > 0 {
-		gone := make(map[string]bool, len(names))
-		for _, name := range names {
-			gone[name] = true
-		}
-		for id, open := range m.offsets.open {
-			for tp := range open {
-				if gone[tp.topic] && m.offsets.get(offsetKey{id, tp}) == nil {
-					out = append(out, offsetTombstone(id, tp.topic, tp.partition))
-				}
-			}
-		}
-	}
-	return decision{records: out, split: true}
-}

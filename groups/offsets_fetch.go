@@ -29,15 +29,15 @@ func (m *Machine) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, requireStable 
 		open = m.offsets.open[req.Group]
 	}
 	if req.Topics == nil {
-		resp.Topics = allOffsets(of, open)
+		resp.Topics = m.allOffsets(of, open)
 		return resp
 	}
 	for _, t := range req.Topics {
 		topic := kmsg.OffsetFetchResponseGroupTopic{Topic: t.Topic, TopicID: t.TopicID}
-		committed := of.partitions(t.Topic)
+		committed, now := of.partitions(t.Topic), m.image().Topic(t.Topic)
 		for _, p := range t.Partitions {
 			var c *committedOffset
-			if i, ok := findPartition(committed, p); ok && sameTopic(committed[i].topicID, t.TopicID) && !m.gone(t.Topic, committed[i].topicID) {
+			if i, ok := findPartition(committed, p); ok && sameTopic(committed[i].topicID, t.TopicID) && committed[i].isOf(now) {
 				c = &committed[i]
 			}
 			topic.Partitions = append(topic.Partitions, fetchedPartition(p, c, open[topicPartition{t.Topic, p}] != nil))
@@ -47,7 +47,8 @@ func (m *Machine) fetchOffsets(req *kmsg.OffsetFetchRequestGroup, requireStable 
 	return resp
 }
 
-func allOffsets(of *groupOffsets, open map[topicPartition][]int64) []kmsg.OffsetFetchResponseGroupTopic {
+// allOffsets is what is committed for topics that exist.
+func (m *Machine) allOffsets(of *groupOffsets, open map[topicPartition][]int64) []kmsg.OffsetFetchResponseGroupTopic {
 	if of == nil {
 		return nil
 	}
@@ -55,20 +56,22 @@ func allOffsets(of *groupOffsets, open map[topicPartition][]int64) []kmsg.Offset
 	for _, t := range of.topics {
 		name := t.topic.Value()
 		topic := kmsg.OffsetFetchResponseGroupTopic{Topic: name, Partitions: make([]kmsg.OffsetFetchResponseGroupTopicPartition, 0, len(t.partitions))}
+		now := m.image().Topic(name)
 		for i := range t.partitions {
-			c := &t.partitions[i]
-			topic.Partitions = append(topic.Partitions, fetchedPartition(c.partition, c, open[topicPartition{name, c.partition}] != nil))
+			if c := &t.partitions[i]; c.isOf(now) {
+				topic.Partitions = append(topic.Partitions, fetchedPartition(c.partition, c, open[topicPartition{name, c.partition}] != nil))
+			}
 		}
-		topics = append(topics, topic)
+		if len(topic.Partitions) > 0 {
+			topics = append(topics, topic)
+		}
 	}
 	return topics
 }
 
 // sameTopic says whether an offset committed for the topic of one id may be read as that of another; the zero id is that
 // of a client that knows names only.
-func sameTopic(committed, asked [16]byte) bool {
-	return committed == asked || committed == [16]byte{} || asked == [16]byte{}
-}
+func sameTopic(committed, asked [16]byte) bool { return committed == asked || asked == [16]byte{} }
 
 // fetchedPartition answers for one partition; c is nil when nothing is committed.
 func fetchedPartition(partition int32, c *committedOffset, unstable bool) kmsg.OffsetFetchResponseGroupTopicPartition {

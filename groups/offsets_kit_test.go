@@ -43,9 +43,37 @@ func imageOf(names ...string) *metadata.Image {
 	return img
 }
 
+// madeAgain is the image in which a topic, if there is one of the name, was deleted and made again by another id.
+func madeAgain(img *metadata.Image, name string, id [16]byte) *metadata.Image {
+	b := metadata.NewBuilder(img)
+	apply := func(m records.Message) {
+		if err := b.Apply(img.LogEnd(), 1, 0, m); err != nil {
+			panic(err)
+		}
+	}
+	if t := img.Topic(name); t != nil {
+		apply(&records.RemoveTopicRecord{TopicID: t.ID})
+	}
+	apply(&records.TopicRecord{Name: name, TopicID: id})
+	img, _ = b.Build()
+	return img
+}
+
+// machine is an empty machine whose load begins now.
 func (k *offsetsKit) machine() *Machine {
 	now := func() int64 { return k.now }
-	return NewMachine(&k.cfg, func() *metadata.Image { return k.img }, now, func() string { return "id" }, coordinator.NewTimers[Record](now))
+	m := NewMachine(&k.cfg, func() *metadata.Image { return k.img }, now, func() string { return "id" }, coordinator.NewTimers[Record](now))
+	m.before = k.img
+	return m
+}
+
+// dropGone commits what the machine does about topics that are gone. It returns how many records were written.
+func (k *offsetsKit) dropGone() int {
+	if !k.m.timers.Has(goneTimer) {
+		return 0
+	}
+	k.m.timers.Cancel(goneTimer)
+	return k.run(k.m.dropGone())
 }
 
 // run commits a decision. It returns how many records were written.

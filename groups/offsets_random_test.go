@@ -185,7 +185,9 @@ func randomOffsetStep(rng *rand.Rand, k *offsetsKit, w *twin, key offsetKey, pro
 		}
 		return "delete group " + key.group
 	case n < 94:
-		k.run(k.m.topicsDeleted([]string{key.topic}))
+		k.img = madeAgain(k.img, key.topic, topicID(fmt.Sprint(key.topic, k.img.LogEnd())))
+		k.m.topicsDeleted([]string{key.topic})
+		k.dropGone()
 		w.remove(func(o offsetKey) bool { return o.topic == key.topic })
 		return "delete topic " + key.topic
 	default:

@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/coordinator"
-	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -375,7 +373,10 @@ func TestTopicsDeleted(t *testing.T) {
 	k.txnCommit(1, "h", "a", 0, 5)
 	k.txnCommit(1, "h", "c", 0, 5)
 	k.txnCommit(1, "h", "b", 0, 5)
-	if n := k.run(k.m.topicsDeleted([]string{"a", "c", "unknown"})); n != 4 {
+	k.img = imageOf("b", "d")
+	k.m.topicsDeleted([]string{"a", "c", "unknown"})
+	expect(t, "before the tombstones", fetch(k.m, "h", false), "")
+	if n := k.dropGone(); n != 4 {
 		t.Errorf("%d tombstones", n)
 	}
 	k.end(1, true)
@@ -395,34 +396,23 @@ func TestOffsetsOfTopicsGoneBeforeALoad(t *testing.T) {
 		r := offsetRecord("no id", topic, 0, records.OffsetCommitValue{Offset: 7})
 		k.log = append(k.log, Entry{Offset: int64(len(k.log)), Key: r.Key, Value: r.Value, ProducerID: -1})
 	}
-	before := imageOf("a", "b", "c")
-	k.img = imageOf("x", "b", "c")
-	b := metadata.NewBuilder(k.img)
-	if err := b.Apply(9, 1, 0, &records.TopicRecord{Name: "a", TopicID: [16]byte{1}}); err != nil {
-		t.Fatal(err)
-	}
-	k.img, _ = b.Build()
+	k.img = imageOf("a", "b", "c")
 	k.m = k.replayed()
-	k.m.before = before
+	k.img = madeAgain(madeAgain(imageOf("x", "b", "c"), "a", [16]byte{1}), "d", [16]byte{2})
 	k.m.loaded()
 	expect(t, "a's before the tombstones", fetch(k.m, "g", false, "a 0"), "a 0 -1")
 	expect(t, "a's without an id before the tombstones", fetch(k.m, "no id", false, "a 0"), "a 0 -1")
 	expect(t, "a commit for the new one", k.commit(commitRequest(9, "g", "a 1 8")), "")
-	fire, ok := k.m.timers.Due()
-	if !ok {
-		t.Fatal("nothing is due")
+	if n := k.dropGone(); n != 5 {
+		t.Errorf("%d tombstones", n)
 	}
-	op := fire()
-	batches, _ := op.Run()
-	k.run(decision{records: slices.Concat(batches...)})
-	op.Done(nil)
 	k.end(1, true)
 	expect(t, "g", fetch(k.m, "g", true), "a 1 8, b 0 2, c 0 3")
 	expect(t, "h", fetch(k.m, "h", true), "c 0 5")
 	expect(t, "without ids", fetch(k.m, "no id", true), "b 0 7")
 	expect(t, "replayed", storedOffsets(k.replayed()), storedOffsets(k.m))
 	k.m.loaded()
-	if _, ok := k.m.timers.Due(); ok || k.m.before != nil {
+	if k.m.timers.Has(goneTimer) {
 		t.Error("there is more to do")
 	}
 }

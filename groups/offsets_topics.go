@@ -1,7 +1,11 @@
 package groups
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/metadata"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -22,51 +26,87 @@ func (m *Machine) committedTopic(name string, asked [16]byte) ([16]byte, wire.Co
 	return asked, wire.UnknownTopicID
 }
 
-// gone says whether an offset was committed for a topic that exists no more, though another may have its name. One without
-// an id (version 1 of the record has none, and Kafka writes none for who commits by name) was committed before the load, so
-// for the topic that had the name then; once that is looked after, nothing is known of it.
-func (m *Machine) gone(name string, id [16]byte) bool {
-	now := m.image().Topic(name)
-	switch {
-	case now == nil:
-		return true
-	case id != [16]byte{}:
-		return id != now.ID
-	case m.before == nil:
-		return false
+// nameTopic gives an offset that was committed without the id of its topic (version 1 of the record has none, and Kafka
+// writes none for who commits by name) that of the topic which had the name when the load began: only the log has such.
+func (m *Machine) nameTopic(name string, c *committedOffset) {
+	if c.topicID != [16]byte{} || m.before == nil {
+		return
 	}
-	was := m.before.Topic(name)
-	return was == nil || was.ID != now.ID
+	if t := m.before.Topic(name); t != nil {
+		c.topicID = t.ID
+	}
 }
 
-// goneTimer is for what is gone when a partition has loaded.
-var goneTimer = coordinator.TimerKey{Name: "gone"}
+// isOf says whether an offset was committed for the topic that has its topic's name now, nil when none has.
+func (c *committedOffset) isOf(now *metadata.Topic) bool { return now != nil && now.ID == c.topicID }
 
 // loadedTopics has the offsets dropped whose topics are gone.
 func (m *Machine) loadedTopics() {
-	if len(m.goneOffsets()) == 0 {
-		m.before = nil
-		return
+	m.before = nil
+	var names []string
+	for _, of := range m.offsets.groups {
+		for _, t := range of.topics {
+			now := m.image().Topic(t.topic.Value())
+			if slices.ContainsFunc(t.partitions, func(c committedOffset) bool { return !c.isOf(now) }) {
+				names = append(names, t.topic.Value())
+			}
+		}
 	}
-	m.timers.Set(goneTimer, 0, func() coordinator.Op[Record] {
-		return m.op("", func() decision {
-			return decision{records: m.goneOffsets(), split: true, then: func(err error) {
-				if err == nil {
-					m.before = nil
-				}
-			}}
-		})
-	})
+	for _, offsets := range m.offsets.pending {
+		for k, c := range offsets {
+			if !c.isOf(m.image().Topic(k.topic)) {
+				names = append(names, k.topic)
+			}
+		}
+	}
+	m.topicsDeleted(names)
 }
 
-// goneOffsets gives the tombstones of the offsets whose topics are gone, in open transactions too. A tombstone is for all
-// that is committed for a partition, so where the next topic of the name has something, the old one's stays beside it.
-func (m *Machine) goneOffsets() (out []Record) {
+// goneTimer is for what is committed for topics that are gone.
+var goneTimer = coordinator.TimerKey{Name: "gone"}
+
+// topicsDeleted has what groups have committed for topics that exist no more dropped: now, or once it can be written, for
+// topics are deleted to make room on a full disk.
+func (m *Machine) topicsDeleted(names []string) {
+	if len(names) == 0 {
+		return
+	}
+	m.owe(names)
+	m.timers.Set(goneTimer, 0, func() coordinator.Op[Record] { return m.op("", m.dropGone) })
+}
+
+func (m *Machine) owe(names []string) {
+	if m.deleted == nil {
+		m.deleted = map[string]struct{}{}
+	}
+	for _, name := range names {
+		m.deleted[name] = struct{}{}
+	}
+}
+
+// dropGone writes the tombstones of what is committed for topics that were deleted.
+func (m *Machine) dropGone() decision {
+	names := m.deleted
+	m.deleted = nil // by the time that these are committed there may be more
+	return decision{records: m.goneOffsets(names), split: true, then: func(err error) {
+		if err != nil {
+			m.owe(slices.Collect(maps.Keys(names)))
+		}
+	}}
+}
+
+// goneOffsets gives the tombstones of the offsets of these topics that are gone, in open transactions too. A tombstone is for
+// all that is committed for a partition, so where the next topic of the name has something, the old one's stays beside it.
+func (m *Machine) goneOffsets(names map[string]struct{}) (out []Record) {
 	for id, of := range m.offsets.groups {
 		for _, t := range of.topics {
 			topic := t.topic.Value()
+			if _, ok := names[topic]; !ok {
+				continue
+			}
+			now := m.image().Topic(topic)
 			for _, c := range t.partitions {
-				if m.gone(topic, c.topicID) && m.openGone(offsetKey{id, topicPartition{topic, c.partition}}) {
+				if !c.isOf(now) && m.openGone(offsetKey{id, topicPartition{topic, c.partition}}, now) {
 					out = append(out, offsetTombstone(id, topic, c.partition))
 				}
 			}
@@ -74,7 +114,10 @@ func (m *Machine) goneOffsets() (out []Record) {
 	}
 	for id, open := range m.offsets.open {
 		for tp := range open {
-			if k := (offsetKey{id, tp}); m.offsets.get(k) == nil && m.openGone(k) {
+			if _, ok := names[tp.topic]; !ok {
+				continue
+			}
+			if k := (offsetKey{id, tp}); m.offsets.get(k) == nil && m.openGone(k, m.image().Topic(tp.topic)) {
 				out = append(out, offsetTombstone(id, tp.topic, tp.partition))
 			}
 		}
@@ -83,9 +126,9 @@ func (m *Machine) goneOffsets() (out []Record) {
 }
 
 // openGone says that whatever open transactions have committed for the partition is gone.
-func (m *Machine) openGone(k offsetKey) bool {
+func (m *Machine) openGone(k offsetKey, now *metadata.Topic) bool {
 	for _, producerID := range m.offsets.open[k.group][k.topicPartition] {
-		if !m.gone(k.topic, m.offsets.pending[producerID][k].topicID) {
+		if c := m.offsets.pending[producerID][k]; c.isOf(now) {
 			return false
 		}
 	}

@@ -99,7 +99,7 @@ func (s *Survey) Offsets(ctx context.Context, visit func(group string, offsets [
 			ok, err := surveyRead(ctx, in.shard, func(m *Machine) {
 				copied, ends = copied[:0], ends[:0]
 				for _, g := range part {
-					copied = m.offsets.appendCommitted(copied, g.id)
+					copied = m.appendCommitted(copied, g.id)
 					ends = append(ends, len(copied))
 				}
 			})
@@ -155,15 +155,19 @@ func (m *Machine) usage() []GroupUsage {
 	return out
 }
 
-func (s *offsetStore) appendCommitted(dst []CommittedOffset, group string) []CommittedOffset {
-	of := s.groups[group]
+// appendCommitted appends what a group has committed for topics that exist.
+func (m *Machine) appendCommitted(dst []CommittedOffset, group string) []CommittedOffset {
+	of := m.offsets.groups[group]
 	if of == nil {
 		return dst
 	}
 	for i := range of.topics {
 		t := &of.topics[i]
+		now := m.image().Topic(t.topic.Value())
 		for j := range t.partitions {
-			dst = append(dst, CommittedOffset{t.topic.Value(), t.partitions[j].partition, t.partitions[j].offset})
+			if c := &t.partitions[j]; c.isOf(now) {
+				dst = append(dst, CommittedOffset{t.topic.Value(), c.partition, c.offset})
+			}
 		}
 	}
 	return dst

@@ -148,7 +148,6 @@ func (m *Machine) complete(id string, p Identity) decision {
 	if t == nil || !t.is(p) || !t.state.ending() {
 		return decision{}
 	}
-	m.wake(id)
 	return m.write(t.completed(m.nowMs()), func(err error) {
 		if err != nil {
 			m.retryComplete(id, p)

@@ -98,8 +98,12 @@ type Machine struct {
 func (m *Machine) Apply(_, _ int64, batches [][]Record) {
 	for _, b := range batches {
 		for i := range b {
+			id := b[i].ID
 			m.apply(&b[i])
-			m.arm(b[i].ID)
+			m.arm(id)
+			if t := m.txns[id]; t == nil || !t.state.ending() {
+				m.wake(id)
+			}
 		}
 	}
 }

@@ -23,6 +23,7 @@ type diskLog struct {
 	notify    func()
 	err       error
 	refuse    error // of the next append
+	full      error // of every append
 	delay     time.Duration
 }
 
@@ -32,6 +33,9 @@ func (l *diskLog) Append(_ int32, _ int64, batches [][]Record) (int64, error) {
 	if err := l.refuse; err != nil {
 		l.refuse = nil
 		return 0, err
+	}
+	if l.full != nil {
+		return 0, l.full
 	}
 	base := int64(len(l.entries))
 	for _, b := range batches {
@@ -223,6 +227,13 @@ func (r *rig) failAppend(err error) {
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
 	r.log.refuse = err
+}
+
+// fill has every append fail from now on, until it is nil.
+func (r *rig) fill(err error) {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.full = err
 }
 
 // slow has what is appended from now on committed after d.

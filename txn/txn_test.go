@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"errors"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -271,6 +272,65 @@ func TestNextTransactionWaits(t *testing.T) {
 		r.hold.Store(false)
 		r.restart(0)
 		r.expect("state", r.state("x"), "CompleteAbort 101/3")
+	})
+}
+
+// lateEnd is a transaction that has ended but for its markers, its producer's next identity, and a request of the next one,
+// which waits.
+func (r *rig) lateEnd() (next Identity, got chan wire.Code) {
+	a := r.init("x", nil)
+	r.add("x", a.Identity, p0)
+	r.hold.Store(true)
+	next = r.end("x", a.Identity, true, 2).Identity
+	synctest.Wait()
+	got = make(chan wire.Code, 1)
+	r.c.AddPartitions("x", next, []Partition{p1}, 2, func(c wire.Code) { got <- c })
+	synctest.Wait()
+	return next, got
+}
+
+// Who waits for a transaction's end waits no longer than a second, also while the end cannot be written.
+func TestWaitEndsThoughTheEndCannotBeWritten(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		start := time.Now()
+		next, got := r.lateEnd()
+		r.fill(errNoSpace)
+		r.held(nil)
+		select {
+		case code := <-got:
+			r.expect("who waits", code, wire.ConcurrentTransactions)
+		case <-time.After(10 * time.Second):
+			t.Error("who waits is not answered")
+		}
+		if d := time.Since(start); d > 1100*time.Millisecond {
+			t.Errorf("it took %v", d)
+		}
+		r.fill(nil)
+		time.Sleep(time.Second)
+		r.expect("state", r.state("x"), "CompleteCommit 101/1")
+		r.expect("add", r.add("x", next, p1), wire.None)
+	})
+}
+
+// Who waits for a transaction's end is told when the log has failed.
+func TestFailedLogAnswersWhoWaits(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		next, got := r.lateEnd()
+		start := time.Now()
+		r.log.mu.Lock()
+		r.log.err = errors.New("a failed sync")
+		r.log.mu.Unlock()
+		r.log.notify()
+		select {
+		case code := <-got:
+			r.expect("who waits", code, wire.NotCoordinator)
+		case <-time.After(10 * time.Second):
+			t.Error("who waits is not answered")
+		}
+		r.expect("who comes later", r.add("x", next, p1), wire.NotCoordinator)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("it took %v", d)
+		}
 	})
 }
 

@@ -34,7 +34,8 @@ func (m *Machine) wait(id string, decide func() decision, done func(wire.Code)) 
 	return true
 }
 
-// wake has the requests that wait for an id decided, after the operation that is being decided.
+// wake has the requests that wait for an id decided, now that the end of its transaction is written. Not before: with an
+// end that cannot be written they would be woken at each try, and wait anew.
 func (m *Machine) wake(id string) {
 	for _, w := range m.take(id) {
 		m.submit(id, w.decide, w.done)
