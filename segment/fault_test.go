@@ -115,6 +115,53 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
+// TestFailedSyncInAPageThatIsKept: what a failed sync lost is not believed either where it shares a page with
+// durable bytes, in which the recovery begins.
+func TestFailedSyncInAPageThatIsKept(t *testing.T) {
+	rng, _ := seedOf(t)
+	mem := vfs.NewMem()
+	p := newPair(t, rng, mem)
+	p.cfg.IndexIntervalBytes = 0
+	p.reopen(false)
+	begun := false // behind the first batch
+	for range 50 {
+		p.append()
+		if err := p.seg.SyncAll(); err != nil {
+			t.Fatal(err)
+		}
+		durable, next := p.twin.bytes(), p.twin.next()
+		k := mem.KillClone()
+		f, err := k.OpenFile(p.seg.Path(), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := makeBatch(rng, next, p.ts, 1, 10, false).data
+		if _, err := f.WriteAt(lost, int64(len(durable))); err != nil {
+			t.Fatal(err)
+		}
+		k.FailSync(p.seg.Path())
+		if err := f.Sync(); err == nil {
+			t.Fatal("the sync did not fail")
+		}
+		f.Close()
+		s, err := Open(k, dir, p.twin.base, -1, p.cfg, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := s.Recover(RecoverFrom{Offset: next}, func(_ batch.Batch, pos int64) error {
+			begun = begun || pos > 0
+			return nil
+		})
+		if err != nil || size != int64(len(durable)) {
+			t.Fatalf("recovered %d bytes, %d are on disk, %v", size, len(durable), err)
+		}
+		s.Close()
+	}
+	if !begun {
+		t.Fatal("each recovery begins with the file")
+	}
+}
+
 // TestFullDiskDoesNotFailAppends refuses index writes: appends and reads go on.
 func TestFullDiskDoesNotFailAppends(t *testing.T) {
 	rng, _ := seedOf(t)

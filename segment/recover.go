@@ -66,7 +66,8 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 	if err := w.start(from); err != nil {
 		return 0, err
 	}
-	if err := f.DropCache(w.pos, 0); err != nil {
+	// What begins in a piece of the cache together with bytes before it is dropped with them.
+	if err := f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {
 		return 0, err
 	}
 	if w.size, err = f.Size(); err != nil {

@@ -105,21 +105,33 @@ func (f *memFile) Sync() error {
 	return f.n.sync(f.name)
 }
 
-// DropCache re-reads the file from the disk where a failed Sync has left bytes
-// in memory that the disk does not have.
+// DropCache re-reads what lies whole in the range from the disk where a failed Sync
+// has left bytes in memory that the disk does not have. Pieces are pages of memPage.
 func (f *memFile) DropCache(pos, n int64) error {
 	if err := f.enter("fadvise", false); err != nil {
 		return err
 	}
 	defer f.leave()
 	if f.n.lost {
-		f.n.data = slices.Clone(f.n.durable)
-		for _, w := range f.n.writes {
-			f.n.data = w.apply(f.n.data)
-		}
-		f.n.lost = false
+		f.n.drop(pos, n)
 	}
 	return nil
+}
+
+// memPage is what the cache keeps together, and a DropCache of a part of it leaves.
+const memPage = 4 << 10
+
+func (n *inode) drop(pos, length int64) {
+	disk := slices.Clone(n.durable)
+	for _, w := range n.writes {
+		disk = w.apply(disk)
+	}
+	from := min((pos+memPage-1)/memPage*memPage, int64(len(n.data)))
+	if length > 0 && pos+length < int64(len(n.data)) {
+		return // a hint of a reader: who asks the disk after a failed sync drops all to the end
+	}
+	n.lost = from > 0
+	n.data = append(slices.Clone(n.data[:from]), disk[min(from, int64(len(disk))):]...)
 }
 
 func (f *memFile) ReadAhead(pos, n int64) error      { return nil }

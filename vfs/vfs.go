@@ -50,6 +50,10 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 }
 
+// CachePiece is the largest piece in which a page cache holds a file, in bytes: a
+// large folio of Linux.
+const CachePiece = 2 << 20
+
 // File is one open file without a shared position. Methods may be called
 // concurrently, but not with or after Close.
 type File interface {
@@ -69,8 +73,10 @@ type File interface {
 	// Sync makes the file's bytes and size durable (fdatasync). A failed Sync
 	// must not be repeated: the kernel may have forgotten what was dirty.
 	Sync() error
-	// DropCache drops clean pages of [pos, pos+n) from the page cache; n 0 is
-	// to the end. A hint: systems without it do nothing.
+	// DropCache drops clean pages that lie whole in [pos, pos+n) from the page
+	// cache; n 0 is to the end. The cache may keep pieces of up to CachePiece
+	// bytes together: one that begins before pos, at a multiple of its size, stays.
+	// A hint: systems without it do nothing.
 	DropCache(pos, n int64) error
 	// ReadAhead starts reading [pos, pos+n) into the page cache and does not wait
 	// for the disk. A hint: systems without it do nothing.
