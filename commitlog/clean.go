@@ -113,18 +113,18 @@ func (l *Log) Compact(ctx context.Context, progress func(CompactionProgress)) (C
 // be cleaned.
 func (l *Log) rollStable() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
-		return err
+	err, rolled := l.usableLocked(), false
+	if err == nil && l.StableOffset() > (*l.segs.Load()).active().BaseOffset() {
+		rolled, err = true, l.rollLocked(l.end.Load(), l.store.opts.NowMs())
 	}
-	if l.StableOffset() <= (*l.segs.Load()).active().BaseOffset() {
-		return nil
+	l.mu.Unlock()
+	if errors.Is(err, segment.ErrBroken) {
+		l.failSoon(err)
 	}
-	if err := l.rollLocked(l.end.Load(), l.store.opts.NowMs()); err != nil {
-		return err
+	if rolled && err == nil {
+		l.store.janitor.checkpointSoon()
 	}
-	l.store.janitor.checkpointSoon()
-	return nil
+	return err
 }
 
 // clean makes one pass over l, whose offsets in r are dirty. pace is told of each read

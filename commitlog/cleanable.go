@@ -31,7 +31,11 @@ type cleanSegment struct {
 	base, bytes int64
 	firstMs     int64 // the largest timestamp of its first batch, 0 or less if there is none
 	largestMs   int64 // its largest timestamp, or when it was written last if it has none
+	unread      bool  // largestMs could not be read
 }
+
+// unreadMs is how long after a look that could not read something there is another.
+const unreadMs = 15_000
 
 // verdict says what is to be done with a log, and when to look at it again.
 type verdict struct {
@@ -124,6 +128,10 @@ func (f *cleanFacts) limit(from int, v *verdict) int {
 		return to
 	}
 	for i, seg := range f.segments[from:to] {
+		if seg.unread {
+			v.waitStable, v.nextMs = -1, f.nowMs+unreadMs
+			return from + i
+		}
 		if seg.largestMs > f.nowMs-f.minLag {
 			v.waitStable = -1 // not before the lag is over; then there is another look
 			if seg.largestMs < math.MaxInt64-f.minLag {
@@ -164,7 +172,8 @@ func (l *Log) cleaningFacts(nowMs int64) cleanFacts {
 				s.firstMs = ts
 			}
 			if f.largestNeeded {
-				s.largestMs = largestTimestamp(seg)
+				ts, err := largestTimestamp(seg)
+				s.largestMs, s.unread = ts, err != nil
 			}
 			seg.Release()
 		}
@@ -202,8 +211,8 @@ func (l *Log) retainNextMs() int64 {
 		return math.MaxInt64
 	}
 	defer list[0].Release()
-	if ts := largestTimestamp(list[0]); ts < math.MaxInt64-cfg.RetentionMs {
+	if ts, err := largestTimestamp(list[0]); err == nil && ts < math.MaxInt64-cfg.RetentionMs {
 		return ts + cfg.RetentionMs + 1
 	}
-	return math.MaxInt64
+	return math.MaxInt64 // also where it could not be read: the janitor's pass comes by
 }

@@ -53,6 +53,8 @@ func TestJudge(t *testing.T) {
 			verdict{cleanRange{0, 30, 0}, 300, 300, 1, true, 1000, 0, 101_000, -1}},
 		{"all too young", func(f *cleanFacts) { f.minLag = 99_000 },
 			verdict{cleanRange{0, 0, 0}, 0, 0, 0, false, 1000, 0, 100_500, -1}},
+		{"one that cannot be read", func(f *cleanFacts) { f.minLag, f.segments[1].largestMs, f.segments[1].unread = 1, 0, true },
+			verdict{cleanRange{0, 10, 0}, 100, 100, 1, true, 1000, 0, 100_000 + unreadMs, -1}},
 		{"max.compaction.lag.ms whatever the ratio", func(f *cleanFacts) { f.checkpoint, f.maxLag = 30, 95_999 },
 			verdict{cleanRange{30, 40, 0}, 100, 400, 0.25, true, 4000, 1, never, -1}},
 		{"not older than that", func(f *cleanFacts) { f.checkpoint, f.maxLag = 30, 96_000 },

@@ -93,7 +93,8 @@ type cleaner struct {
 		due     dueHeap   // logs to look at, by time
 		ready   readyHeap // logs to clean, by share of dirty bytes
 		failing int       // logs whose last pass failed
-		armedMs int64     // deadline of taskClean in the janitor's heap, 0 if none
+		armedMs int64     // deadline of taskClean in the janitor's heap, or later; 0 if none
+		armed   uint64    // which of the tasks of that kind counts, the newest
 		restMs  int64     // until then a change does not lead to a look
 	}
 }
@@ -245,18 +246,34 @@ func (c *cleaner) armLocked(now int64) {
 		return
 	}
 	c.mu.armedMs = at
-	c.store.janitor.add(task{atMs: at, kind: taskClean})
+	c.mu.armed++
+	c.store.janitor.add(task{atMs: at, kind: taskClean, armed: c.mu.armed})
 }
 
-// wake is the janitor's: the deadline atMs has come.
-func (c *cleaner) wake(atMs, now int64) {
+// wake is the janitor's: the deadline of a taskClean has come. It is known by its
+// number, since the janitor moves deadlines.
+func (c *cleaner) wake(armed uint64, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.armedMs != atMs {
+	if c.mu.armed != armed {
 		return // an earlier one did its work
 	}
 	c.mu.armedMs = 0
 	c.startLocked(now)
+}
+
+// setBack is the janitor's, which has moved its deadlines with a clock that was set
+// back by so many ms: those of the logs go with them. A look that comes too early for
+// that finds nothing, and sets the time of the next.
+func (c *cleaner) setBack(ms int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, st := range c.mu.due {
+		st.dueMs -= ms
+		if st.failures > 0 {
+			st.retryMs -= ms
+		}
+	}
 }
 
 // startLocked starts a worker if there is work and room for one.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,7 @@ type cleanerTest struct {
 	mem   *vfs.Mem
 	store *Store
 	cfg   *Config
+	back  atomic.Int64 // by how much the wall clock was set back
 
 	mu     sync.Mutex
 	told   []CompactionReport
@@ -55,6 +57,7 @@ func (c *cleanerTest) open(o CleanerOptions) {
 			return c.fail(op)
 		}),
 		Cleaner:   o,
+		NowMs:     func() int64 { return wallClockMs() - c.back.Load() },
 		Configure: func(string) *Config { return c.cfg },
 		Listener: EventListener{
 			Compacted: func(r CompactionReport) {
@@ -544,5 +547,48 @@ func TestCompactIsCalledOff(t *testing.T) {
 		}
 		running(2)
 		c.passes(10 * time.Minute)
+	})
+}
+
+// TestCleanerBehindAClockSetBack: looks that were to come are late by nothing when the clock is set back, and others
+// come after them.
+func TestCleanerBehindAClockSetBack(t *testing.T) {
+	for _, back := range []int64{5_000, 3_600_000} {
+		cleanerBubble(t, CleanerOptions{}, func(c *cleanerTest) {
+			l := c.create("t-0")
+			c.fill(l, 5)
+			c.want(0, "t-0 0-4") // and a look that finds nothing: the next comes 15 s later
+			c.want(3*time.Second, "")
+			c.fill(l, 4)
+			c.back.Store(back)
+			c.store.janitor.checkpointSoon() // it looks at the clock
+			c.want(11*time.Second, "")
+			c.want(time.Second, "t-0 4-8")
+			c.fill(l, 4)
+			c.want(15*time.Second, "t-0 8-12")
+		})
+	}
+}
+
+// TestCleanerLooksAgain: a log of which something could not be read, for want of a descriptor, is looked at again.
+func TestCleanerLooksAgain(t *testing.T) {
+	cleanerBubble(t, CleanerOptions{Disabled: true}, func(c *cleanerTest) {
+		c.cfg.MinCompactionLagMs = 1
+		c.fill(c.create("t-0"), 9)
+		if err := c.store.Close(1); err != nil {
+			t.Fatal(err)
+		}
+		c.fail = func(op vfs.Op) error {
+			if op.Kind == vfs.OpOpen && strings.HasSuffix(op.Name, "00000000000000000004.timeindex") {
+				return syscall.EMFILE
+			}
+			return nil
+		}
+		c.open(CleanerOptions{})
+		c.want(time.Second, "t-0 0-4")
+		c.mu.Lock()
+		c.fail = nil
+		c.mu.Unlock()
+		c.want(15*time.Second, "t-0 4-8")
 	})
 }

@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"errors"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/vfs"
@@ -34,4 +36,58 @@ func TestCreateOverRecords(t *testing.T) {
 	}
 	f.Close()
 	mustCreate(t, s, "t-0")
+}
+
+// TestUpkeepBesideACreate: no upkeep comes upon a log that is being made, or whose making has failed; its name is taken.
+func TestUpkeepBesideACreate(t *testing.T) {
+	making, goOn := make(chan bool), make(chan error)
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpMkdir && op.Name == testDir+"/t-0" {
+			making <- true
+			return <-goOn
+		}
+		return nil
+	})))
+	mustCreate(t, s, "u-0")
+	create := func() chan error {
+		ended := make(chan error)
+		go func() {
+			_, err := s.Create("t-0", TopicID{1}, testConfig())
+			ended <- err
+		}()
+		<-making
+		return ended
+	}
+	for _, fault := range []error{syscall.ENOSPC, nil} {
+		ended := create()
+		s.janitor.retain(fixedClock(), fixedClock())
+		if !s.janitor.scrub.begin(fixedClock()) {
+			t.Fatal("nothing to scrub")
+		}
+		if _, err := s.Create("t-0", TopicID{2}, testConfig()); !errors.Is(err, ErrExists) {
+			t.Errorf("a second of that name: %v", err)
+		}
+		goOn <- fault
+		if err := <-ended; !errors.Is(err, fault) {
+			t.Fatal(err)
+		}
+		if _, done := s.janitor.scrub.slice(fixedClock()); !done {
+			t.Error("the scrub goes on")
+		}
+		s.janitor.retain(fixedClock(), fixedClock())
+	}
+	if l := s.Log("t-0"); l == nil || l.Err() != nil {
+		t.Fatal("it was not made")
+	}
+	if err := s.Delete("t-0"); err != nil {
+		t.Fatal(err)
+	}
+	ended := create()
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	goOn <- nil
+	if err := <-ended; !errors.Is(err, ErrClosed) {
+		t.Errorf("made when the store was closed: %v", err)
+	}
 }

@@ -42,3 +42,9 @@ var (
 // CorruptError says that bytes on disk are not what was written there, with
 // the file and the byte position.
 type CorruptError = index.CorruptError
+
+// isDamage reports whether an error is that of bytes that are not what was written.
+func isDamage(err error) bool {
+	var corrupt *CorruptError
+	return errors.As(err, &corrupt)
+}

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -369,5 +370,44 @@ func TestFailedWriteDoesNotComeBackBehindARoll(t *testing.T) {
 			t.Fatalf("the log ends at %d after a power cut, 4 were acknowledged", end)
 		}
 		cut.Close(1)
+	}
+}
+
+// TestRollForACompactionThatCannotBeUndone: where the files of a failed roll stay, the log goes offline, as in every roll:
+// what was appended behind them would be lost with the next clean stop.
+func TestRollForACompactionThatCannotBeUndone(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool {
+		return op.Kind == vfs.OpRemove || op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, "index")
+	}}
+	o := testOptions(vfs.NewFaulty(mem, f.hook))
+	o.Cleaner.Disabled = true
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	cfg := *testConfig()
+	cfg.Delete, cfg.Compact = false, true
+	l.Configure(&cfg)
+	one := spec{n: 1, value: 900, ts: fixedClock(), epoch: -1}
+	for range 3 {
+		mustAppend(t, l, one.build())
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(syscall.EIO)
+	_, err := l.Compact(context.Background(), nil)
+	f.set(nil)
+	if !errors.Is(err, syscall.EIO) || !errors.Is(l.Err(), ErrOffline) {
+		t.Errorf("%v; the log's error is %v", err, l.Err())
+	}
+	told := int64(3)
+	if r, err := appendAs(l, FromClient, one.build()); err == nil && l.Sync() == nil {
+		told = r.LastOffset + 1
+	}
+	s.Close(1)
+	s = mustOpen(t, testOptions(mem))
+	defer s.Close(1)
+	if l := s.Log("t-0"); l.Err() != nil || l.EndOffset() < told {
+		t.Errorf("acknowledged up to %d, the log ends at %d: %v", told, l.EndOffset(), l.Err())
 	}
 }

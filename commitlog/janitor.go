@@ -47,13 +47,14 @@ const (
 	taskScrub                      // read a slice of the sealed segments
 )
 
-// task is one deadline. log, seg and path belong to the kinds that need them.
+// task is one deadline. log, seg, path and armed belong to the kinds that need them.
 type task struct {
-	atMs int64
-	kind taskKind
-	log  *Log
-	seg  *segment.Segment
-	path string
+	atMs  int64
+	kind  taskKind
+	log   *Log
+	seg   *segment.Segment
+	path  string
+	armed uint64 // cleaner.mu.armed when it was made
 }
 
 // later is atMs + afterMs, and the end of time where a setting says that what is to be
@@ -148,6 +149,9 @@ func (j *janitor) run() {
 	defer timer.Stop()
 	for {
 		now := j.store.opts.NowMs()
+		if back := j.shift(now); back > 0 {
+			j.store.cleaner.setBack(back)
+		}
 		t, waitMs := j.next(now)
 		if t != nil {
 			if j.stopping() {
@@ -173,7 +177,6 @@ func (j *janitor) next(now int64) (t *task, waitMs int64) {
 	if len(j.mu.tasks) == 0 {
 		return nil, longestWaitMs
 	}
-	j.shiftLocked(now)
 	first := j.mu.tasks[0]
 	if first.atMs > now {
 		return nil, min(first.atMs-now, longestWaitMs)
@@ -182,10 +185,12 @@ func (j *janitor) next(now int64) (t *task, waitMs int64) {
 	return &first, 0
 }
 
-// shiftLocked moves the deadlines with a clock that was set back, which would
-// otherwise all be late by as much.
-func (j *janitor) shiftLocked(now int64) {
-	if back := j.mu.seenMs - now; back > 0 {
+// shift moves the deadlines with a clock that was set back, which would otherwise all
+// be late by as much, and returns by how much it was.
+func (j *janitor) shift(now int64) (back int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if back = j.mu.seenMs - now; back > 0 {
 		for i := range j.mu.tasks {
 			j.mu.tasks[i].atMs -= back
 		}
@@ -194,6 +199,7 @@ func (j *janitor) shiftLocked(now int64) {
 		}
 	}
 	j.mu.seenMs = now
+	return back
 }
 
 func (j *janitor) add(t task) {
@@ -250,7 +256,7 @@ func (j *janitor) do(t *task, now int64) {
 	case taskScrub:
 		j.doScrub(now)
 	case taskClean:
-		s.cleaner.wake(t.atMs, now)
+		s.cleaner.wake(t.armed, now)
 	}
 }
 
@@ -280,6 +286,21 @@ func (j *janitor) appended(l *Log) {
 	}
 	if ms := l.cfg.Load().FlushMs; ms < 1<<40 && l.flushing.CompareAndSwap(false, true) {
 		j.add(task{atMs: now + ms, kind: taskFlush, log: l})
+	}
+}
+
+// checkpointAgain notes that the checkpoint of l has failed, and asks for another in a
+// while: what was in its way at once is there at once again.
+func (j *janitor) checkpointAgain(l *Log) {
+	if !l.dirty.CompareAndSwap(false, true) {
+		return // something was appended meanwhile
+	}
+	at := j.store.opts.NowMs() + checkpointRetryMs
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.mu.dirty = append(j.mu.dirty, l)
+	if j.mu.checkpointMs == 0 || j.mu.checkpointMs > at {
+		j.checkpointByLocked(at)
 	}
 }
 

@@ -16,51 +16,93 @@ import (
 // are on disk is not known any more.
 var errNames = errors.New("names on disk unknown")
 
-// finalSyncs is a file system in which a failed sync of a directory is final, as that
-// of a file is: the kernel tells one caller of it and may count what was lost as clean,
-// so that the next sync would succeed although a name is missing. All later ones fail
-// with the first one's error, whoever asks, until the store is opened again or the
+// finalSyncs is the file system of a store. In it a failed sync of a directory is final,
+// as that of a file is: the kernel tells one caller of it and may count what was lost as
+// clean, so that the next sync would succeed although a name is missing. All later ones
+// fail with the first one's error, whoever asks, until the store is opened again or the
 // directory goes.
+//
+// What finds no descriptor has files closed that nobody uses, and is tried once more.
 type finalSyncs struct {
 	vfs.FS
 	store *Store
 
 	mu struct {
 		sync.Mutex
-		failed map[string]error // by directory
+		dirs map[string]*syncedDir // those that are being synced, and those whose sync has failed
 	}
+}
+
+// syncedDir is what finalSyncs knows of a directory.
+type syncedDir struct {
+	sync.Mutex       // held around a sync and the note of its failure: between the two another one would succeed
+	failed     error // why its syncs fail; guarded by the lock above
+	users      int   // who hold that lock or wait for it; guarded by finalSyncs.mu
+}
+
+// OpenFile implements vfs.FS.
+func (f *finalSyncs) OpenFile(name string, flag int, perm os.FileMode) (file vfs.File, err error) {
+	err = f.withDescriptor(func() error { file, err = f.FS.OpenFile(name, flag, perm); return err })
+	return file, err
+}
+
+// ReadDir implements vfs.FS.
+func (f *finalSyncs) ReadDir(dir string) (entries []os.DirEntry, err error) {
+	err = f.withDescriptor(func() error { entries, err = f.FS.ReadDir(dir); return err })
+	return entries, err
+}
+
+func (f *finalSyncs) withDescriptor(do func() error) error {
+	err := do()
+	if vfs.IsExhausted(err) && f.store.handles.EvictSome() {
+		err = do()
+	}
+	return err
 }
 
 // SyncDir implements vfs.FS. Where there is no descriptor, or no such directory, nothing
 // was tried, and it may be tried again.
 func (f *finalSyncs) SyncDir(dir string) error {
 	dir = filepath.Clean(dir)
-	if err := f.failed(dir, nil); err != nil {
+	d := f.enter(dir)
+	defer f.leave(dir, d)
+	if d.failed != nil {
+		return d.failed
+	}
+	err := f.withDescriptor(func() error { return f.FS.SyncDir(dir) })
+	if err == nil || vfs.IsExhausted(err) || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	err := f.FS.SyncDir(dir)
-	if vfs.IsExhausted(err) && f.store.handles.EvictSome() {
-		err = f.FS.SyncDir(dir)
-	}
-	if vfs.IsExhausted(err) || errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return f.failed(dir, err)
+	d.failed = fmt.Errorf("%w: %w", errNames, err)
+	f.store.unclean.Store(true)
+	return d.failed
 }
 
-// failed returns why syncs of a directory fail, which err is from now on if nothing was
-// before; nil if they do not.
-func (f *finalSyncs) failed(dir string, err error) error {
+// enter locks a directory.
+func (f *finalSyncs) enter(dir string) *syncedDir {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil && f.mu.failed[dir] == nil {
-		if f.mu.failed == nil {
-			f.mu.failed = make(map[string]error)
+	d := f.mu.dirs[dir]
+	if d == nil {
+		d = &syncedDir{}
+		if f.mu.dirs == nil {
+			f.mu.dirs = make(map[string]*syncedDir)
 		}
-		f.mu.failed[dir] = fmt.Errorf("%w: %w", errNames, err)
-		f.store.unclean.Store(true)
+		f.mu.dirs[dir] = d
 	}
-	return f.mu.failed[dir]
+	d.users++
+	f.mu.Unlock()
+	d.Lock()
+	return d
+}
+
+// leave gives the lock back, and forgets a directory of which there is nothing to know.
+func (f *finalSyncs) leave(dir string, d *syncedDir) {
+	f.mu.Lock()
+	if d.users--; d.users == 0 && d.failed == nil && f.mu.dirs[dir] == d {
+		delete(f.mu.dirs, dir)
+	}
+	f.mu.Unlock()
+	d.Unlock()
 }
 
 // Rename implements vfs.FS. A directory that comes under the old name is another.
@@ -74,7 +116,7 @@ func (f *finalSyncs) Rename(old, new string) error {
 
 // RemoveAll implements vfs.FS.
 func (f *finalSyncs) RemoveAll(name string) error {
-	err := f.FS.RemoveAll(name)
+	err := f.withDescriptor(func() error { return f.FS.RemoveAll(name) })
 	if err == nil {
 		f.gone(name)
 	}
@@ -84,7 +126,7 @@ func (f *finalSyncs) RemoveAll(name string) error {
 func (f *finalSyncs) gone(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.mu.failed, filepath.Clean(name))
+	delete(f.mu.dirs, filepath.Clean(name))
 }
 
 // failedSync reports whether an error is that of a failed sync, now or before, of a

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math/rand"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -205,9 +207,9 @@ func TestFailedSyncOfADirectoryTakesTheLogOffline(t *testing.T) {
 			o := testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook))
 			s := mustOpen(t, o)
 			l := mustCreate(t, s, "t-0")
-			for (*l.segs.Load()).active().BaseOffset() == 0 {
-				mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
-			}
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
+			roll(t, l)
+			mustAppend(t, l, spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}.build())
 			if err := l.Sync(); err != nil {
 				t.Fatal(err)
 			}
@@ -331,4 +333,64 @@ func TestFailedSyncOfAnIndexMadeAnewTakesTheLogOffline(t *testing.T) {
 		t.Errorf("the log's error is %v", err)
 	}
 	s.Close(1)
+}
+
+// TestSyncBesideAFailedOne: a sync of a directory that is asked for while another of it fails, fails too. Those of other
+// directories do not wait, and nothing is kept of what was synced.
+func TestSyncBesideAFailedOne(t *testing.T) {
+	began, fail := make(chan bool), make(chan error)
+	armed := atomic.Bool{}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpSyncDir && op.Name == testDir+"/t-0" && armed.CompareAndSwap(true, false) {
+			began <- true
+			return <-fail
+		}
+		return nil
+	})))
+	mustCreate(t, s, "t-0")
+	sync := func() chan error {
+		ended := make(chan error, 1)
+		go func() { ended <- s.fs.SyncDir(testDir + "/t-0") }()
+		return ended
+	}
+	fs := s.fs.(*finalSyncs)
+	known := func() (users, dirs int) {
+		fs.mu.Lock()
+		defer fs.mu.Unlock()
+		if d := fs.mu.dirs[testDir+"/t-0"]; d != nil {
+			users = d.users
+		}
+		return users, len(fs.mu.dirs)
+	}
+	for _, want := range []error{nil, syscall.EIO} {
+		armed.Store(true)
+		first := sync()
+		<-began
+		second := sync()
+		for users, _ := known(); users < 2; users, _ = known() {
+			select {
+			case err := <-second:
+				t.Fatalf("it did not wait: %v", err)
+			default:
+				runtime.Gosched()
+			}
+		}
+		if err := s.fs.SyncDir(testDir); err != nil {
+			t.Error(err)
+		}
+		fail <- want
+		if err := <-first; !errors.Is(err, want) {
+			t.Errorf("the first: %v", err)
+		}
+		if err := <-second; !errors.Is(err, want) {
+			t.Errorf("beside it: %v", err)
+		}
+		if _, dirs := known(); want == nil && dirs > 0 {
+			t.Errorf("%d directories are known", dirs)
+		}
+	}
+	s.Close(1)
+	if !s.unclean.Load() {
+		t.Error("closed cleanly")
+	}
 }

@@ -166,7 +166,7 @@ func (o *Options) withDefaults() Options {
 	}
 	setDefault(&r.ScrubBytesPerSecond, 10<<20)
 	if r.idleHandles <= 0 {
-		r.idleHandles = maxIdleHandles
+		r.idleHandles = min(maxIdleHandles, vfs.MaxOpen()/4) // what is open for use, and connections, come on top
 	}
 	if r.openHandles <= 0 {
 		r.openHandles = maxOpenHandles

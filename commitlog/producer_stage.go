@@ -139,7 +139,9 @@ func (st *stage) addData(e *producerEntry, h *batch.Header, origin Origin) (dup 
 	if origin == FromClient {
 		m := e.duplicateOf(h)
 		if m == nil && st.p.mayRepeat(e, h) {
-			st.fillWindows()
+			if err := st.fillWindows(); err != nil {
+				return nil, fmt.Errorf("%w: what producer %d may have sent before: %w", ErrStorage, h.ProducerID, err)
+			}
 			_, *e = st.get(h.ProducerID)
 			m = e.duplicateOf(h)
 		}

@@ -16,8 +16,9 @@ import (
 const olderBytes = 16 << 20
 
 // fromSnapshot notes that the state was loaded from a snapshot at off. below calls fn with
-// the headers of the batches that stand below it in the log, as far back as it will, in order.
-func (p *producers) fromSnapshot(off int64, below func(fn func(h *batch.Header))) {
+// the headers of the batches that stand below it in the log, as far back as it will, in order;
+// after an error it may be called again.
+func (p *producers) fromSnapshot(off int64, below func(fn func(h *batch.Header)) error) {
 	p.snapshotOff, p.below = off, below
 }
 
@@ -32,13 +33,11 @@ func (p *producers) mayRepeat(e *producerEntry, h *batch.Header) bool {
 }
 
 // fillWindows reads what stands below the snapshot and completes the windows by it, those
-// that are staged too. Nothing else of the state changes.
-func (st *stage) fillWindows() {
+// that are staged too. Nothing else of the state changes, and nothing at all after an error.
+func (st *stage) fillWindows() error {
 	p := st.p
-	below := p.below
-	p.below = nil
 	older := map[int64]*producerEntry{}
-	below(func(h *batch.Header) {
+	err := p.below(func(h *batch.Header) {
 		e := p.byID[h.ProducerID]
 		if e == nil || h.IsControl() || h.ProducerEpoch != e.epoch || !e.cutAt(p.snapshotOff) {
 			return
@@ -50,6 +49,10 @@ func (st *stage) fillWindows() {
 		}
 		o.addBatch(metaOf(h))
 	})
+	if err != nil {
+		return err
+	}
+	p.below = nil
 	for id, o := range older {
 		p.byID[id].prepend(o)
 	}
@@ -59,6 +62,7 @@ func (st *stage) fillWindows() {
 	for i := range st.undo {
 		st.undo[i].was.prepend(older[st.undo[i].was.producerID])
 	}
+	return nil
 }
 
 // prepend puts what o remembers of the same producer in front of the window: the batches
@@ -89,10 +93,11 @@ func follows(sequence, last int32) bool {
 }
 
 // headersBelow calls fn with the headers of the batches in the last olderBytes below off, or
-// from the log start offset on. What cannot be read is passed over. l.mu is held, as for
+// from the log start offset on. What is damaged is passed over; what cannot be read just now, as
+// without a descriptor, is an error, since it may hold what is looked for. l.mu is held, as for
 // little other I/O: this happens once in the life of a state that was loaded, if a client
 // repeats what the snapshot has not, and is bounded.
-func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) {
+func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) error {
 	list := *l.segs.Load()
 	from, first := l.start.Load(), 0
 	last := list.floor(off)
@@ -101,27 +106,38 @@ func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) {
 		first = i
 		size := list[i].Size()
 		if i == last {
-			if pos, err := list[i].PositionOf(off); err == nil {
+			pos, err := list[i].PositionOf(off)
+			switch {
+			case err == nil:
 				size = pos
+			case !isDamage(err):
+				return err
 			}
 		}
 		if size > left {
 			next, ok, err := list[i].UpperBound(size - left)
-			if err != nil || !ok {
+			switch {
+			case err != nil && !isDamage(err):
+				return err
+			case err != nil || !ok:
 				first = i + 1 // nobody knows where to begin in it
-			} else {
+			default:
 				from = max(from, next)
 			}
 		}
 		left -= size
 	}
 	for _, seg := range list[first : last+1] {
-		_ = scanReadable(seg, max(from, seg.BaseOffset()), func(h batch.Header, _ int64) error {
+		err := scanReadable(seg, max(from, seg.BaseOffset()), func(h batch.Header, _ int64) error {
 			if h.BaseOffset >= off {
 				return errStopScan
 			}
 			fn(&h)
 			return nil
 		})
+		if err != nil && err != errStopScan && !isDamage(err) {
+			return err
+		}
 	}
+	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"math/rand"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/batch"
@@ -133,6 +135,53 @@ func TestRetriesBehindASnapshot(t *testing.T) {
 				t.Errorf("the next batch: %+v %v", r, err)
 			}
 		})
+	}
+}
+
+// TestRetryThatCannotBeLookedUp: where the log cannot be read just now, a producer that repeats what may be in it is to
+// try again; then it is told that it is there.
+func TestRetryThatCannotBeLookedUp(t *testing.T) {
+	for kind, fault := range map[vfs.OpKind]error{vfs.OpOpen: syscall.EMFILE, vfs.OpRead: syscall.EIO} {
+		for _, file := range []string{".log", ".index"} {
+			if kind == vfs.OpRead && file == ".index" {
+				continue // it is mapped
+			}
+			t.Run(fmt.Sprint(kind, " ", file), func(t *testing.T) {
+				of := func(i int32) []byte {
+					return spec{n: 1, value: 900, ts: fixedClock(), epoch: -1, pid: 7, seq: i}.build()
+				}
+				mem := vfs.NewMem()
+				s := mustOpen(t, testOptions(mem))
+				l := mustCreate(t, s, "t-0")
+				for i := range int32(7) {
+					mustAppend(t, l, of(i))
+				}
+				l.checkpoint()
+				if err := s.points.writeRecovery(s); err != nil {
+					t.Fatal(err)
+				}
+				killed := mem.KillClone()
+				s.Close(1)
+				f := &faults{want: func(op vfs.Op) bool { return op.Kind == kind && strings.HasSuffix(op.Name, file) }}
+				s = mustOpen(t, testOptions(vfs.NewFaulty(killed, f.hook)))
+				defer s.Close(1)
+				l = s.Log("t-0")
+				for s.handles.EvictSome() {
+				}
+				f.set(fault)
+				for range 2 {
+					if r, err := appendAs(l, FromClient, of(3)); !errors.Is(err, ErrStorage) || !errors.Is(err, fault) {
+						t.Errorf("%+v %v", r, err)
+					}
+				}
+				f.set(nil)
+				for i := int32(2); i < 7; i++ {
+					if r, err := appendAs(l, FromClient, of(i)); err != nil || !r.Duplicate || r.BaseOffset != int64(i) {
+						t.Errorf("batch %d: %+v %v", i, r, err)
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -283,12 +332,13 @@ func TestFillBesideStagedBatches(t *testing.T) {
 	}
 	p.load(entries, fixedClock(), 1)
 	reads := 0
-	p.fromSnapshot(6, func(fn func(h *batch.Header)) {
+	p.fromSnapshot(6, func(fn func(h *batch.Header)) error {
 		reads++
 		for seq := range int32(6) {
 			h := of(seq).Header()
 			fn(&h)
 		}
+		return nil
 	})
 	repeats := func(st *stage, seq int32, want bool) {
 		t.Helper()

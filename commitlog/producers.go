@@ -163,7 +163,7 @@ type producers struct {
 	// The snapshot that the state was loaded from, and who reads the log below it, until
 	// windows are filled by that (fillWindows); nil if not.
 	snapshotOff int64
-	below       func(fn func(h *batch.Header))
+	below       func(fn func(h *batch.Header)) error
 }
 
 type producer struct {

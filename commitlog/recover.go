@@ -340,7 +340,7 @@ func (l *Log) loadSnapshot(limit int64) (from int64, err error) {
 		if err == nil {
 			l.mu.producers = newProducers()
 			l.mu.producers.load(entries, l.store.opts.NowMs(), l.store.opts.ProducerExpirationMs)
-			l.mu.producers.fromSnapshot(off, func(fn func(h *batch.Header)) { l.headersBelow(off, fn) })
+			l.mu.producers.fromSnapshot(off, func(fn func(h *batch.Header)) error { return l.headersBelow(off, fn) })
 			set.last = set.offs[len(set.offs)-1]
 			return off, nil
 		}

@@ -85,26 +85,21 @@ func (l *Log) retain(now int64) error {
 		return err
 	}
 	return l.retainBy("time", now, func(list segmentList, i int) bool {
-		return now-largestTimestamp(list[i]) > cfg.RetentionMs
+		ts, err := largestTimestamp(list[i])
+		return err == nil && now-ts > cfg.RetentionMs // one that cannot be read just now stays
 	})
 }
 
 // largestTimestamp is what a segment's age counts from: its largest record
 // timestamp, or the time of its last change if no record has one, or the index that
-// says so is damaged. What cannot be read just now, as without a descriptor, is not old.
-func largestTimestamp(seg *segment.Segment) int64 {
-	ts, _, err := seg.MaxTimestamp()
-	var corrupt *CorruptError
-	switch {
-	case err == nil && ts >= 0:
-		return ts
-	case err == nil || errors.As(err, &corrupt):
-		ts, err = seg.ModTimeMs()
+// says so is damaged. An error says that it cannot be read just now, as without a
+// descriptor.
+func largestTimestamp(seg *segment.Segment) (ts int64, err error) {
+	ts, _, err = seg.MaxTimestamp()
+	if err == nil && ts < 0 || isDamage(err) {
+		return seg.ModTimeMs()
 	}
-	if err != nil {
-		return 1 << 62 // not known: keep it
-	}
-	return ts
+	return ts, err
 }
 
 // retainBy deletes segments from the oldest on while gone says so and they lie

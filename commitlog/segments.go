@@ -8,8 +8,9 @@ import (
 )
 
 // segmentList is an immutable snapshot of a log's segments in offset order,
-// never empty. The log holds one reference to each; a reader takes its own with
-// Acquire, which is refused once the log has dropped the segment.
+// never empty but of a log that could not be loaded. The log holds one reference to
+// each; a reader takes its own with Acquire, which is refused once the log has dropped
+// the segment.
 type segmentList []*segment.Segment
 
 // floor is the index of the last segment whose base offset is ≤ off; 0 if none is.

@@ -52,8 +52,9 @@ type Store struct {
 	mu struct {
 		sync.RWMutex
 		logs      map[string]*Log
-		moves     int    // counts changes of logs
-		order     []*Log // logs by topic and partition as of move orderedAt; not to be changed
+		making    map[string]bool // names that Create has taken
+		moves     int             // counts changes of logs
+		order     []*Log          // logs by topic and partition as of move orderedAt; not to be changed
 		orderedAt int
 		loaded    bool // Load is done: checkpoint files may be written
 		closed    bool
@@ -83,7 +84,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	for _, name := range o.NoCheckpoint {
 		s.noCheckpoint[name] = true
 	}
-	s.mu.logs = make(map[string]*Log)
+	s.mu.logs, s.mu.making = make(map[string]*Log), make(map[string]bool)
 	s.scratch.New = func() any { return newAppendScratch() }
 	s.janitor = newJanitor(s)
 	s.cleaner = newCleaner(s, o.Cleaner)
@@ -295,25 +296,28 @@ func (s *Store) Create(name string, id TopicID, cfg *Config) (*Log, error) {
 	case s.mu.closed:
 		s.mu.Unlock()
 		return nil, ErrClosed
-	case s.mu.logs[name] != nil:
+	case s.mu.logs[name] != nil || s.mu.making[name]:
 		s.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s", ErrExists, name)
 	case !s.mu.loaded && l.keep:
 		panic("BUG: commitlog: create " + name + " before Load")
 	}
-	// The name is taken before the work, and the log refuses work until it is done.
-	l.mu.closed = true
-	s.setLocked(l.name, l)
+	// The name is taken before the work, and nobody sees the log until it is done: upkeep
+	// takes every log to have a segment.
+	s.mu.making[l.name] = true
 	s.mu.Unlock()
-	if err := l.create(); err != nil {
-		s.mu.Lock()
-		s.setLocked(name, nil)
-		s.mu.Unlock()
+	err = l.create()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.making, l.name)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("commitlog: create %s: %w", name, err)
+	case s.mu.closed:
+		l.closeSegments()
+		return nil, ErrClosed
 	}
-	l.mu.Lock()
-	l.mu.closed = false
-	l.mu.Unlock()
+	s.setLocked(l.name, l)
 	return l, nil
 }
 

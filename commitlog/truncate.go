@@ -39,7 +39,7 @@ func (l *Log) TruncateTo(off int64) error {
 	defer l.syncing.Unlock()
 	l.mu.Lock()
 	err := l.usableLocked()
-	end, first := l.end.Load(), (*l.segs.Load())[0].BaseOffset()
+	end := l.end.Load()
 	l.mu.Unlock()
 	switch {
 	case err != nil:
@@ -60,7 +60,7 @@ func (l *Log) TruncateTo(off int64) error {
 	if err := l.lowerCleaned(off); err != nil {
 		return err
 	}
-	if first > off {
+	if (*l.segs.Load())[0].BaseOffset() > off {
 		err = l.restartLocked(off)
 	} else {
 		err = l.cutLocked(off)

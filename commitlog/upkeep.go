@@ -26,15 +26,30 @@ func (l *Log) checkpoint() {
 		l.fail(err)
 	default:
 		l.store.janitor.report(l.name, err)
-		l.markDirty()
+		l.store.janitor.checkpointAgain(l)
+		l.advanced() // the records may be synced all the same
 	}
 }
 
-// persistLocked writes and syncs, in this order: segments from the recovery
-// point on with their indexes, producer snapshots, leader epochs, the directory.
-// Only then the recovery point moves. closing also seals the active segment.
-// offline says that err is a failed sync of the log's own files. l.syncing is held.
+// persistLocked makes everything of the log durable up to its end, and then moves the
+// recovery point there. closing also seals the active segment. offline says that err is
+// a failed sync of the log's own files. l.syncing is held.
+//
+// What it lacks for another file, such as a descriptor for an index, it does not lack for
+// the records: they are synced also then, and give back the descriptors that they keep.
 func (l *Log) persistLocked(closing bool) (offline bool, err error) {
+	offline, err = l.persistAllLocked(closing)
+	if err == nil || offline {
+		return offline, err
+	}
+	offline, serr := l.syncDataLocked()
+	return offline, errors.Join(err, serr)
+}
+
+// persistAllLocked writes and syncs, in this order: segments from the recovery
+// point on with their indexes, producer snapshots, leader epochs, the directory.
+// Only then the recovery point moves.
+func (l *Log) persistAllLocked(closing bool) (offline bool, err error) {
 	l.mu.Lock()
 	end, list := l.end.Load(), *l.segs.Load()
 	if closing {

@@ -47,11 +47,18 @@ var mutants = []mutant{
 	{"start offset that could not be written is told", "commitlog/retention.go", "\t\t\treturn fmt.Errorf(\"%w: %w\", ErrStorage, err)\n", "\t\t\tl.store.janitor.report(l.name, err)\n", "./commitlog", "TestFaults$"},
 	{"a group commit forgets names for which there was no descriptor", "commitlog/syncer.go", "\t\t\tl.nameLater(true)\n\t\t\treturn !vfs.IsExhausted(err), err\n", "\t\t\treturn !vfs.IsExhausted(err), err\n", "./commitlog", "TestGroupCommitAfterOneWithout"},
 	{"a log is cut although the recovery point on disk stays", "commitlog/truncate.go", "\t\tl.recovery.Store(was) // nothing is cut; who tries again must write it\n", "\t\tl.recovery.Store(was) // nothing is cut; who tries again must write it\n\t\terr = nil\n", "./commitlog", "TestFaults$"},
+	{"a log is seen while it is made", "commitlog/store.go", "\ts.mu.making[l.name] = true\n", "\ts.mu.making[l.name] = true\n\ts.setLocked(l.name, l)\n", "./commitlog", "TestUpkeepBesideACreate"},
+	{"a checkpoint without descriptors for the indexes leaves the records", "commitlog/upkeep.go", "\toffline, serr := l.syncDataLocked()\n\treturn offline, errors.Join(err, serr)\n", "\treturn offline, err\n", "./commitlog", "TestCheckpointWithoutDescriptors"},
+	{"a checkpoint that fails is made at once again", "commitlog/upkeep.go", "l.store.janitor.checkpointAgain(l)", "l.markDirty()", "./commitlog", "TestCheckpointWithoutDescriptors"},
+	{"a roll for a compaction that cannot be undone leaves the log online", "commitlog/clean.go", "\t\tl.failSoon(err)\n", "", "./commitlog", "TestRollForACompaction"},
+	{"a sync of a directory succeeds beside one that fails", "commitlog/names.go", "\td.users++\n\tf.mu.Unlock()\n\td.Lock()\n\treturn d", "\td.users++\n\tf.mu.Unlock()\n\td = &syncedDir{users: 1}\n\td.Lock()\n\treturn d", "./commitlog", "TestSyncBesideAFailedOne"},
+	{"a load without a descriptor makes no room", "commitlog/names.go", "\terr = f.withDescriptor(func() error { file, err = f.FS.OpenFile(name, flag, perm); return err })\n", "\tfile, err = f.FS.OpenFile(name, flag, perm)\n", "./commitlog", "TestLoadMakesRoom"},
 	{"bytes bring no checkpoint", "commitlog/append.go", "if did.rolled || s.since.Add(did.bytes) > s.opts.CheckpointBytes/2 {", "if did.rolled || s.since.Add(did.bytes) > s.opts.CheckpointBytes*1000 {", "./commitlog", "TestBytesBringACheckpoint"},
 
 	// Recovery.
 	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch {\n\tcase h.BaseOffset", "\tswitch {\n\tcase h.BaseOffset", "./segment", "TestCrash|FuzzRecover"},
-	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos, 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
+	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
+	{"recovery believes the page in which it begins", "segment/recover.go", "w.pos&^(vfs.CachePiece-1)", "w.pos", "./segment", "TestFailedSync"},
 	{"recovery believes the page cache of indexes", "index/table.go", "errors.Join(f.DropCache(0, 0), f.Close())", "f.Close()", "./index", "TestRecoveryAsksTheDisk"},
 	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestRecoveryCuts"},
 	{"hole between segments overlooked", "commitlog/recover.go", "\tif next < 0 || next == base {", "\tif next < 0 || next <= base {", "./commitlog", "TestCrash$|TestCleanModel"},
@@ -69,6 +76,7 @@ var mutants = []mutant{
 	{"what a killed process cut is never synced", "segment/scan.go", "s.mu.foreignIndexes = true, true", "s.mu.foreignIndexes = false, true", "./segment", "TestEndsAtLeavesTheSyncToTheNext"},
 	{"snapshots of a lost end stay", "commitlog/load.go", "\tgone := l.dropSnapshotsLocked(end+1, maxOffset)\n", "\tgone := l.dropSnapshotsLocked(maxOffset-1, maxOffset)\n", "./commitlog", "TestSnapshotsOfALostEnd"},
 	{"epochs of a lost end stay", "commitlog/load.go", "l.epoch.cache.truncateFromEnd(end), ", "l.epoch.cache.truncateFromEnd(maxOffset), ", "./commitlog", "TestEpochsOfALostEnd"},
+	{"a retry that cannot be looked up is out of order", "commitlog/producer_window.go", "\tif err != nil {\n\t\treturn err\n\t}\n\tp.below = nil\n", "\t_ = err\n\tp.below = nil\n", "./commitlog", "TestRetryThat"},
 
 	// Truncation.
 	{"truncation cuts a batch too few", "segment/truncate.go", "b, ok, err := s.locate(f, off, size)", "b, ok, err := s.locate(f, off+1, size)", "./segment", "TestTwin"},
@@ -109,6 +117,8 @@ var mutants = []mutant{
 	// The cleaner.
 	{"sources go before the swap is durable", "commitlog/swap.go", "\tif err := l.syncNames(); err != nil {\n\t\treturn err\n\t}\n\tfor _, seg := range g.Sources {", "\tfor _, seg := range g.Sources {", "./commitlog", "TestSwapCrash"},
 	{"swap into a log that was cut", "commitlog/swap.go", "l.failure.Load() != nil || l.cuts.Load() != cuts {", "l.failure.Load() != nil {", "./commitlog", "TestSwapOfACutLog"},
+	{"cleaner's deadlines stay where they were when the clock is set back", "commitlog/janitor.go", "\t\t\tj.store.cleaner.setBack(back)\n", "", "./commitlog", "TestCleanerBehind"},
+	{"what the cleaner could not read it looks at never again", "commitlog/cleanable.go", "v.waitStable, v.nextMs = -1, f.nowMs+unreadMs", "v.waitStable = -1", "./commitlog", "TestCleanerLooksAgain"},
 	{"two passes over one log", "commitlog/cleaner.go", "\tif st.busy {\n\t\tst.again = true //", "\tif st.busy && now < 0 {\n\t\tst.again = true //", "./commitlog", "TestCompactOfALogThatIsDue|TestLogThatRolls"},
 	{"a marker by which a value goes may be lost", "commitlog/clean.go", "max(r.limit, l.HighWatermark())", "max(r.limit, l.StableOffset())", "./commitlog", "TestMarkerAboveTheStableOffset"},
 	{"a pass leaves the marker by which it goes to the next checkpoint", "commitlog/clean.go", "\tif l.recovery.Load() < off || l.newestSnapshot() < off {\n\t\tl.checkpoint()\n\t}\n", "\tif l.recovery.Load() < limit {\n\t\tl.checkpoint()\n\t}\n\toff = limit\n", "./commitlog", "TestMarkerAboveTheStableOffset"},
@@ -145,6 +155,10 @@ var mutants = []mutant{
 	{"a partition of another log directory is led", "controller/election.go", "here := p.PlacedIn(self, m.opts.DirectoryID)", "here := true", "./broker", "TestPartitionInAnotherDirectory"},
 	{"a duplicate is answered at once", "broker/produce.go", "if done, err := part.partition.Await(part.entry.Result.LastOffset+1, p.acks == -1, p, i); done {", "if part.entry.Result.Duplicate {\n\t\t\tp.Resolved(i, nil)\n\t\t} else if done, err := part.partition.Await(part.entry.Result.LastOffset+1, p.acks == -1, p, i); done {", "./broker", "TestADuplicateWaits"},
 	{"a transactional id expires while its transaction is open", "txn/deadlines.go", "if t.state.atRest() && t.updateMs", "if t.updateMs", "./txn", "TestWhatIsOpenDoesNotExpire"},
+	{"who waits for an end is woken before it is written", "txn/end.go", "\treturn m.write(t.completed(", "\tm.wake(id)\n\treturn m.write(t.completed(", "./txn", "TestWaitEnds"},
+	{"who waits in a machine is not told that its log has failed", "coordinator/runtime.go", "\t\tr.opts.Failed()\n", "", "./txn", "TestFailedLog"},
+	{"tombstones of a deleted topic are tried once", "groups/offsets_topics.go", "\t\t\tm.owe(slices.Collect(maps.Keys(names)))\n", "\t\t\t_ = maps.Keys(names)\n", "./groups", "TestTombstones"},
+	{"an offset without its topic's id counts for the next topic of the name", "groups/offsets_topics.go", "now.ID == c.topicID }", "(now.ID == c.topicID || c.topicID == [16]byte{}) }", "./groups", "TestOffsetsOfTopicsGone"},
 	{"a metadata snapshot is named beyond its image", "controller/snapshots.go", "End: img.Offset(), Epoch", "End: s.c.q.Committed(), Epoch", "./controller", "TestSnapshotOfOneOfSeveral"},
 	{"a marker for a group that is loading counts as written", "broker/txn_markers.go", "\t\t\tw.done(wire.NotLeaderOrFollower)\n\t\t\treturn", "\t\t\tw.done(wire.None)\n\t\t\treturn", "./broker", "TestMarkerForAGroup"},
 	{"log of a deleted topic is taken for that of its name", "broker/partitions.go", "known && (l.TopicID() == id || l.TopicID() == commitlog.TopicID{})", "known && id == id", "./broker", "TestLogOfAnEarlierTopic"},
