@@ -12,7 +12,10 @@ func (b *Broker) handleConsumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDes
 		c.reply(undescribed(req))
 		return
 	}
-	b.groups.ConsumerGroupDescribe(c.client(), req, func(resp *kmsg.ConsumerGroupDescribeResponse) {
+	firsts, of := fold(len(req.Groups), func(i int) string { return req.Groups[i] })
+	ask := *req
+	ask.Groups = chosen(req.Groups, firsts)
+	b.groups.ConsumerGroupDescribe(c.client(), &ask, func(resp *kmsg.ConsumerGroupDescribeResponse) {
 		for i := range resp.Groups {
 			g := &resp.Groups[i]
 			g.AuthorizedOperations = opsUnasked
@@ -20,6 +23,15 @@ func (b *Broker) handleConsumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDes
 				g.AuthorizedOperations = opsGroup
 			}
 		}
+		type group = kmsg.ConsumerGroupDescribeResponseGroup
+		resp.Groups = unfold(of, resp.Groups,
+			func(g group) int { return c.sizeOf(&kmsg.ConsumerGroupDescribeResponse{Groups: []group{g}}) },
+			func(g group) group {
+				out := kmsg.NewConsumerGroupDescribeResponseGroup()
+				out.Group, out.ErrorCode, out.ErrorMessage = g.Group, int16(wire.InvalidRequest), &tooManyGroupsAgain
+				out.AuthorizedOperations = opsUnasked
+				return out
+			})
 		c.reply(resp)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/replication"
 	"github.com/millrace-project/millrace/segment"
+	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -276,14 +277,14 @@ func (g *coordinatorLog[R, E]) Replay(fn func(E) error) (end int64, err error) {
 			continue
 		}
 		if err != nil {
-			return 0, codedError{err}
+			return 0, unread(err)
 		}
 		if v == nil {
 			break // compaction took all that was left
 		}
 		buf, err = readView(buf, v)
 		if err != nil {
-			return 0, codedError{err}
+			return 0, unread(err)
 		}
 		if off, err = g.form.replay(buf, off, fn); err != nil {
 			return 0, err
@@ -293,6 +294,14 @@ func (g *coordinatorLog[R, E]) Replay(fn func(E) error) (end int64, err error) {
 		}
 	}
 	return end, nil
+}
+
+// unread is the error of a log that could not be read, which passes if it is for want of a descriptor.
+func unread(err error) error {
+	if vfs.IsExhausted(err) {
+		return fmt.Errorf("%w: %w", coordinator.ErrPassing, codedError{err})
+	}
+	return codedError{err}
 }
 
 // readView reads a view's bytes into buf, which grows as needed, and closes it.

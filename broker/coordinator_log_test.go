@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/batch"
@@ -34,7 +38,12 @@ type groupLog struct {
 // openGroupLog opens the log of a partition that no coordinator has.
 func openGroupLog(t *testing.T, codec batch.Codec, loadBytes int, settings ...string) *groupLog {
 	t.Helper()
-	n := startOn(t, vfs.NewMem())
+	return openGroupLogOn(t, vfs.NewMem(), codec, loadBytes, settings...)
+}
+
+func openGroupLogOn(t *testing.T, files vfs.FS, codec batch.Codec, loadBytes int, settings ...string) *groupLog {
+	t.Helper()
+	n := startOn(t, files)
 	n.mustCreate("log", 1, append([]string{"cleanup.policy", "compact"}, settings...)...)
 	part, err := n.b.partitionNamed("log", 0)
 	if err != nil {
@@ -279,6 +288,41 @@ func TestReplayBehindTheCleaner(t *testing.T) {
 				t.Error("the cleaner left no batch without a record")
 			}
 		})
+	}
+}
+
+// What the file system refuses for a while passes; bytes that are not what was written do not.
+func TestReplayThatPasses(t *testing.T) {
+	var fails atomic.Pointer[error]
+	mem := vfs.NewMem()
+	g := openGroupLogOn(t, vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if err := fails.Load(); err != nil && op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, "log-0/00000000000000000000.log") {
+			return *err
+		}
+		return nil
+	}), batch.None, 1<<20)
+	g.mustAppend(t, []groups.Record{offsetRecord("g", 0, "")})
+	none := func(groups.Entry) error { return nil }
+	for _, err := range []error{&fs.PathError{Op: "open", Path: "log", Err: syscall.EMFILE}, syscall.ENFILE, vfs.ErrTooManyOpen} {
+		fails.Store(&err)
+		if _, got := g.Replay(none); !errors.Is(got, coordinator.ErrPassing) || !errors.Is(got, err) {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+	fails.Store(nil)
+	if got, _ := g.replayed(t); len(got) != 1 {
+		t.Errorf("replayed %v", got)
+	}
+	f, err := mem.OpenFile("data/log-0/00000000000000000000.log", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{0xff}, 70); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := g.Replay(none); got == nil || errors.Is(got, coordinator.ErrPassing) {
+		t.Errorf("a batch that is not what was written: %v", got)
 	}
 }
 

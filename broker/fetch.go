@@ -51,7 +51,7 @@ type fetchPart struct {
 	want      session.Partition
 	topic     *servedTopic
 	partition *replication.Partition
-	err       error // why it cannot be read at all; it does not keep the others from waiting
+	err       error // why it cannot be read at all
 	replaced  bool  // the topic was deleted and made again: partition is of another topic id
 	res       replication.ReadResult
 	watch     replication.Watch
@@ -205,6 +205,8 @@ func (f *fetch) read() (ready bool) {
 	for i := range f.parts {
 		p := &f.parts[i]
 		if p.partition == nil {
+			// As in Kafka: what does not exist keeps the others from nothing, and what is not served here is told at once.
+			ready = ready || p.err != errNoTopicID && p.err != errNoPartition
 			continue
 		}
 		readable = true

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,6 +207,39 @@ func TestAFetchThatWaitsIsAnsweredWhenTimeIsOver(t *testing.T) {
 	}))
 	if took := time.Since(began); took < 60*time.Millisecond || fmt.Sprint(values(t, p.RecordBatches)) != "[a]" {
 		t.Fatalf("after %v: %+v", took, p)
+	}
+}
+
+// A partition that exists and is not served here is told of at once, beside others that have nothing to read; one that does
+// not exist keeps the others from nothing.
+func TestAFetchOfWhatIsNotServedDoesNotWait(t *testing.T) {
+	var want atomic.Bool
+	n := startOn(t, wanting(&want, "broken"))
+	n.mustCreate("t", 1)
+	want.Store(true)
+	n.mustCreate("broken", 1)
+	both := func(other string) *kmsg.FetchRequest {
+		req := endlessFetch()
+		req.Topics = append(req.Topics, fetchRequest(other, 0).Topics[0])
+		return req
+	}
+	codes := func(r kmsg.Response) string {
+		var out []wire.Code
+		for _, topic := range r.(*kmsg.FetchResponse).Topics {
+			out = append(out, wire.Code(topic.Partitions[0].ErrorCode))
+		}
+		return fmt.Sprint(out)
+	}
+	p := n.pipe()
+	p.send(11, both("broken"))
+	if got, want := codes(p.receive()), fmt.Sprint([]wire.Code{wire.None, wire.KafkaStorageError}); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	p.send(11, both("unknown"))
+	n.eventually("the fetch waits", func() bool { return n.b.deadlines.Waiting() == 1 })
+	n.mustProduce("t", "a")
+	if got, want := codes(p.receive()), fmt.Sprint([]wire.Code{wire.None, wire.UnknownTopicOrPartition}); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

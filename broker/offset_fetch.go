@@ -14,29 +14,67 @@ func (b *Broker) handleOffsetFetch(c *call, req *kmsg.OffsetFetchRequest) {
 		req.Groups = []kmsg.OffsetFetchRequestGroup{oneGroup(req)}
 	}
 	img := b.image()
-	asked := req.Groups
+	firsts, of := fold(len(req.Groups), func(i int) offsetsKey { return keyOf(req.Groups, i) })
+	asked := chosen(req.Groups, firsts)
 	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(asked))
 	if version >= 10 {
-		asked = make([]kmsg.OffsetFetchRequestGroup, len(req.Groups))
-		for i := range req.Groups {
-			asked[i], unknown[i] = nameTopics(img, req.Groups[i])
+		for i := range asked {
+			asked[i], unknown[i] = nameTopics(img, asked[i])
 		}
 	}
 	ask := *req
 	ask.Groups = asked
 	b.groups.OffsetFetch(c.client(), &ask, func(resp *kmsg.OffsetFetchResponse) {
-		switch {
-		case version >= 10:
+		if version >= 10 {
 			for i := range resp.Groups {
 				if g := &resp.Groups[i]; g.ErrorCode == 0 {
 					g.Topics = append(identify(img, g.Topics, asked[i].Topics), unknown[i]...)
 				}
 			}
-		case version < 8:
+		}
+		resp.Groups = tellAgain(c, req.Groups, firsts, of, resp.Groups)
+		if version < 8 {
 			flatten(resp, req, version)
 		}
 		c.reply(resp)
 	})
+}
+
+// offsetsKey names what is asked of a group. All that it has committed is one thing, however often it is asked for; an
+// answer by topics has no more partitions than the question.
+type offsetsKey struct {
+	group string
+	place int // in the request; -1 = all
+}
+
+func keyOf(groups []kmsg.OffsetFetchRequestGroup, i int) offsetsKey {
+	if groups[i].Topics == nil {
+		return offsetsKey{groups[i].Group, -1}
+	}
+	return offsetsKey{groups[i].Group, i}
+}
+
+// tellAgain gives the answers to all groups of a request, of those to the firsts. All of a group that is asked for by
+// another member is not told: that would be another answer.
+func tellAgain(c *call, req []kmsg.OffsetFetchRequestGroup, firsts, of []int, answers []kmsg.OffsetFetchResponseGroup) []kmsg.OffsetFetchResponseGroup {
+	type group = kmsg.OffsetFetchResponseGroup
+	refused := func(g group) group {
+		out := kmsg.NewOffsetFetchResponseGroup()
+		out.Group, out.ErrorCode = g.Group, int16(wire.InvalidRequest)
+		return out
+	}
+	out := unfold(of, answers, func(g group) int { return c.sizeOf(&kmsg.OffsetFetchResponse{Groups: []group{g}}) }, refused)
+	for i := range out {
+		if !sameMember(&req[i], &req[firsts[of[i]]]) {
+			out[i] = refused(out[i])
+		}
+	}
+	return out
+}
+
+func sameMember(a, b *kmsg.OffsetFetchRequestGroup) bool {
+	same := a.MemberID == b.MemberID || a.MemberID != nil && b.MemberID != nil && *a.MemberID == *b.MemberID
+	return same && a.MemberEpoch == b.MemberEpoch
 }
 
 // oneGroup is the group of a request before version 8.

@@ -133,11 +133,11 @@ func Start(q Quorum, o Options) (*Controller, error) {
 	c := &Controller{q: q, opts: o, m: newMachine(img, q.Epoch(), &o)}
 	c.m.published = c.publish
 	c.image.Store(img)
-	c.snaps.init(c, q.SizeSinceSnapshot())
 	bootstrap, err := c.bootstrap()
 	if err != nil {
 		return nil, err
 	}
+	c.snaps.init(c, q.SizeSinceSnapshot()) // not before: the caller of a start that is refused lets go of the directory
 	c.rt = coordinator.New[metadata.Record](&metadataLog{Quorum: q, snaps: &c.snaps}, c.m, img.LogEnd(), coordinator.Options{Epoch: q.Epoch(), NowMs: o.NowMs})
 	err = c.wait(func() ([][]metadata.Record, error) {
 		batches, brokerEpoch := c.m.start(bootstrap, q.End())

@@ -25,6 +25,7 @@ type memLog struct {
 	snapshot  [][]byte
 	snapAt    quorum.Snapshot
 	snaps     int
+	unsnapped int64 // bytes behind the newest snapshot, as a start finds them
 	snapErr   error // what the next snapshot fails with
 	boot      [][]byte
 }
@@ -135,7 +136,7 @@ func (l *memLog) WriteSnapshot(at quorum.Snapshot, values iter.Seq2[[]byte, erro
 	return nil
 }
 
-func (l *memLog) SizeSinceSnapshot() int64 { return 0 }
+func (l *memLog) SizeSinceSnapshot() int64 { return l.unsnapped }
 
 // since gives the records from offset on, decoded.
 func (l *memLog) since(t testing.TB, off int64) (out []records.Message) {

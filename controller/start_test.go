@@ -205,6 +205,35 @@ func TestOpenTransactionIsAborted(t *testing.T) {
 	}
 }
 
+// A start that was refused leaves nothing behind that writes: the directory may be another process's by then.
+func TestRefusedStartWritesNoSnapshot(t *testing.T) {
+	for _, refused := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newMemLog(t)
+			startOn(t, l).Close()
+			if refused {
+				appendRaw(t, l, &records.AccessControlEntryRecord{ID: records.UUID{1}})
+			}
+			l.restart()
+			l.unsnapped = 1
+			o := testOptions(t)
+			o.SnapshotMs = 1000
+			c, err := Start(l, o)
+			if (err != nil) != refused {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if wrote := l.snaps > 0; wrote == refused {
+				t.Errorf("refused %v: %d snapshots", refused, l.snaps)
+			}
+			if c != nil {
+				c.Close()
+			}
+		})
+	}
+}
+
 func TestStartRefuses(t *testing.T) {
 	l := newMemLog(t)
 	c := startOn(t, l)

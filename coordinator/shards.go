@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace-project/millrace/workers"
 )
@@ -21,6 +22,8 @@ var (
 	ErrElsewhere = errors.New("coordinator: the partition is not led here")
 	// ErrLoading: the partition is not loaded yet.
 	ErrLoading = errors.New("coordinator: the partition is loading")
+	// ErrPassing, of a ReplayLog: the log could not be read just now, and nothing is wrong with what is in it.
+	ErrPassing = errors.New("coordinator: the log cannot be read just now")
 
 	errResigned = errors.New("coordinator: resigned while loading")
 	errPanicked = errors.New("coordinator: a decision panicked")
@@ -29,7 +32,8 @@ var (
 // ReplayLog is a partition of an internal topic. E is an entry of it as a machine reads it back.
 type ReplayLog[R, E any] interface {
 	Log[R]
-	// Replay gives every entry from the log's start to end, in order. An error of fn ends it and is returned.
+	// Replay gives every entry from the log's start to end, in order. An error of fn ends it and is returned. After
+	// ErrPassing it is called again.
 	Replay(fn func(E) error) (end int64, err error)
 }
 
@@ -316,7 +320,7 @@ func (s *Shard[M, R, E]) run(before *Shard[M, R, E]) {
 	if before != nil {
 		<-before.ended
 	}
-	if err := s.load(); err != nil {
+	if err := s.loadAtLast(); err != nil {
 		s.failed.Store(true)
 		if !errors.Is(err, errResigned) {
 			s.logger().Error("a coordinator's partition could not be loaded", "of", s.c.kind.Name, "partition", s.Partition, "epoch", s.Epoch, "error", err)
@@ -334,6 +338,30 @@ func (s *Shard[M, R, E]) logger() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return s.c.kind.Logger
+}
+
+// A log that could not be read for a passing reason is read again after firstPause, then after twice as long each time.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 5 * time.Second
+)
+
+// loadAtLast loads, and again while the log cannot be read for a passing reason: nobody else would, since this node leads.
+func (s *Shard[M, R, E]) loadAtLast() error {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := s.load()
+		if !errors.Is(err, ErrPassing) || s.log.Err() != nil {
+			return err
+		}
+		if pause == firstPause {
+			s.logger().Warn("a coordinator's partition could not be loaded, which is tried again", "of", s.c.kind.Name, "partition", s.Partition, "epoch", s.Epoch, "error", err)
+		}
+		select {
+		case <-s.gone:
+			return errResigned
+		case <-time.After(pause):
+		}
+	}
 }
 
 // load replays the log, when it is the shard's turn, and makes the shard active.

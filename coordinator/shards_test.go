@@ -2,16 +2,20 @@ package coordinator
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // replayLog is a fakeLog that gives back what it holds.
 type replayLog struct {
 	fakeLog
-	hold chan struct{} // Replay waits for it, if set
-	fail error
+	hold  chan struct{} // Replay waits for it, if set
+	fail  error
+	fails atomic.Int32 // how often Replay fails passingly before it does as fail says
 }
 
 func (l *replayLog) Replay(fn func(int) error) (int64, error) {
@@ -22,6 +26,9 @@ func (l *replayLog) Replay(fn func(int) error) (int64, error) {
 		if err := fn(v); err != nil {
 			return 0, err
 		}
+	}
+	if l.fails.Add(-1) >= 0 {
+		return 0, fmt.Errorf("%w: no descriptor", ErrPassing)
 	}
 	return int64(len(l.recs)), l.fail
 }
@@ -148,6 +155,76 @@ func TestShardThatCannotLoad(t *testing.T) {
 			t.Errorf("after it: %v", err)
 		}
 		c.Close()
+	})
+}
+
+// A log that cannot be read for a while is read again, into a machine that has seen nothing, while clients are told to wait.
+func TestShardIsLoadedWhenItsLogCanBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sumShards(Kind[*sumMachine, int, int]{Width: 1})
+		defer c.Close()
+		const fails = 10
+		log := &replayLog{fakeLog: fakeLog{recs: []int{1, 2, 3}, committed: 3}}
+		log.fails.Store(fails)
+		began := time.Now()
+		c.Lead(0, 1, log)
+		c.Lead(1, 1, &replayLog{}) // whose turn comes while the first waits
+		synctest.Wait()
+		if _, err := c.At(0); !errors.Is(err, ErrLoading) {
+			t.Errorf("when it could not be read: %v", err)
+		}
+		if _, err := c.At(1); err != nil {
+			t.Errorf("another partition: %v", err)
+		}
+		for log.fails.Load() > 0 {
+			if _, err := c.At(0); !errors.Is(err, ErrLoading) {
+				t.Fatalf("with %d failures to come: %v", log.fails.Load(), err)
+			}
+			time.Sleep(firstPause)
+			synctest.Wait()
+		}
+		time.Sleep(longestPause)
+		synctest.Wait()
+		s, err := c.At(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum, err := sumOf(t, s); sum != 6 || err != nil {
+			t.Errorf("sum %d, %v", sum, err)
+		}
+		if took := time.Since(began); took > fails*longestPause {
+			t.Errorf("loaded after %v", took)
+		}
+	})
+}
+
+// What ends a shard ends its pause at once; a log that has failed is not read again.
+func TestShardThatWaitsForItsLogEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sumShards(Kind[*sumMachine, int, int]{})
+		unread, failed := &replayLog{}, &replayLog{fakeLog: fakeLog{err: errPoison}}
+		unread.fails.Store(1000)
+		failed.fails.Store(1000)
+		c.Lead(0, 1, unread)
+		c.Lead(1, 1, failed)
+		synctest.Wait()
+		if _, err := c.At(1); !errors.Is(err, ErrElsewhere) || failed.fails.Load() != 999 {
+			t.Errorf("a log that has failed: %v, read %d times", err, 1000-failed.fails.Load())
+		}
+		time.Sleep(time.Minute)
+		began := time.Now()
+		c.Resign(0)
+		synctest.Wait()
+		c.mu.RLock()
+		left := c.mu.shards[0]
+		c.mu.RUnlock()
+		if left != nil {
+			t.Error("it is there when it has resigned")
+		}
+		c.Close()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it ended after %v", took)
+		}
 	})
 }
 

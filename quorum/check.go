@@ -48,6 +48,9 @@ func Check(files vfs.FS, dir string) error {
 // cleanMarker is the file that a clean stop leaves (docs/format/clean-shutdown.md).
 const cleanMarker = ".kafka_cleanshutdown"
 
+// partitionMetadata is the file that the creation of a partition's directory ends with (docs/format/partition-metadata.md).
+const partitionMetadata = "partition.metadata"
+
 // magicAt is where a batch has its magic byte.
 const magicAt = 16
 
@@ -310,11 +313,39 @@ func (c *checker) orphan() (string, error) {
 				return "", err
 			}
 		}
-		if !known[topic] {
-			return e.Name(), nil
+		if known[topic] {
+			continue
+		}
+		if is, err := c.isPartition(e.Name()); err != nil || is {
+			return e.Name(), err
 		}
 	}
 	return "", nil
+}
+
+// isPartition says whether a directory holds what only a partition's does. Others may have a name of that form, and a
+// creation that was cut short leaves an empty one, which outlives its topic.
+func (c *checker) isPartition(name string) (bool, error) {
+	entries, err := c.files.ReadDir(filepath.Join(c.root, name))
+	if err != nil {
+		return false, fmt.Errorf("quorum: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == partitionMetadata {
+			return true, nil
+		}
+		if filepath.Ext(e.Name()) != ".log" {
+			continue
+		}
+		info, err := c.files.Stat(filepath.Join(c.root, name, e.Name()))
+		if err != nil {
+			return false, fmt.Errorf("quorum: %w", err)
+		}
+		if info.Size() > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // topics are the names in the newest snapshot and in the log up to the damage.

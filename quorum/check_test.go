@@ -224,7 +224,7 @@ func TestSnapshotKnowsWhatWasCommitted(t *testing.T) {
 	refused(t, "below the snapshot", files, name, at[1])
 }
 
-// The directory of a partition is made after its topic's creation was committed.
+// The directory of a partition is made after its topic's creation was committed. One that only has such a name says nothing.
 func TestPartitionKnowsWhatWasCommitted(t *testing.T) {
 	_, killed := checkDirs(t, 0)
 	name := logFiles(t, killed)[0]
@@ -233,18 +233,35 @@ func TestPartitionKnowsWhatWasCommitted(t *testing.T) {
 		at = starts(t, p)
 		return p[:len(p)-1]
 	})
+	const segment = "00000000000000000000.log"
 	for _, c := range []struct {
-		dir string
-		ok  bool
-	}{{"topic8-0", true}, {"topic9-0.0123456789abcdef0123456789abcdef-stray", true}, {"topic9-0", false}} {
+		dir, file, content string
+		ok                 bool
+	}{
+		{"topic8-0", partitionMetadata, "version: 0\n", true},
+		{"topic9-0.0123456789abcdef0123456789abcdef-stray", partitionMetadata, "version: 0\n", true},
+		{"backup-1", "notes.txt", "what was copied", true},
+		{"topic9-0", "", "", true},
+		{"topic9-0", segment, "", true},
+		{"topic9-0", segment, "records", false},
+		{"topic9-0", partitionMetadata, "version: 0\n", false},
+	} {
 		files := torn.KillClone()
-		if err := files.MkdirAll(filepath.Join("/d", c.dir), 0o755); err != nil {
+		dir := filepath.Join("/d", c.dir)
+		if err := files.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if !c.ok {
-			refused(t, c.dir, files, name, at[len(at)-2])
+		if c.file != "" {
+			if err := vfs.WriteFileAtomic(files, filepath.Join(dir, c.file), []byte(c.content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if what := c.dir + "/" + c.file; !c.ok {
+			refused(t, what, files, name, at[len(at)-2])
 		} else if err := Check(files, "/d"); err != nil {
-			t.Errorf("%s: %v", c.dir, err)
+			t.Errorf("%s: %v", what, err)
+		} else if c.file != partitionMetadata {
+			mustOpen(t, files, "/d").close(t)
 		}
 	}
 }
