@@ -72,7 +72,8 @@ crash:
 # the engine and of groups, transactions checked from the outside.
 soak: crash
 	$(GO) test ./fuzz -run 'TestStorm|TestMangle|TestDiskFull|TestCleaner' -v -timeout 60m -hostile.duration=2m -mangle.rounds=600 -diskfull.rounds=100
-	$(GO) test ./commitlog ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
+	$(GO) test ./segment ./quorum -run 'Twin|Crash' -count 30 -timeout 60m
+	$(GO) test ./commitlog -run 'Twin|Crash|TestFaults$$' -count 30 -timeout 60m -seed.first=0
 	$(GO) test ./groups -run TestRandom -timeout 60m -sim.seeds 300
 	$(GO) test ./commitlog -run TestCleanModel -timeout 60m -clean.seeds 1000
 	$(GO) test ./commitlog -run 'TestPowerCuts|TestOneAnswer' -v -timeout 60m -crash.cuts=10000 -meta.seeds=200

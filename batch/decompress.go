@@ -26,7 +26,7 @@ const maxPooledScratch = 4 << 20
 // maxLargeScratches is how many batches that decompress to more than that are
 // validated at a time, so that all validation together takes at most
 // maxLargeScratches × the limit, and maxPooledScratch for each of the others. One
-// more waits.
+// more waits, as does EachStamp where it comes upon a large window or block.
 const maxLargeScratches = 4
 
 // maxZstdWindow is the largest window that a zstd frame may ask for, as in Kafka's
@@ -90,9 +90,16 @@ func (s *scratch) decompressBounded(src []byte, c Codec, limit int) ([]byte, err
 	if limit <= maxPooledScratch || !errors.Is(err, ErrTooLarge) {
 		return p, err
 	}
-	largeScratches <- struct{}{}
-	s.large = true
+	s.waitLarge()
 	return s.decompress(src, c, limit)
+}
+
+// waitLarge waits until s may take more than what is pooled, until put.
+func (s *scratch) waitLarge() {
+	if !s.large {
+		largeScratches <- struct{}{}
+		s.large = true
+	}
 }
 
 func (s *scratch) appendDecompressed(dst, src []byte, c Codec, limit int) ([]byte, error) {
@@ -246,30 +253,55 @@ const (
 // unsnap reads the xerial framing, or a bare snappy block where its magic is missing.
 func unsnap(dst, src []byte, limit int) ([]byte, error) {
 	end := len(dst) + limit
+	blocks, err := snappyBlocksOf(src)
+	for err == nil {
+		var block []byte
+		if block, err = blocks.next(); err == nil {
+			dst, err = unsnapBlock(dst, block, end)
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return dst, err
+}
+
+// snappyBlocks goes over the blocks of the xerial framing, or has the one bare block.
+type snappyBlocks struct {
+	src    []byte
+	framed bool
+	bare   bool // the one block is still to come
+}
+
+func snappyBlocksOf(src []byte) (snappyBlocks, error) {
 	if !bytes.HasPrefix(src, xerialMagic) {
-		return unsnapBlock(dst, src, end)
+		return snappyBlocks{src: src, bare: true}, nil
 	}
 	if len(src) < xerialHeaderSize {
-		return dst, io.ErrUnexpectedEOF
+		return snappyBlocks{}, io.ErrUnexpectedEOF
 	}
-	src = src[xerialHeaderSize:]
-	for len(src) >= 4 { // Java overlooks less than a length at the end
-		if bytes.HasPrefix(src, xerialMagic) && len(src) >= xerialHeaderSize {
-			src = src[xerialHeaderSize:] // streams one after another
-			continue
-		}
-		n := binary.BigEndian.Uint32(src)
-		src = src[4:]
-		if int64(n) > int64(len(src)) {
-			return dst, io.ErrUnexpectedEOF
-		}
-		var err error
-		if dst, err = unsnapBlock(dst, src[:n], end); err != nil {
-			return dst, err
-		}
-		src = src[n:]
+	return snappyBlocks{src: src[xerialHeaderSize:], framed: true}, nil
+}
+
+// next returns the next block, io.EOF behind the last one.
+func (x *snappyBlocks) next() (block []byte, err error) {
+	if x.bare {
+		x.bare = false
+		return x.src, nil
 	}
-	return dst, nil
+	for x.framed && bytes.HasPrefix(x.src, xerialMagic) && len(x.src) >= xerialHeaderSize {
+		x.src = x.src[xerialHeaderSize:] // streams one after another
+	}
+	if !x.framed || len(x.src) < 4 { // Java overlooks less than a length at the end
+		return nil, io.EOF
+	}
+	n := binary.BigEndian.Uint32(x.src)
+	x.src = x.src[4:]
+	if int64(n) > int64(len(x.src)) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	block, x.src = x.src[:n], x.src[n:]
+	return block, nil
 }
 
 func unsnapBlock(dst, src []byte, end int) ([]byte, error) {

@@ -332,7 +332,11 @@ func (l *Log) writeLocked(w *appendScratch, n int) {
 		return
 	}
 	seg := (*l.segs.Load()).active()
-	if err := seg.Append(w.bufs[:n], w.metas[:n]); err != nil {
+	err := w.stage.ready(seg)
+	if err == nil {
+		err = seg.Append(w.bufs[:n], w.metas[:n])
+	}
+	if err != nil {
 		w.fail(fmt.Errorf("%w: append to %s: %w", ErrStorage, l.name, err))
 		if errors.Is(err, segment.ErrBroken) {
 			w.broken = err
@@ -364,6 +368,17 @@ func (l *Log) writeLocked(w *appendScratch, n int) {
 		w.wrote.flush = w.wrote.flush || end-l.synced.Load() >= w.cfg.FlushMessages
 	}
 	w.consume(n)
+}
+
+// ready has seg's transaction index know what it needs for the aborts of the stage: once
+// their markers are written there is no way back but offline.
+func (st *stage) ready(seg *segment.Segment) error {
+	for i := range st.events {
+		if ev := &st.events[i]; ev.ends && ev.txn.aborted {
+			return seg.ReadyForAborted()
+		}
+	}
+	return nil
 }
 
 // commitProducersLocked applies what the written batches do to the producers;

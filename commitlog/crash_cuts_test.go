@@ -263,6 +263,11 @@ func (c *cutter) cutAgain(p *cutPoint, v *cleanModel) {
 	if err := v.log.Sync(); err != nil {
 		v.fatalf("sync: %v", err)
 	}
+	if v.rng.Intn(2) == 0 { // what the start relies on has to be as durable as what it lets go of
+		if err := v.store.checkpoint([]*Log{v.log}); err != nil {
+			v.fatalf("checkpoint: %v", err)
+		}
+	}
 	synced := v.log.SyncedOffset()
 	next := cutPoint{mem: v.mem.CrashClone(v.rng), at: "the append that follows " + p.at, synced: synced, must: synced, side: p.side}
 	if l := v.store.Log(sideName); l != nil {

@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"math/rand"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -59,7 +60,17 @@ type exhausting struct {
 	durability Durability
 	store      *Store
 	ends       map[string]int64 // of what was acknowledged
+	txns       map[string]*exhaustedTxns
 }
+
+// exhaustedTxns is what a log was given by its transactional producer.
+type exhaustedTxns struct {
+	seq     int32
+	first   int64 // offset of the open transaction, -1 without one
+	aborted []exhaustedAbort
+}
+
+type exhaustedAbort struct{ first, marker int64 }
 
 func (e *exhausting) hook(op vfs.Op) error {
 	n := e.odds.Load()
@@ -90,11 +101,12 @@ func (e *exhausting) open() {
 
 func (e *exhausting) run() {
 	e.open()
-	e.ends = map[string]int64{}
+	e.ends, e.txns = map[string]int64{}, map[string]*exhaustedTxns{}
 	for _, name := range []string{"a-0", "b-0"} {
 		if _, err := e.store.Create(name, TopicID{1}, testConfig()); err != nil {
 			e.t.Fatal(err)
 		}
+		e.txns[name] = &exhaustedTxns{first: -1}
 	}
 	for range 6 {
 		e.odds.Store([]int32{5, 30, 100}[e.rng.Intn(3)])
@@ -127,7 +139,7 @@ func (e *exhausting) run() {
 
 func (e *exhausting) step() {
 	l := e.store.Log([]string{"a-0", "b-0"}[e.rng.Intn(2)])
-	switch e.rng.Intn(12) {
+	switch e.rng.Intn(16) {
 	case 0:
 		time.Sleep(time.Duration(e.rng.Intn(70)) * time.Second)
 	case 1:
@@ -140,6 +152,8 @@ func (e *exhausting) step() {
 		} else if err != nil && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.EIO) {
 			e.t.Errorf("Read: %v", err)
 		}
+	case 3, 4:
+		e.transact(l)
 	default:
 		batch := spec{n: 1 + e.rng.Intn(3), value: e.rng.Intn(1200), ts: wallClockMs(), epoch: -1, pid: 5 * int64(e.rng.Intn(2)), pepoch: int16(l.EndOffset() % 30000)}
 		entry := Entry{Data: batch.build()}
@@ -150,6 +164,56 @@ func (e *exhausting) step() {
 	}
 	synctest.Wait()
 	e.ends[l.name] = max(e.ends[l.name], l.AcknowledgedOffset())
+}
+
+// transact goes on with a transaction or ends it.
+func (e *exhausting) transact(l *Log) {
+	x := e.txns[l.name]
+	entry, b := Entry{}, spec{n: 1, value: e.rng.Intn(500), ts: wallClockMs(), epoch: -1, pid: 7, txn: true, seq: x.seq}
+	ends, abort := x.first >= 0 && e.rng.Intn(3) > 0, e.rng.Intn(4) > 0
+	if ends {
+		entry.Origin, b = FromCoordinator, spec{ts: wallClockMs(), epoch: -1, pid: 7, isMarker: true}
+		if !abort {
+			b.marker = 1
+		}
+	}
+	entry.Data = b.build()
+	l.Append(wallClockMs(), int32(e.rng.Intn(2)), []*Entry{&entry})
+	switch {
+	case errors.Is(entry.Err, ErrStorage):
+	case entry.Err != nil:
+		e.t.Errorf("transactional append: %v", entry.Err)
+	case !ends:
+		x.seq++
+		if x.first < 0 {
+			x.first = entry.Result.BaseOffset
+		}
+	default:
+		if abort {
+			x.aborted = append(x.aborted, exhaustedAbort{x.first, entry.Result.BaseOffset})
+		}
+		x.first = -1
+	}
+}
+
+// checkTransactions holds what the log says of transactions against what it was given.
+func (e *exhausting) checkTransactions(l *Log) {
+	x := e.txns[l.name]
+	var want []AbortedTxn
+	for _, a := range x.aborted {
+		if a.marker >= l.StartOffset() {
+			want = append(want, AbortedTxn{ProducerID: 7, FirstOffset: a.first})
+		}
+	}
+	if got, err := l.Aborted(l.StartOffset(), l.EndOffset()); err != nil || !slices.Equal(got, want) {
+		e.t.Errorf("%s: aborted %v (%v), want %v", l.name, got, err, want)
+	}
+	l.mu.Lock()
+	first := l.mu.producers.get(7).txnFirstOffset
+	l.mu.Unlock()
+	if first != x.first {
+		e.t.Errorf("%s: a transaction is open from %d, want %d", l.name, first, x.first)
+	}
 }
 
 // settle waits until everything that was appended is acknowledged and has its recovery point.
@@ -171,6 +235,7 @@ func (e *exhausting) check() {
 			e.t.Errorf("%s ends at %d (%v), want %d", name, l.EndOffset(), l.Err(), end)
 			continue
 		}
+		e.checkTransactions(l)
 		next := l.StartOffset()
 		for _, b := range readAll(e.t, l, next, end) {
 			if b.BaseOffset() > next {

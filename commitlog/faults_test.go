@@ -2,8 +2,10 @@ package commitlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +45,7 @@ type faulter struct {
 }
 
 // faultCount is what a run has done.
-type faultCount struct{ faults, crashes, restarts, offline int }
+type faultCount struct{ faults, crashes, restarts, offline, aborted int }
 
 func newFaulter(t *testing.T, seed int64, d Durability, count *faultCount) *faulter {
 	f := &faulter{t: t, rng: newRand(t, seed), d: d, began: time.Now(), count: count}
@@ -146,6 +148,7 @@ func (f *faulter) step() {
 		what, err = "checkpoint", f.store.checkpoint([]*Log{l})
 	case n < 85:
 		off := l.StartOffset() + f.rng.Int63n(max((l.HighWatermark()-l.StartOffset())/3, 0)+1)
+		off = max(min(off, f.undecided(6)), l.StartOffset())
 		f.asked = max(f.asked, off)
 		what, err = fmt.Sprint("delete before ", off), l.DeleteBefore(off)
 		if err == nil && l.StartOffset() < off {
@@ -164,17 +167,128 @@ func (f *faulter) append() error {
 		f.epoch++
 	}
 	sp := spec{n: 1 + f.rng.Intn(3), value: 1 + f.rng.Intn(400), ts: fixedClock() + int64(f.rng.Intn(50)), epoch: -1, fill: byte(1 + f.rng.Intn(255))}
+	origin := f.produce(&sp)
 	data := sp.build()
 	stored := batch.Batch(bytes.Clone(data))
 	base := f.log.EndOffset()
 	stored.SetBaseOffset(base)
 	stored.SetLeaderEpoch(f.epoch)
-	e := &Entry{Data: data}
+	e := &Entry{Data: data, Origin: origin}
 	f.log.Append(fixedClock(), f.epoch, []*Entry{e})
+	if errors.Is(e.Err, ErrOutOfOrderSequence) || errors.Is(e.Err, ErrInvalidTxnState) || errors.Is(e.Err, ErrInvalidProducerEpoch) || e.Result.Duplicate {
+		f.t.Fatalf("%+v: %v, %+v", sp, e.Err, e.Result)
+	}
 	if e.Err == nil {
 		f.recs = append(f.recs, twinBatch{base: base, last: base + int64(sp.n) - 1, bytes: stored, spec: sp})
 	}
 	return e.Err
+}
+
+// produce makes sp, now and then, a batch of a transactional producer or the end of its transaction.
+func (f *faulter) produce(sp *spec) Origin {
+	sp.pid = []int64{0, 0, 7, 8}[f.rng.Intn(4)]
+	if sp.pid == 0 {
+		return FromClient
+	}
+	was := fold(f.t, f.recs).producers[sp.pid]
+	if was.open >= 0 && f.rng.Intn(3) == 0 {
+		sp.n, sp.isMarker, sp.marker, sp.coordinat = 1, true, batch.ControlType(f.rng.Intn(2)), 1 // it ends as refusal says
+		return FromCoordinator
+	}
+	sp.txn, sp.seq = true, was.seq+1
+	if !hasData(f.recs, sp.pid, f.log.StartOffset()) { // a crash may have left the marker alone, behind which Kafka too wants 0
+		f.log.mu.Lock()
+		e := f.log.mu.producers.get(sp.pid)
+		f.log.mu.Unlock()
+		sp.seq = e.lastSequence() + 1
+	}
+	return FromClient
+}
+
+// foldTxn is a transaction; marker is maxOffset without one.
+type foldTxn struct {
+	pid, first, marker int64
+	aborted            bool
+}
+
+// from is the transaction as a log says that begins at start and may have nothing left that says more; ok is false if it
+// has no records there, so that nobody needs to know of it.
+func (x foldTxn) from(start int64, recs []twinBatch) (as foldTxn, ok bool) {
+	for i := range recs {
+		h := batch.Batch(recs[i].bytes).Header()
+		if h.ProducerID == x.pid && !h.IsControl() && recs[i].base >= x.first && recs[i].last >= start && recs[i].base < x.marker {
+			x.first = recs[i].base
+			return x, true
+		}
+	}
+	return x, false
+}
+
+// foldProducer is the last sequence number of a producer, the offset of its last batch, and where its open transaction
+// begins, which is -1 without one.
+type foldProducer struct {
+	seq        int32
+	last, open int64
+}
+
+// folded is what batches say of producers.
+type folded struct {
+	txns      []foldTxn
+	producers map[int64]foldProducer
+}
+
+// fold reads it from the batches' headers.
+func fold(t *testing.T, recs []twinBatch) *folded {
+	none := foldProducer{seq: -1, last: -1, open: -1}
+	st := &folded{producers: map[int64]foldProducer{7: none, 8: none}}
+	for i := range recs {
+		b := batch.Batch(recs[i].bytes)
+		h := b.Header()
+		if !h.HasProducer() {
+			continue
+		}
+		p := st.producers[h.ProducerID]
+		p.last = h.LastOffset()
+		switch {
+		case h.IsControl():
+			marker, err := b.EndTxnMarker()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for j := range st.txns {
+				if x := &st.txns[j]; x.pid == h.ProducerID && x.first == p.open {
+					x.marker, x.aborted = h.BaseOffset, marker.Type == batch.Abort
+				}
+			}
+			p.open = -1
+		case p.open < 0:
+			p.open = h.BaseOffset
+			st.txns = append(st.txns, foldTxn{pid: h.ProducerID, first: h.BaseOffset, marker: maxOffset})
+			fallthrough
+		default:
+			p.seq = h.BaseSequence + h.Count - 1
+		}
+		st.producers[h.ProducerID] = p
+	}
+	return st
+}
+
+// undecided is where the oldest transaction begins whose end is not there, or may be lost or cut with that many batches:
+// a log that begins above would know less of it than the batches say.
+func (f *faulter) undecided(batches int) int64 {
+	firm := f.log.SyncedOffset()
+	if n := len(f.recs) - 1 - batches; n >= 0 {
+		firm = min(firm, f.recs[n].base)
+	} else {
+		firm = 0
+	}
+	low := int64(maxOffset)
+	for _, x := range fold(f.t, f.recs).txns {
+		if x.marker >= firm {
+			low = min(low, x.first)
+		}
+	}
+	return low
 }
 
 // truncate cuts some of the last batches off.
@@ -182,6 +296,11 @@ func (f *faulter) truncate() (what string, err error) {
 	n := len(f.recs) - 1 - f.rng.Intn(6)
 	if n < 0 || f.recs[n].base < f.log.StartOffset() {
 		return "no truncation", nil
+	}
+	for _, x := range fold(f.t, f.recs[:n]).txns {
+		if x.marker == maxOffset && x.first < f.asked {
+			return "no truncation", nil // of that transaction the log would know what it does
+		}
 	}
 	off := f.recs[n].base
 	switch err = f.log.TruncateTo(off); {
@@ -279,6 +398,58 @@ func (c *faultCrash) verify() {
 		c.fatalf("%d batches, want %d", len(got), n)
 	}
 	c.verifyEpochs(got[:min(len(got), len(want))]) // an append that failed may be there, too
+	if !c.broken {
+		c.verifyProducers()
+	}
+}
+
+// verifyProducers holds what the log says of producers and their transactions against its batches.
+func (c *faultCrash) verifyProducers() {
+	l, recs := c.log, c.f.recs
+	for len(recs) > 0 && recs[len(recs)-1].last >= l.EndOffset() {
+		recs = recs[:len(recs)-1]
+	}
+	st := fold(c.f.t, recs)
+	var want, got []foldTxn
+	for _, x := range st.txns {
+		if x, ok := x.from(l.StartOffset(), recs); ok && x.aborted {
+			want = append(want, x)
+		}
+	}
+	entries, err := l.abortedEntries(l.StartOffset(), l.EndOffset())
+	if err != nil {
+		c.fatalf("aborted transactions: %v", err)
+	}
+	for _, e := range entries {
+		x := foldTxn{pid: e.ProducerID, first: e.FirstOffset, marker: e.LastOffset, aborted: true}
+		if x, ok := x.from(l.StartOffset(), recs); ok {
+			got = append(got, x)
+		}
+	}
+	slices.SortFunc(want, func(a, b foldTxn) int { return int(a.marker - b.marker) })
+	if !slices.Equal(got, want) {
+		c.fatalf("aborted transactions %+v, want %+v", got, want)
+	}
+	c.f.count.aborted += len(want)
+	for pid, p := range st.producers {
+		l.mu.Lock()
+		e := l.mu.producers.get(pid)
+		l.mu.Unlock()
+		if p.open >= 0 && e.txnFirstOffset != p.open {
+			c.fatalf("the transaction of producer %d is open from %d, want %d", pid, e.txnFirstOffset, p.open)
+		}
+		if p.last >= l.StartOffset() && p.seq >= 0 && (e.lastSequence() != p.seq && hasData(recs, pid, l.StartOffset()) || e.txnFirstOffset != p.open) {
+			c.fatalf("producer %d is at %d in a transaction from %d, want %+v", pid, e.lastSequence(), e.txnFirstOffset, p)
+		}
+	}
+}
+
+// hasData says whether a batch of data of the producer ends at off or above.
+func hasData(recs []twinBatch, pid, off int64) bool {
+	return slices.ContainsFunc(recs, func(b twinBatch) bool {
+		h := batch.Batch(b.bytes).Header()
+		return b.last >= off && h.ProducerID == pid && !h.IsControl()
+	})
 }
 
 // verifyEpochs looks the end of each leader epoch up.
@@ -324,6 +495,9 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d faults, %d crashes; %d times the log went on from one, %d times because it was offline",
-		count.faults, count.crashes, count.restarts, count.offline)
+	t.Logf("%d faults, %d crashes; %d times the log went on from one, %d times because it was offline; %d aborted transactions found",
+		count.faults, count.crashes, count.restarts, count.offline, count.aborted)
+	if *seedFlag == 0 && (count.faults == 0 || count.offline == 0 || count.aborted == 0) {
+		t.Error("nothing has been tried")
+	}
 }

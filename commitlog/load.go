@@ -257,6 +257,9 @@ func (ld *loader) run() error {
 	l.recovery.Store(end)
 	ld.report.End = end
 	l.newActiveLocked(s.opts.NowMs())
+	if err := ld.syncSnapshots(); err != nil {
+		return err
+	}
 	if err := ld.loadProducers(end); err != nil {
 		return err
 	}

@@ -1,5 +1,10 @@
 package commitlog
 
+import (
+	"errors"
+	"os"
+)
+
 // sync makes what loading changed durable, before anything is served. A full disk
 // that has no room for indexes, snapshots and epochs is no reason not to serve: they
 // wait in memory, and the recovery point stays where it was.
@@ -40,6 +45,29 @@ func (ld *loader) sync() error {
 		ld.leaveToCheckpoint(point)
 	}
 	l.diskBase.Store((*l.segs.Load())[0].BaseOffset())
+	return nil
+}
+
+// syncSnapshots makes the snapshots above the recovery point durable, of which there are
+// few: the killed process may have written one and not synced it. It is believed now, so
+// the next checkpoint makes none there, moves the recovery point and lets go of the older.
+func (ld *loader) syncSnapshots() error {
+	if ld.clean {
+		return nil
+	}
+	point, _ := ld.recoveryPoint()
+	for _, off := range ld.l.mu.snapshots.offs {
+		if off <= point {
+			continue
+		}
+		f, err := ld.fs.OpenFile(ld.path(snapshotName(off)), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (l *Log) Read(off, upTo int64, maxBytes int, minOne bool) (*segment.View, e
 }
 
 // ReadCommitted is Read for readers of committed data. It also returns the aborted
-// transactions that have records in [off, upTo), as the segments know them that the
+// transactions that may have records in the View, as the segments know them that the
 // View is from: the cleaner removes such records and then the word of them, so that
 // one asked for after the other might not fit together.
 func (l *Log) ReadCommitted(off, upTo int64, maxBytes int, minOne bool) (*segment.View, []AbortedTxn, error) {
@@ -33,7 +33,7 @@ func (l *Log) ReadCommitted(off, upTo int64, maxBytes int, minOne bool) (*segmen
 		v, list, err := l.read(off, upTo, maxBytes, minOne)
 		if err == nil && v != nil {
 			var entries []index.TxnEntry
-			if entries, err = aborted(list[list.floor(off):], off, upTo); err == nil {
+			if entries, err = aborted(list[list.floor(off):], off, min(upTo, above(v, list))); err == nil {
 				return v, abortedTxns(entries), nil
 			}
 			v.Close()
@@ -45,6 +45,19 @@ func (l *Log) ReadCommitted(off, upTo int64, maxBytes int, minOne bool) (*segmen
 			return nil, nil, err
 		}
 	}
+}
+
+// above is an offset that no record of a View reaches, near its end as a rule: who asks
+// for the aborted transactions up to there opens the indexes of a few segments, and not
+// of all that follow. list is what the View was read from.
+func above(v *segment.View, list segmentList) int64 {
+	if off, ok := v.Above(); ok {
+		return off
+	}
+	if i := list.floor(v.BaseOffset()) + 1; i < len(list) {
+		return list[i].BaseOffset()
+	}
+	return maxOffset
 }
 
 func abortedTxns(entries []index.TxnEntry) []AbortedTxn {

@@ -156,8 +156,10 @@ func (r *reserve) give(gave, n int64, cause error) bool {
 	if space, err := r.fs.Space(r.dir); err == nil && !errors.Is(cause, syscall.EDQUOT) && space.Free >= n+reserveMinStep {
 		return false
 	}
-	// First, so that nobody's records go where room is made.
+	// First, so that nobody's records go where room is made. Whatever comes of it, fill
+	// alone takes that back.
 	r.short.Store(true)
+	r.wake()
 	size := max(r.mu.size-r.step, 0)
 	if err := r.mu.file.Truncate(size); err != nil {
 		return false
@@ -167,7 +169,6 @@ func (r *reserve) give(gave, n int64, cause error) bool {
 	_ = r.mu.file.Sync()
 	r.mu.size = size
 	r.gave.Add(1)
-	r.wake()
 	return true
 }
 

@@ -427,3 +427,41 @@ func TestReserveLeavesAStep(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestReserveThatCannotBeGivenUp: where a step of the reserve could not be given up, records are refused until it was looked
+// whether there is room, and no longer.
+func TestReserveThatCannotBeGivenUp(t *testing.T) {
+	onSmallDisk(t, func(d *smallDisk) {
+		if err := d.store.Close(1); err != nil {
+			t.Fatal(err)
+		}
+		var refused atomic.Int32
+		d.open(vfs.NewFaulty(d.mem, func(op vfs.Op) error {
+			if op.Kind == vfs.OpTruncate && op.Name == "data/"+reserveFile && refused.Add(1) == 1 {
+				return syscall.EIO
+			}
+			return nil
+		}))
+		d.rest(11 * time.Second)
+		d.want(d.store.Reserve().Bytes, false)
+		d.fill("ballast-0", mib)
+		d.rest(time.Minute) // nothing is due that would come upon a full disk first
+		space, err := d.mem.Space(testDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.mem.Limit -= space.Free
+		if err := d.store.points.writeWatermarks(d.store); !vfs.IsFull(err) || refused.Load() != 1 {
+			t.Fatalf("a checkpoint file on a full disk: %v; the reserve was cut %d times", err, refused.Load())
+		}
+		d.mem.Limit += space.Free
+		d.rest(2 * time.Second)
+		if err := d.append("t-0", 10); err != nil {
+			t.Errorf("a record while there is room: %v", err)
+		}
+		if want := []bool{true, false}; !slices.Equal(d.told, want) {
+			t.Errorf("the listener heard %v, want %v", d.told, want)
+		}
+		d.want(d.store.Reserve().Bytes, false)
+	})
+}

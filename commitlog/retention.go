@@ -31,6 +31,7 @@ func (l *Log) raiseStart(off int64) error {
 	l.starting.Store(max(off, l.starting.Load()))
 	if l.keep {
 		if err := l.store.points.writeStarts(l.store); err != nil {
+			l.starting.Store(l.start.Load()) // or the next checkpoint would do what was refused
 			return fmt.Errorf("%w: %w", ErrStorage, err)
 		}
 	}

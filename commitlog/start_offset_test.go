@@ -3,6 +3,8 @@ package commitlog
 import (
 	"errors"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/vfs"
@@ -65,4 +67,49 @@ func TestDeleteBeforeBesideATruncation(t *testing.T) {
 		t.Errorf("delete before 15: %v; start %d, end %d", err, l.StartOffset(), l.EndOffset())
 	}
 	s.Close(1)
+}
+
+// A start offset that could not be written is not raised, now or later: the next checkpoint does not write it for the next start.
+func TestRefusedStartOffsetStaysRefused(t *testing.T) {
+	mem := vfs.NewMem()
+	f := &faults{want: func(op vfs.Op) bool {
+		return op.Kind == vfs.OpCreate && strings.HasPrefix(op.Name, "data/log-start-offset-checkpoint")
+	}}
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	l := mustCreate(t, s, "t-0")
+	for range 10 {
+		mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+	}
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(syscall.EIO)
+	if err := l.DeleteBefore(5); !errors.Is(err, ErrStorage) {
+		t.Fatalf("DeleteBefore: %v", err)
+	}
+	f.set(nil)
+	killed := []*vfs.Mem{mem.KillClone()}
+	mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	killed = append(killed, mem.KillClone())
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+	for i, left := range append(killed, mem) {
+		s := mustOpen(t, testOptions(left))
+		l := s.Log("t-0")
+		if got := len(readAll(t, l, 0, l.EndOffset())); l.StartOffset() != 0 || got != int(l.EndOffset()) {
+			t.Errorf("start %d: the log is [%d, %d), with %d records", i, l.StartOffset(), l.EndOffset(), got)
+		}
+		// It can be raised later.
+		l.SetHighWatermark(l.EndOffset())
+		if err := l.DeleteBefore(5); err != nil || l.StartOffset() != 5 {
+			t.Errorf("DeleteBefore: %v, start %d", err, l.StartOffset())
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

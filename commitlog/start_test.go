@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -395,5 +396,58 @@ func TestStartAfterAKillMakesCheckpointFilesDurable(t *testing.T) {
 			t.Fatalf("the start offset was %d after a kill, and is %d after a power cut", told, start)
 		}
 		cut.Close(1)
+	}
+}
+
+// A killed process may have written a snapshot of the producers and not synced it. A start that believes it makes it
+// durable: once the recovery point has passed it, nothing else has what retention has let go of.
+func TestStartAfterAKillMakesSnapshotsDurable(t *testing.T) {
+	mem := vfs.NewMem()
+	var killed *vfs.Mem
+	var armed atomic.Bool
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind == vfs.OpSync && strings.HasSuffix(op.Name, snapshotSuffix) && armed.CompareAndSwap(true, false) {
+			killed = mem.KillClone()
+		}
+		return nil
+	})))
+	l := mustCreate(t, s, "t-0")
+	for seq := range int32(40) {
+		mustAppend(t, l, spec{n: 1, value: 1, ts: fixedClock(), epoch: -1, pid: 1 + int64(seq%20), seq: seq / 20}.build())
+		if seq == 20 {
+			if err := s.checkpoint([]*Log{l}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want, end := l.ActiveProducers(), l.EndOffset()
+	roll(t, l)
+	armed.Store(true)
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	if killed == nil {
+		t.Fatal("no snapshot was written")
+	}
+	s, _, _ = startTrace(t, killed, Sync)
+	l = s.Log("t-0")
+	if got := l.ActiveProducers(); !slices.Equal(got, want) {
+		t.Fatalf("producers after a kill: %+v, want %+v", got, want)
+	}
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	l.SetHighWatermark(end)
+	if err := l.DeleteBefore(end); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.retain(fixedClock()); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range int64(50) {
+		again, _, _ := startTrace(t, killed.CrashClone(newRand(t, seed)), Sync)
+		if got := again.Log("t-0").ActiveProducers(); !slices.Equal(got, want) {
+			t.Fatalf("producers after a power cut behind the start: %+v, want %+v", got, want)
+		}
 	}
 }

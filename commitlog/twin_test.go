@@ -14,13 +14,19 @@ import (
 
 var seedFlag = flag.Int64("seed", 0, "run the random tests with this seed only")
 
+var firstSeedFlag = flag.Int64("seed.first", 1, "the first seed of the random tests; 0: any. One that fails says which it had")
+
 func seeds(n int) []int64 {
 	if *seedFlag != 0 {
 		return []int64{*seedFlag}
 	}
+	first := *firstSeedFlag
+	if first == 0 {
+		first = 1 + rand.Int63n(1<<40)
+	}
 	list := make([]int64, n)
 	for i := range list {
-		list[i] = int64(i + 1)
+		list[i] = first + int64(i)
 	}
 	return list
 }

@@ -24,7 +24,11 @@ type TxnEntry struct {
 
 // Txn is the transaction index of one segment (".txnindex"). The file exists
 // only once it has an entry.
-type Txn struct{ table }
+type Txn struct {
+	table
+	lastOff   int64 // the last entry's marker; the writer's own; valid once lastKnown
+	lastKnown bool
+}
 
 func markerOffset(e []byte) int64 { return be64(e[18:]) }
 
@@ -37,14 +41,30 @@ func OpenTxn(fs vfs.FS, h *vfs.Handles, name string, base int64, writable bool) 
 	return x
 }
 
-// Append adds an aborted transaction. LastOffset must be above the last entry's.
-func (x *Txn) Append(e TxnEntry) error {
+// Ready reads what Append has to know of the entries before. Who cannot take back what an
+// entry is for calls it first: behind it Append does no I/O.
+func (x *Txn) Ready() error {
+	if x.lastKnown {
+		return nil
+	}
 	var last entry
 	n, err := x.last(&last)
 	if err != nil {
 		return err
 	}
-	if n > 0 && e.LastOffset <= markerOffset(last[:]) {
+	x.lastOff, x.lastKnown = x.base-1, true
+	if n > 0 {
+		x.lastOff = markerOffset(last[:])
+	}
+	return nil
+}
+
+// Append adds an aborted transaction. LastOffset must be above the last entry's.
+func (x *Txn) Append(e TxnEntry) error {
+	if err := x.Ready(); err != nil {
+		return err
+	}
+	if n, _ := x.Known(); n > 0 && e.LastOffset <= x.lastOff {
 		return x.corrupt(int64(n*x.size), "marker's offset is not above the last entry's")
 	}
 	var p [txnEntrySize]byte
@@ -54,6 +74,7 @@ func (x *Txn) Append(e TxnEntry) error {
 	binary.BigEndian.PutUint64(p[18:], uint64(e.LastOffset))
 	binary.BigEndian.PutUint64(p[26:], uint64(e.LastStableOffset))
 	x.push(p[:])
+	x.lastOff = e.LastOffset
 	return nil
 }
 
@@ -99,7 +120,7 @@ func (x *Txn) TruncateTo(off int64) error {
 	if err != nil {
 		return err
 	}
-	return x.keep(i)
+	return x.Keep(i)
 }
 
 // Check reads every entry and says what is wrong with the file.
@@ -151,7 +172,16 @@ func (x *Txn) ValidBelow(next int64) (n int, all bool, err error) {
 }
 
 // Keep cuts the index to its first n entries and opens it for appending.
-func (x *Txn) Keep(n int) error { return x.keep(n) }
+func (x *Txn) Keep(n int) error {
+	x.lastKnown = false
+	return x.keep(n)
+}
+
+// Reset empties the index and opens it for appending, whatever its file holds.
+func (x *Txn) Reset() error {
+	x.lastKnown = false
+	return x.table.Reset()
+}
 
 // Exists reports whether the index has an entry, and so a file once flushed.
 func (x *Txn) Exists() (bool, error) {

@@ -193,6 +193,10 @@ func (s *Segment) dropPin() {
 	}
 }
 
+// ReadyForAborted reads what AppendAborted has to know, which does no I/O then: a marker
+// that is written cannot be taken back for want of it.
+func (s *Segment) ReadyForAborted() error { return s.index().txns.get().Ready() }
+
 // AppendAborted adds an aborted transaction to the transaction index, in
 // memory; FlushIndexes and SyncAll write it.
 func (s *Segment) AppendAborted(e index.TxnEntry) error { return s.index().txns.get().Append(e) }

@@ -141,6 +141,8 @@ func (l *lazyTxns) truncateTo(off int64) error {
 
 func (l *lazyTxns) reset() error { return l.whereExists((*index.Txn).Reset) }
 
+func (l *lazyTxns) loadUnchecked() error { return l.whereExists((*index.Txn).LoadUnchecked) }
+
 // keepBelow keeps the entries whose marker lies below the recovery point off, which are
 // durable, and drops those that follow. ok is false, and nothing is done, if what
 // stands there has not come from that: a damaged entry may be one of them.

@@ -121,6 +121,11 @@ func (w *walk) start(from RecoverFrom) error {
 	}
 	w.remade = w.remade || from.Whole && from.Offset > s.base
 	x := s.index()
+	// Entries that a killed process has cut off are on the disk yet if its sync failed, and
+	// come back with the page: to empty a file the disk is asked what it has.
+	if err := errors.Join(x.offsets.LoadUnchecked(), x.times.LoadUnchecked(), x.txns.loadUnchecked()); err != nil {
+		return err
+	}
 	if from.Offset > s.base {
 		if err := w.remake(x); err != nil {
 			return err

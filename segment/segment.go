@@ -10,7 +10,7 @@
 // batches are fit to be written, is the log's business.
 //
 // One goroutine at a time may change a segment (Append, Seal, TruncateTo,
-// Recover, AppendAborted, MarkDeleted); reads, Sync and SyncAll may run beside
+// Recover, ReadyForAborted, AppendAborted, MarkDeleted); reads, Sync and SyncAll may run beside
 // it. A segment at rest holds no descriptor, no mapping and no goroutine:
 // descriptors are re-opened by need and bounded by vfs.Handles.
 package segment

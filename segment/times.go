@@ -84,34 +84,23 @@ func (s *Segment) FirstTimestamp() (ts int64, ok bool) {
 
 // OffsetForTime returns the first record at or after offset startOff whose
 // timestamp is at least ts (ms), and its batch's leader epoch. It decodes the
-// batches in question.
+// batches in question, as far as the record.
 func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, leaderEpoch int32, err error) {
 	if !s.Acquire() {
 		return false, 0, 0, -1, ErrClosed
 	}
 	defer s.Release()
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	t, err := s.index().times.Lookup(ts)
-	if err != nil {
-		return false, 0, 0, -1, err
+	find := func(_ vfs.File, off int64) (int64, bool, error) {
+		t, err := s.index().times.Lookup(ts)
+		if err != nil {
+			return 0, false, err
+		}
+		e, err := s.index().offsets.Lookup(max(t.Offset, off))
+		return e.Pos, true, err
 	}
-	e, err := s.index().offsets.Lookup(max(t.Offset, startOff))
+	hit, err := s.firstRecord(startOff, find, func(h *batch.Header) bool { return h.MaxTimestamp >= ts },
+		func(off, recTs, _ int64) bool { return recTs >= ts && off >= startOff })
 	if err != nil {
-		return false, 0, 0, -1, err
-	}
-	hit := hit{}
-	err = s.withLog(func(f vfs.File) error {
-		return s.scanFile(f, e.Pos, s.size.Load(), func(h batch.Header, pos int64) error {
-			if h.MaxTimestamp < ts || h.LastOffset() < startOff {
-				return nil
-			}
-			return s.firstRecord(f, h, pos, &hit, func(rec *batch.Record) bool {
-				return rec.Timestamp >= ts && rec.Offset >= startOff
-			})
-		})
-	})
-	if err != nil && !errors.Is(err, errStop) {
 		return false, 0, 0, -1, err
 	}
 	return hit.ok, hit.off, hit.ts, hit.leaderEpoch, nil
@@ -129,22 +118,13 @@ func (s *Segment) OffsetOfMaxTimestamp() (ts, off int64, leaderEpoch int32, err 
 		return -1, -1, -1, ErrClosed
 	}
 	defer s.Release()
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	hit := hit{}
-	err = s.withLog(func(f vfs.File) error {
-		b, ok, err := s.locate(f, lastOff, s.size.Load())
-		if err != nil || !ok {
-			return err
-		}
-		return s.scanFile(f, b.pos, s.size.Load(), func(h batch.Header, pos int64) error {
-			if h.MaxTimestamp < ts {
-				return nil
-			}
-			return s.firstRecord(f, h, pos, &hit, func(rec *batch.Record) bool { return rec.Timestamp == h.MaxTimestamp })
-		})
-	})
-	if err != nil && !errors.Is(err, errStop) {
+	find := func(f vfs.File, off int64) (int64, bool, error) {
+		b, ok, err := s.locate(f, off, s.size.Load())
+		return b.pos, ok, err
+	}
+	hit, err := s.firstRecord(lastOff, find, func(h *batch.Header) bool { return h.MaxTimestamp >= ts },
+		func(_, recTs, maxTs int64) bool { return recTs == maxTs })
+	if err != nil {
 		return -1, -1, -1, err
 	}
 	if !hit.ok {
@@ -160,26 +140,62 @@ type hit struct {
 	leaderEpoch int32
 }
 
-// firstRecord decodes the batch at pos and returns errStop at the first record
-// that want accepts, which is in hit then.
-func (s *Segment) firstRecord(f vfs.File, h batch.Header, pos int64, hit *hit, want func(rec *batch.Record) bool) error {
+// firstRecord returns the first record that want accepts in the batches that fit, from the
+// one with offset off on, near which find says where to begin. want is told the record's
+// offset and timestamp, and the largest timestamp of its batch. Batches are read with the
+// gate held and decoded without: a large one may have to wait for others.
+func (s *Segment) firstRecord(off int64, find func(f vfs.File, off int64) (pos int64, ok bool, err error),
+	fits func(h *batch.Header) bool, want func(off, ts, maxTs int64) bool) (hit hit, err error) {
 	buf := chunks.Get().(*[]byte)
 	defer putChunk(buf)
-	b, err := s.readBatch(f, buf, h, pos)
-	if err != nil {
-		return err
-	}
-	err = b.Each(0, func(rec *batch.Record) error {
-		if !want(rec) {
-			return nil
+	for {
+		b, pos, err := s.nextBatch(buf, off, find, fits)
+		if b == nil || err != nil {
+			return hit, err
 		}
-		hit.ok, hit.off, hit.ts, hit.leaderEpoch = true, rec.Offset, rec.Timestamp, h.LeaderEpoch
-		return errStop
-	})
-	if err != nil && !errors.Is(err, errStop) {
-		return s.corrupt(pos, err.Error())
+		err = b.EachStamp(func(off, ts int64) error {
+			if !want(off, ts, b.MaxTimestamp()) {
+				return nil
+			}
+			hit.ok, hit.off, hit.ts, hit.leaderEpoch = true, off, ts, b.LeaderEpoch()
+			return errStop
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			return hit, s.corrupt(pos, err.Error())
+		}
+		if hit.ok {
+			return hit, nil
+		}
+		off = b.LastOffset() + 1
 	}
-	return err
+}
+
+// nextBatch reads the first batch that fits and ends at off or above into buf; nil if
+// there is none.
+func (s *Segment) nextBatch(buf *[]byte, off int64, find func(f vfs.File, off int64) (pos int64, ok bool, err error),
+	fits func(h *batch.Header) bool) (b batch.Batch, at int64, err error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	err = s.withLog(func(f vfs.File) error {
+		from, ok, err := find(f, off)
+		if err != nil || !ok {
+			return err
+		}
+		return s.scanFile(f, from, s.size.Load(), func(h batch.Header, pos int64) error {
+			if h.LastOffset() < off || !fits(&h) {
+				return nil
+			}
+			if b, err = s.readBatch(f, buf, h, pos); err != nil {
+				return err
+			}
+			at = pos
+			return errStop
+		})
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return b, at, err
 }
 
 // readBatch reads the whole batch at pos into buf, which grows by need.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/vfs"
 )
 
@@ -88,6 +89,26 @@ func (v *View) Pos() int64 { return v.pos }
 
 // BaseOffset returns the base offset of the first batch.
 func (v *View) BaseOffset() int64 { return v.baseOff }
+
+// Above returns an offset above those of the View's records, by the next entry of the
+// offset index behind it. The batch there must say the same: a bound that is too low
+// would show records that were aborted, and one that is missing costs a longer search.
+func (v *View) Above() (off int64, ok bool) {
+	s := v.seg
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	e, ok, err := s.index().offsets.Ceil(v.pos + v.n)
+	if err != nil || !ok {
+		return 0, false
+	}
+	var p [batch.HeaderSize]byte
+	n, _ := v.file.ReadAt(p[:], e.Pos)
+	h, err := batch.ParseHeader(p[:n])
+	if err != nil || h.LastOffset() != e.Offset {
+		return 0, false
+	}
+	return e.Offset, true
+}
 
 // Segment returns the segment that the View reads.
 func (v *View) Segment() *Segment { return v.seg }
