@@ -29,7 +29,7 @@ func (ld *loader) recover() error {
 	case own:
 		// The segment that ends at the recovery point may have been the active one
 		// until a roll that did not get as far as its last time index entry.
-		first = list.floor(max(point-1, 0))
+		first = list.floor(max(point, 1) - 1)
 		if active := list.active(); list[first] == active && ld.indexed[active.BaseOffset()] {
 			ended, err := active.EndsAt(point)
 			if err != nil {

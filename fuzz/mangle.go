@@ -3,6 +3,7 @@ package fuzz
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/quorum"
 )
 
 // tree is the content of the files of a directory, by their path below it.
@@ -37,7 +40,7 @@ func readTruth(t tree) (*truth, error) {
 	tr := &truth{files: t.names(), logs: map[string][]written{}, segments: map[string]map[int64]bool{}, known: map[string]bool{}}
 	for _, rel := range tr.files {
 		partition := filepath.Dir(rel)
-		if filepath.Ext(rel) != ".log" || strings.HasPrefix(partition, "__") {
+		if filepath.Ext(rel) != ".log" || partition == quorum.LogName {
 			continue
 		}
 		seg, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(rel), ".log"), 10, 64)
@@ -54,7 +57,9 @@ func readTruth(t tree) (*truth, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s at %d: %w", rel, pos, err)
 			}
-			tr.logs[partition] = append(tr.logs[partition], written{seg, pos, b})
+			if !strings.HasPrefix(partition, "__") {
+				tr.logs[partition] = append(tr.logs[partition], written{seg, pos, b})
+			}
 			tr.known[covered(b)] = true
 			pos += int64(b.Size())
 			p = rest
@@ -76,23 +81,32 @@ type mangler struct {
 	files []string         // what was damaged
 	first map[string]int64 // by partition: the offset from which on its .log files are damaged
 	index map[string]int64 // by partition: the offset from which on reads may find a damaged .index
+
+	// By partition, base offsets of segments: whose .log is damaged or nobody wrote, and whose .index is.
+	hurt, lookups map[string]map[int64]bool
 }
 
 // newMangler begins with whole files; t stays as it is.
 func newMangler(rng *rand.Rand, tr *truth, t tree) *mangler {
-	return &mangler{rng: rng, truth: tr, tree: maps.Clone(t), first: map[string]int64{}, index: map[string]int64{}}
+	return &mangler{rng: rng, truth: tr, tree: maps.Clone(t), first: map[string]int64{}, index: map[string]int64{},
+		hurt: map[string]map[int64]bool{}, lookups: map[string]map[int64]bool{}}
 }
 
 // pick chooses a file: first a kind, so that the few of a kind are not lost among the many.
 func (m *mangler) pick() string {
+	const coordinators = "the log of a coordinator"
 	kinds := map[string][]string{}
 	for _, f := range m.truth.files {
-		kind := filepath.Ext(f)
-		if kind == "" || strings.HasPrefix(f, "__") {
+		dir, kind := filepath.Dir(f), filepath.Ext(f)
+		switch {
+		case dir == quorum.LogName:
 			kind = f
-			if dir := filepath.Dir(f); !strings.HasPrefix(f, "__") && dir != "." {
-				kind = filepath.Base(f)
-			}
+		case strings.HasPrefix(dir, "__") && kind == ".log":
+			kind = coordinators
+		case kind == "" && dir != ".":
+			kind = filepath.Base(f)
+		case kind == "":
+			kind = f
 		}
 		if kind == ".lock" {
 			continue
@@ -101,8 +115,13 @@ func (m *mangler) pick() string {
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	kind := names[m.rng.IntN(len(names))]
-	if m.rng.IntN(3) == 0 {
+	switch m.rng.IntN(6) {
+	case 0, 1:
 		kind = ".log"
+	case 2:
+		if len(kinds[coordinators]) > 0 {
+			kind = coordinators
+		}
 	}
 	return kinds[kind][m.rng.IntN(len(kinds[kind]))]
 }
@@ -113,15 +132,22 @@ func (m *mangler) damaged(rel string, pos int64) {
 	partition := filepath.Dir(rel)
 	ext := filepath.Ext(rel)
 	seg, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(rel), ext), 10, 64)
-	first := m.first
+	first, segments := m.first, m.hurt
 	switch {
 	case err != nil:
 		return
 	case ext == ".index":
-		first, pos = m.index, 0
+		if _, ok := m.tree[rel]; !ok {
+			return // it is made anew
+		}
+		first, segments, pos = m.index, m.lookups, 0
 	case ext != ".log":
 		return
 	}
+	if segments[partition] == nil {
+		segments[partition] = map[int64]bool{}
+	}
+	segments[partition][seg] = true
 	off := seg // a segment more: it is in the way from its base offset on
 	for _, w := range m.truth.logs[partition] {
 		if !m.truth.segments[partition][seg] {
@@ -151,6 +177,9 @@ func (m *mangler) mutate() {
 		at := m.rng.IntN(len(p))
 		p[at] ^= 1 << m.rng.IntN(8)
 		m.write(rel, p, at, "flip a bit of")
+		if index := strings.TrimSuffix(rel, ".log") + ".index"; index != rel+".index" && m.rng.IntN(3) == 0 { // a segment without it is walked wherever it is
+			m.remove(index)
+		}
 	case op == 2 && len(p) > 0:
 		at := m.rng.IntN(len(p))
 		m.write(rel, p[:at], at, "truncate")
@@ -163,14 +192,21 @@ func (m *mangler) mutate() {
 	case op == 5:
 		m.write(rel, append(p, noise(m.rng, 1+m.rng.IntN(500))...), len(p), "add noise to")
 	case op == 6:
-		delete(m.tree, rel)
-		m.damaged(rel, 0)
-		m.did = append(m.did, "delete "+rel)
+		m.remove(rel)
 	case op == 7:
 		m.swap(rel, p)
 	default:
 		m.duplicate(rel, p)
 	}
+}
+
+func (m *mangler) remove(rel string) {
+	if _, ok := m.tree[rel]; !ok {
+		return
+	}
+	delete(m.tree, rel)
+	m.damaged(rel, 0)
+	m.did = append(m.did, "delete "+rel)
 }
 
 func (m *mangler) write(rel string, p []byte, at int, what string) {
@@ -258,18 +294,136 @@ func before(want []written, first map[string]int64, partition string) []written 
 	return want[:i]
 }
 
+// behind is what has to be served of a partition although something before it is damaged: rows of
+// batches, each in whole segments that can be read from the first one's base offset on. Recovery cuts
+// a segment that is damaged and deletes those behind it only where nothing says that they were synced
+// before: not beside a clean-shutdown marker, nor from a segment below our recovery point.
+func (m *mangler) behind(partition string, want []written) (rows [][]written) {
+	end, was := m.keptBelow(partition), false
+	hurt := slices.Sorted(maps.Keys(m.hurt[partition]))
+	for i := 0; i < len(want); {
+		seg, from := want[i].seg, i
+		for i < len(want) && want[i].seg == seg {
+			i++
+		}
+		at, _ := slices.BinarySearch(hurt, seg)
+		in := at < len(hurt) && (i == len(want) || hurt[at] < want[i].seg) // it is damaged, or another begins in it
+		whole := !in && !m.lookups[partition][seg] && seg < end
+		switch {
+		case whole && was && len(rows) > 0:
+			rows[len(rows)-1] = append(rows[len(rows)-1], want[from:i]...)
+		case whole && from > 0: // what is at the beginning comes before the damage: see must
+			rows = append(rows, slices.Clone(want[from:i]))
+		}
+		was = whole
+	}
+	return rows
+}
+
+// keptBelow is the base offset of the first segment that recovery may delete although it is whole.
+func (m *mangler) keptBelow(partition string) int64 {
+	end := int64(math.MaxInt64)
+	for _, f := range m.files {
+		// The header of a batch says how far a segment goes that takes the place of others, and if it is
+		// damaged, how many those are.
+		if base, ok := strings.CutSuffix(f, ".log.swap"); ok && filepath.Dir(f) == partition {
+			seg, _ := strconv.ParseInt(filepath.Base(base), 10, 64)
+			end = min(end, seg)
+		}
+	}
+	first := m.walkedFrom(partition)
+	for seg := range m.hurt[partition] {
+		if seg >= first {
+			end = min(end, seg)
+		}
+	}
+	return end
+}
+
+// walkedFrom is the base offset of the segment from which on recovery walks a partition: none beside
+// the marker of a clean stop.
+func (m *mangler) walkedFrom(partition string) int64 {
+	if _, clean := m.tree[".kafka_cleanshutdown"]; clean {
+		return math.MaxInt64
+	}
+	point := m.checkpointed(recoveryPoints, partition)
+	if m.ownPoints() { // the segment that ends there may have been sealed since
+		point = max(point-1, 0)
+	}
+	first := int64(-1)
+	for rel := range m.tree {
+		seg, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(rel), ".log"), 10, 64)
+		if err == nil && filepath.Dir(rel) == partition && filepath.Ext(rel) == ".log" && seg <= point {
+			first = max(first, seg)
+		}
+	}
+	return first
+}
+
+// plain: a segment's file is not there, or has whole batches only, after which nothing can tell that
+// there was more. reach is the offset behind them: a reader goes on there, past the next segments if
+// they begin below. The checksum of a batch does not cover its base offset, so that batches may be in
+// any place, but where recovery walks the segment.
+func (m *mangler) plain(partition string, seg int64) (reach int64, plain bool) {
+	p := m.tree[filepath.Join(partition, fmt.Sprintf("%020d.log", seg))]
+	walked := seg > m.walkedFrom(partition)
+	for next := seg; len(p) > 0; {
+		b, rest, err := batch.Next(p)
+		if err != nil || b.VerifyCRC() != nil || walked && b.BaseOffset() < next {
+			return 0, false
+		}
+		p, next = rest, b.LastOffset()+1
+		reach = max(reach, next)
+	}
+	return reach, true
+}
+
+// ownPoints says whether this engine has written the recovery points.
+func (m *mangler) ownPoints() (own bool) {
+	points, ok := m.tree[recoveryPoints]
+	lines := strings.Split(string(m.tree[ownPoints]), "\n")
+	if !ok || len(lines) < 2 || lines[0] != "0" {
+		return false
+	}
+	for _, sum := range strings.Fields(lines[1]) {
+		v, err := strconv.ParseUint(sum, 16, 32)
+		own = own || err == nil && uint32(v) == crcOf(points)
+	}
+	return own
+}
+
+// The files with recovery points, and the one that says which content of it is the engine's.
+const (
+	recoveryPoints = "recovery-point-offset-checkpoint"
+	ownPoints      = "millrace.recovery-point"
+	startOffsets   = "log-start-offset-checkpoint"
+)
+
+// checkpointed is what an offset checkpoint says of a partition; 0 if nothing, or if it cannot be read.
+func (m *mangler) checkpointed(file, partition string) (off int64) {
+	fs, err := memDir(tree{file: m.tree[file]})
+	must(err)
+	entries, err := commitlog.ReadOffsetCheckpoint(fs, filepath.Join(dataDir, file))
+	for _, e := range entries {
+		if err == nil && fmt.Sprintf("%s-%d", e.Topic, e.Partition) == partition {
+			off = e.Offset
+		}
+	}
+	return off
+}
+
 // concerns says whether damage to a file may keep a partition from being served: its own files, and
 // those that say which partitions there are.
 func concerns(file, partition string) bool {
 	dir := filepath.Dir(file)
-	return dir == partition || dir == "." || strings.HasPrefix(dir, "__")
+	return dir == partition || dir == "." || dir == quorum.LogName
 }
 
 // compareBatches: what must be there is there, in its place; what else is there was once written.
 func (m *mangler) compareBatches(partition string, got []batch.Batch, must []written) error {
 	for i, w := range must {
 		if i >= len(got) || got[i].BaseOffset() != w.bytes.BaseOffset() || covered(got[i]) != covered(w.bytes) {
-			return fmt.Errorf("%s: of %d batches before the damage, number %d at offset %d is not served (%d batches are)", partition, len(must), i, w.bytes.BaseOffset(), len(got))
+			return fmt.Errorf("%s: of %d batches that have to be served from offset %d on, number %d at offset %d is not (%d batches are served)", partition, len(must), must[0].bytes.BaseOffset(), i, w.bytes.BaseOffset(), len(got))
 		}
 	}
 	for _, b := range got {

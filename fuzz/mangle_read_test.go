@@ -25,14 +25,18 @@ import (
 func (m *started) compare(what string, b *millrace.Broker) (outcome string) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.MaxVersions(kversion.V2_8_0()), kgo.RequestRetries(0))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.MaxVersions(kversion.V3_0_0()), kgo.RequestRetries(0))
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer cl.Close()
 	outcome = "served whole"
 	for partition, want := range m.truth.logs {
-		got, err := readPartition(ctx, cl, partition, 0)
+		read := func(off int64) ([]batch.Batch, error) {
+			got, err := readPartition(ctx, cl, partition, off)
+			return slices.DeleteFunc(got, func(b batch.Batch) bool { return m.endedAgain(partition, b) }), err
+		}
+		got, err := read(0)
 		must, touched := m.must(partition, want)
 		if m.excused(partition, err, len(got)) {
 			outcome = "served without partitions that lost what they are"
@@ -56,10 +60,17 @@ func (m *started) compare(what string, b *millrace.Broker) (outcome string) {
 		if err := m.compareBatches(partition, got, must); err != nil {
 			m.t.Errorf("%s: %v", what, err)
 		}
+		for _, row := range m.behind(partition, want) {
+			got, err := read(row[0].bytes.BaseOffset())
+			if cerr := m.compareBatches(partition, got, row); cerr != nil {
+				m.t.Errorf("%s: %v, %v", what, cerr, err)
+			}
+		}
 		for range 3 {
 			m.compareFrom(ctx, cl, what, partition, want, must)
 		}
 	}
+	m.compareRemembered(ctx, cl, what)
 	return outcome
 }
 

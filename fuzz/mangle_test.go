@@ -42,7 +42,7 @@ func TestMangle(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 60)
 	}
-	stopped, killed := writeDirectories(t)
+	stopped, killed, said := writeDirectories(t)
 	trees := []tree{readTree(t, stopped), readTree(t, killed)}
 	truths := []*truth{mustTruth(t, trees[0]), mustTruth(t, trees[1])}
 	outcomes := map[string]int{}
@@ -51,7 +51,7 @@ func TestMangle(t *testing.T) {
 			continue
 		}
 		rng := rand.New(rand.NewPCG(seed, uint64(round)))
-		m := &started{newMangler(rng, truths[round%2], trees[round%2]), t, filepath.Join(t.TempDir(), "data")}
+		m := &started{newMangler(rng, truths[round%2], trees[round%2]), t, filepath.Join(t.TempDir(), "data"), said, new(logLines)}
 		for range 1 + m.rng.IntN(2) {
 			m.mutate()
 		}
@@ -70,11 +70,12 @@ func TestMangle(t *testing.T) {
 }
 
 // writeDirectories has a broker write topics with every codec, in several segments each, by
-// idempotent producers: a directory as a clean stop leaves it, and one as a kill does.
-func writeDirectories(t *testing.T) (stopped, killed string) {
+// idempotent producers, and what coordinators remember: a directory as a clean stop leaves it, and one
+// as a kill does.
+func writeDirectories(t *testing.T) (stopped, killed string, said remembered) {
 	t.Helper()
 	stopped, killed = filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "data")
-	b, err := millrace.Start(stopped)
+	b, err := startMangled(stopped, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +104,7 @@ func writeDirectories(t *testing.T) (stopped, killed string) {
 		}
 		cl.Close()
 	}
+	said = remember(ctx, t, b)
 	for {
 		err := os.CopyFS(killed, os.DirFS(stopped))
 		if err == nil {
@@ -118,7 +120,16 @@ func writeDirectories(t *testing.T) (stopped, killed string) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return stopped, killed
+	return stopped, killed, said
+}
+
+// startMangled starts the broker with one partition of each coordinator.
+func startMangled(dir string, log *logLines) (*millrace.Broker, error) {
+	options := []millrace.Option{millrace.Set("offsets.topic.num.partitions", "1"), millrace.Set("transaction.state.log.num.partitions", "1")}
+	if log != nil {
+		options = append(options, millrace.Logger(slog.New(slog.NewTextHandler(log, nil))))
+	}
+	return millrace.Start(dir, options...)
 }
 
 // readTree reads the files below a directory.
@@ -154,8 +165,10 @@ func mustTruth(t *testing.T, from tree) *truth {
 // started is a mangled directory that a broker is started on.
 type started struct {
 	*mangler
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	said remembered
+	log  *logLines
 }
 
 func (m *started) writeDir() {
@@ -187,8 +200,7 @@ func (l *logLines) String() string {
 
 // check starts the broker on the mangled directory, and says what became of it.
 func (m *started) check(what string) (outcome string) {
-	var log logLines
-	b, err := millrace.Start(m.dir, millrace.Logger(slog.New(slog.NewTextHandler(&log, nil))))
+	b, err := startMangled(m.dir, m.log)
 	if err != nil {
 		if !m.named(err.Error()) {
 			m.t.Errorf("%s: the refusal names no file: %v", what, err)
@@ -203,7 +215,7 @@ func (m *started) check(what string) (outcome string) {
 		m.t.Errorf("%s: close: %v", what, err)
 	}
 	if m.rng.IntN(3) == 0 && !m.t.Failed() { // what was served once is served again
-		again, err := millrace.Start(m.dir, millrace.Logger(slog.New(slog.NewTextHandler(&log, nil))))
+		again, err := startMangled(m.dir, m.log)
 		if err != nil {
 			m.t.Errorf("%s: it was served, and is refused the second time: %v", what, err)
 		} else {
@@ -211,11 +223,11 @@ func (m *started) check(what string) (outcome string) {
 			again.Close()
 		}
 	}
-	if s := log.String(); strings.Contains(s, "BUG:") || strings.Contains(s, "panic") {
+	if s := m.log.String(); strings.Contains(s, "BUG:") || strings.Contains(s, "panic") {
 		m.t.Errorf("%s: in the log:\n%s", what, s)
 	}
 	if m.t.Failed() || *mangleOnly >= 0 {
-		m.t.Logf("the log:\n%s", log.String())
+		m.t.Logf("the log:\n%s", m.log.String())
 	}
 	return outcome
 }

@@ -119,6 +119,9 @@ func checkBatches(p []byte) (outcome string, err error) {
 func checkRecords(b batch.Batch) (outcome string, err error) {
 	n := int32(0)
 	err = b.Each(maxDecompressed, func(*batch.Record) error { n++; return nil })
+	if err := checkStamps(b, n, err); err != nil {
+		return "", err
+	}
 	var v *batch.ValidationError
 	switch {
 	case err == nil && n != max(b.Count(), 0) || n > max(b.Count(), 0):
@@ -135,6 +138,20 @@ func checkRecords(b batch.Batch) (outcome string, err error) {
 		outcome += fmt.Sprintf(" marker %v", m.Type)
 	}
 	return fmt.Sprintf("%s codec %v", outcome, b.Codec()), nil
+}
+
+// checkStamps holds the records that are decoded as a stream against the n that Each has handed out
+// before its error.
+func checkStamps(b batch.Batch, n int32, each error) error {
+	if errors.Is(each, batch.ErrTooLarge) || b.Count() <= 0 {
+		return nil // a stream has no such limit, and is not read where there are no records
+	}
+	stamps := int32(0)
+	err := b.EachStamp(func(int64, int64) error { stamps++; return nil })
+	if (err == nil) != (each == nil) || stamps < n || err == nil && stamps != n {
+		return fmt.Errorf("%d records as a stream, %v; else %d, %w", stamps, err, n, each)
+	}
+	return nil
 }
 
 // checkValidate takes the rules from the input's own length, so that all of them have their turn.

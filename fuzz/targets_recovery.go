@@ -103,7 +103,7 @@ func checkMangled(p []byte) (string, error) {
 	for range 1 + int(p[0]>>1)%3 {
 		m.mutate()
 	}
-	return opened{m, d}.check()
+	return opened{m, d, map[string]left{}}.check()
 }
 
 // filesOf are the files of a kind of both directories, with the directory's number in front.
@@ -123,7 +123,11 @@ func filesOf(suffix string) (all []string) {
 func seedFileOf(rng *rand.Rand, suffix string) []byte {
 	all := filesOf(suffix)
 	i := rng.IntN(len(all))
-	return append([]byte{byte(i)}, engineDirectories()[all[i][0]-'0'].tree[all[i][1:]]...)
+	p := append([]byte{byte(i)}, engineDirectories()[all[i][0]-'0'].tree[all[i][1:]]...)
+	if suffix == "-checkpoint" && rng.IntN(2) == 0 {
+		p[0] += byte(len(all)) // see checkFileOf
+	}
+	return p
 }
 
 func fixFileOf(suffix string, p []byte) {
@@ -145,10 +149,14 @@ func checkFileOf(suffix string, p []byte) (string, error) {
 	d := engineDirectories()[name[0]-'0']
 	m := newMangler(rand.New(newScript(p)), d.truth, d.tree)
 	m.replace(name[1:], bytes.Clone(p[1:]))
+	if name[1:] == recoveryPoints && int(p[0])/len(all)%2 > 0 { // the engine has written them, whatever they are
+		m.tree[ownPoints] = fmt.Appendf(nil, "0\n%08x\n", crcOf(p[1:]))
+		m.did = append(m.did, "as the engine's own")
+	}
 	if suffix == ".log" { // a batch with a right checksum is a batch that somebody may have written
 		m.know(p[1:])
 	}
-	return opened{m, d}.check()
+	return opened{m, d, map[string]left{}}.check()
 }
 
 // know adds the batches of a file to those that may come out.
@@ -170,7 +178,14 @@ func (m *mangler) know(p []byte) {
 // opened is a mangled directory that the engine opens.
 type opened struct {
 	*mangler
-	d *directory
+	d    *directory
+	left map[string]left
+}
+
+// left is what the first start has left of a log that it serves.
+type left struct {
+	batches  []batch.Batch
+	appended batch.Batch // as it was read again; nil: it was refused
 }
 
 // events is what the engine said while it had the directory.
@@ -192,6 +207,13 @@ func (e *events) listener() *commitlog.EventListener {
 		Recovered:    func(r commitlog.RecoveryReport) { note(r.Log, fmt.Sprint(r.Cause), r.Cause != nil) },
 		JanitorError: func(name string, err error) { note(name, err.Error(), false) },
 	}
+}
+
+// told says whether the log was cut or taken offline, and that was said.
+func (e *events) told(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cause[name]
 }
 
 func (o opened) check() (outcome string, err error) {
@@ -246,7 +268,16 @@ func (o opened) open(fs vfs.FS, first bool) (outcome string, err error) {
 		outcome = fmt.Sprintf("clean, epoch known: %v ", epoch >= 0)
 	}
 	for _, partition := range slices.Sorted(maps.Keys(o.truth.logs)) {
-		said, err := o.compare(store.Log(partition), partition, o.truth.logs[partition], e, first)
+		l := store.Log(partition)
+		var said string
+		switch {
+		case l == nil || l.Err() != nil:
+			said, err = "gone ", o.gone(fs, l, partition)
+		case first:
+			said, err = o.compare(l, partition, e.told(partition))
+		default:
+			said, err = "again ", o.compareAgain(l, partition)
+		}
 		if err != nil {
 			_ = store.Close(-1)
 			return "", errors.Join(err, fmt.Errorf("said: %q", e.said))
@@ -259,38 +290,71 @@ func (o opened) open(fs vfs.FS, first bool) (outcome string, err error) {
 	return outcome, nil
 }
 
-// compare holds one log against what it held before.
-func (o opened) compare(l *commitlog.Log, partition string, want []written, e *events, first bool) (outcome string, err error) {
-	must, touched := o.must(partition, want)
-	if l == nil || l.Err() != nil {
-		if !touched {
-			return "", fmt.Errorf("%s was not touched and is not served", partition)
+// required is what a partition has to serve: what comes before the first damage, and rows of batches
+// behind it. A log start offset that can be read is what it is.
+func (o opened) required(partition string) (must []written, behind [][]written) {
+	want := o.truth.logs[partition]
+	must, _ = o.must(partition, want)
+	start := o.checkpointed(startOffsets, partition)
+	below := func(w written) bool { return w.bytes.LastOffset() < start }
+	for _, row := range o.behind(partition, want) {
+		if row[0].bytes.BaseOffset() >= start {
+			behind = append(behind, row)
 		}
-		return "gone ", nil
 	}
-	if o.moved(partition) { // a start offset or high watermark that reads well is what it is
-		must = nil
+	return slices.DeleteFunc(slices.Clone(must), below), behind
+}
+
+// gone is held against a log that is not served: it says which damaged file it is, and what it should
+// have is on the disk still.
+func (o opened) gone(fs vfs.FS, l *commitlog.Log, partition string) error {
+	if l == nil {
+		return fmt.Errorf("%s is not there", partition)
 	}
+	if !o.named(l.Err().Error()) {
+		return fmt.Errorf("%s is not served, and it names no damaged file: %w", partition, l.Err())
+	}
+	if _, ok := o.left[partition]; ok {
+		return fmt.Errorf("%s was served, and is not the second time: %w", partition, l.Err())
+	}
+	must, behind := o.required(partition)
+	for _, w := range slices.Concat(append(behind, must)...) {
+		name := filepath.Join(dataDir, partition, fmt.Sprintf("%020d.log", w.seg))
+		p, err := vfs.ReadFile(fs, name)
+		if err != nil || !bytes.HasPrefix(p[min(int64(len(p)), w.pos):], w.bytes) {
+			return fmt.Errorf("%s is not served (%w), and %s has lost the batch at offset %d (%v)", partition, l.Err(), name, w.bytes.BaseOffset(), err)
+		}
+	}
+	return nil
+}
+
+// compare holds one log against what it held before, at the first start, and uses it.
+func (o opened) compare(l *commitlog.Log, partition string, told bool) (outcome string, err error) {
+	want := o.truth.logs[partition]
+	must, behind := o.required(partition)
+	_, touched := o.must(partition, want)
 	got, err := readLog(l)
-	if !first { // what the second start finds is what the first left, and something was appended to
-		if err := o.compareBatches(partition, got[:min(len(got), len(must))], must); err != nil {
-			return "", err
-		}
-		return "again ", nil
-	}
 	if err != nil && !touched {
 		return "", fmt.Errorf("%s, which was not touched: %w", partition, err)
 	}
 	if berr := o.compareBatches(partition, got, must); berr != nil {
 		return "", errors.Join(berr, err)
 	}
-	e.mu.Lock()
-	told := e.cause[partition]
-	e.mu.Unlock()
-	if err == nil && !told && len(got) < len(want) && !o.moved(partition) && !o.lostFile(partition) {
-		return "", fmt.Errorf("%s: %d of %d batches are served, and nobody said why", partition, len(got), len(want))
+	for _, row := range behind {
+		from, err := readFrom(l, row[0].bytes.BaseOffset())
+		if berr := o.compareBatches(partition, from, row); berr != nil {
+			return "", errors.Join(berr, err)
+		}
 	}
-	o.use(l)
+	if err == nil && !told {
+		if err := o.untold(partition, got, want); err != nil {
+			return "", err
+		}
+	}
+	after, err2 := o.use(l)
+	if o.left[partition] = after; len(after.batches) < len(got) || (err == nil) != (err2 == nil) {
+		return "", fmt.Errorf("%s: %d batches were served (%v), and %d after an append (%v)", partition, len(got), err, len(after.batches), err2)
+	}
 	switch {
 	case len(got) < len(want):
 		outcome = "less "
@@ -303,30 +367,62 @@ func (o opened) compare(l *commitlog.Log, partition string, want []written, e *e
 	return outcome + fmt.Sprint(err), nil
 }
 
-// moved: the start offset or a recovery point of the partition may be another, by a checkpoint that
-// can be read.
-func (o opened) moved(partition string) bool {
-	for _, f := range o.files {
-		if f == "log-start-offset-checkpoint" || f == "replication-offset-checkpoint" || f == "recovery-point-offset-checkpoint" {
-			return true
+// untold holds what is not served against what nothing can tell of: below the log start offset, and
+// what is missing in a segment that is gone or ends where a batch does.
+func (o opened) untold(partition string, got []batch.Batch, want []written) error {
+	place := func(b batch.Batch) string { return fmt.Sprint(b.BaseOffset(), covered(b)) }
+	served := map[string]bool{}
+	for _, b := range got {
+		served[place(b)] = true
+	}
+	start := o.checkpointed(startOffsets, partition)
+	for _, w := range want {
+		if served[place(w.bytes)] || w.bytes.LastOffset() < start {
+			continue
 		}
-		if strings.HasSuffix(f, ".swap") && filepath.Dir(f) == partition {
-			return true
+		hides := func(seg int64) bool {
+			reach, plain := o.plain(partition, seg)
+			return plain && (seg == w.seg || seg < w.seg && reach > w.bytes.BaseOffset())
+		}
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(o.hurt[partition])), hides) {
+			return fmt.Errorf("%s: %d of %d batches are served, that at offset %d is not, and nobody said why", partition, len(got), len(want), w.bytes.BaseOffset())
 		}
 	}
-	return false
+	return nil
 }
 
-// lostFile: a whole segment is gone or was cut where a batch ends, after which nothing can tell that
-// there was more.
-func (o opened) lostFile(partition string) bool {
-	_, damaged := o.first[partition]
-	return damaged
+// compareAgain: what the second start finds is what the first left, no less and no more, and the batch
+// that was appended to it.
+func (o opened) compareAgain(l *commitlog.Log, partition string) error {
+	was, ok := o.left[partition]
+	if !ok {
+		must, _ := o.required(partition)
+		got, err := readLog(l)
+		return errors.Join(o.compareBatches(partition, got, must), err)
+	}
+	same := func(a, b batch.Batch) bool { return bytes.Equal(a, b) }
+	got, err := readLog(l)
+	if !slices.EqualFunc(got, was.batches, same) {
+		return fmt.Errorf("%s: the first start left %d batches, the second serves %d (%v)", partition, len(was.batches), len(got), err)
+	}
+	if was.appended == nil {
+		return nil
+	}
+	got, err = readFrom(l, was.appended.BaseOffset())
+	if err != nil && len(o.lookups[partition]) > 0 {
+		return nil // beside a clean stop the last entry of an index is all that a start looks at: readers are told
+	}
+	if len(got) != 1 || !same(got[0], was.appended) {
+		return fmt.Errorf("%s: the batch at offset %d was appended and synced, and there are %d after a stop (%v)", partition, was.appended.BaseOffset(), len(got), err)
+	}
+	return nil
 }
 
 // readLog reads all that a log serves, as a client that checks checksums.
-func readLog(l *commitlog.Log) (all []batch.Batch, err error) {
-	for off, end := l.StartOffset(), l.EndOffset(); off < end; {
+func readLog(l *commitlog.Log) (all []batch.Batch, err error) { return readFrom(l, l.StartOffset()) }
+
+func readFrom(l *commitlog.Log, off int64) (all []batch.Batch, err error) {
+	for end := l.EndOffset(); off < end; {
 		v, err := l.Read(off, end, 1<<20, true)
 		if err != nil || v == nil {
 			return all, err
@@ -355,8 +451,9 @@ func readLog(l *commitlog.Log) (all []batch.Batch, err error) {
 	return all, nil
 }
 
-// use asks a log of whatever it holds, and writes to it: it may refuse, and that is all.
-func (o opened) use(l *commitlog.Log) {
+// use asks a log of whatever it holds, and writes to it: it may refuse, and that is all. It reads what
+// is there then, up to the first damage.
+func (o opened) use(l *commitlog.Log) (after left, err error) {
 	end := l.EndOffset()
 	off := o.rng.Int64N(min(end, math.MaxInt64-2) + 2)
 	_, _, _ = l.OffsetForTime(clockMs+off%50, end)
@@ -371,7 +468,15 @@ func (o opened) use(l *commitlog.Log) {
 	b, origin := engineBatch(o.rng, "codecs-0", 1)
 	e := commitlog.Entry{Data: b, Origin: origin, ZstdAllowed: true}
 	l.Append(clockMs, 9, []*commitlog.Entry{&e})
-	_ = l.Sync()
+	if synced := l.Sync(); e.Err == nil && synced == nil {
+		got, err := readFrom(l, e.Result.BaseOffset)
+		if len(got) != 1 || len(got[0]) != len(b) {
+			return after, fmt.Errorf("a batch was appended at offset %d, and there are %d: %v", e.Result.BaseOffset, len(got), err)
+		}
+		after.appended = got[0]
+	}
+	after.batches, err = readLog(l)
+	return after, err
 }
 
 // fileNamed finds a file by a part of its name.
@@ -408,10 +513,13 @@ func checkMetadataFile(part string, p []byte) (outcome string, err error) {
 	}
 	store, q, err := openQuorum(fs)
 	if err != nil {
-		if strings.Contains(err.Error(), "BUG:") {
-			return "", err
+		if strings.Contains(err.Error(), "BUG:") || !namesMetadata(err, name) {
+			return "", fmt.Errorf("the refusal names no file: %w", err)
 		}
 		return "refused: " + err.Error(), nil
+	}
+	if err := compareMetadata(store.Log(quorum.LogName), q.Epoch(), whole, changed); err != nil {
+		return "", errors.Join(err, q.Close(), store.Close(-1))
 	}
 	n := 0
 	count := func(quorum.Entry) error { n++; return nil }
@@ -422,4 +530,44 @@ func checkMetadataFile(part string, p []byte) (outcome string, err error) {
 		return "", fmt.Errorf("close: %w", err)
 	}
 	return outcome, nil
+}
+
+// namesMetadata: a refusal says which file it is about, but for two that are about no damage: records
+// behind a right checksum that make no sense, of which it is told in which batch they are, and voters
+// that are others than this node.
+func namesMetadata(err error, name string) bool {
+	text := err.Error()
+	return strings.Contains(text, filepath.Base(name)) || strings.HasPrefix(text, "quorum: batch at offset") ||
+		strings.Contains(text, quorum.LogName) || errors.Is(err, quorum.ErrVoters)
+}
+
+// compareMetadata holds a metadata log that is served against its file: the directory was closed
+// cleanly, so that all of it was committed and nothing is cut. Behind it stands what the election of
+// the new epoch appended.
+func compareMetadata(l *commitlog.Log, epoch int32, whole, changed tree) error {
+	name := fileNamed(whole, quorum.LogName+"/"+fmt.Sprintf("%020d.log", 0))
+	got, err := readLog(l)
+	if err != nil {
+		return fmt.Errorf("the metadata log is served and cannot be read: %w", err)
+	}
+	p, end := changed[name], int64(0)
+	for _, b := range got {
+		switch {
+		case bytes.HasPrefix(p, b):
+			p, end = p[len(b):], b.LastOffset()+1
+		case len(p) > 0:
+			return fmt.Errorf("the metadata log serves a batch at offset %d that is not what its file has there, %d bytes before the end", b.BaseOffset(), len(p))
+		case b.LeaderEpoch() != epoch || !b.IsControl():
+			return fmt.Errorf("the metadata log serves a batch at offset %d of epoch %d behind what was written; this epoch is %d", b.BaseOffset(), b.LeaderEpoch(), epoch)
+		}
+	}
+	var last batch.Batch
+	for rest := whole[name]; len(rest) > 0; {
+		last, rest, err = batch.Next(rest)
+		must(err)
+	}
+	if len(p) > 0 || end < last.LastOffset()+1 {
+		return fmt.Errorf("the metadata log is served up to offset %d, was committed up to %d, and %d bytes of its file are not served", end, last.LastOffset()+1, len(p))
+	}
+	return nil
 }

@@ -27,7 +27,8 @@ type RecoverFrom struct {
 	// OnCut is told what was cut and why; may be nil.
 	OnCut func(why *CorruptError, n int64)
 	// OnRemade is told that an index had, or should have had, entries of batches below
-	// Offset that are made anew: they are durable no more before SyncAll. May be nil.
+	// Offset that are made anew: they are durable no more before SyncAll. May be nil. It may
+	// be told again.
 	OnRemade func()
 }
 
@@ -63,28 +64,44 @@ func (s *Segment) Recover(from RecoverFrom, fn func(b batch.Batch, pos int64) er
 	s.mu.sealed, s.mu.foreignIndexes = false, true
 	s.mu.Unlock()
 	w := walk{s: s, f: f, size: size, fn: fn}
+	for {
+		if err := w.begin(from); err != nil {
+			return 0, err
+		}
+		begun := w.pos
+		if err := w.run(); err != nil {
+			return 0, err
+		}
+		if w.bad == nil || w.pos > begun || begun == 0 {
+			return w.pos, w.finish(from.OnCut)
+		}
+		// Nothing may stay of the entry by which the walk began, and what stands below it is
+		// not to be believed unseen: the walk begins one entry earlier.
+		from.Offset, w.bad = w.entry, nil
+	}
+}
+
+// begin brings the walk to its first batch, with what the disk has of the file.
+func (w *walk) begin(from RecoverFrom) (err error) {
 	if err := w.start(from); err != nil {
-		return 0, err
+		return err
 	}
 	// What begins in a piece of the cache together with bytes before it is dropped with them.
-	if err := f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {
-		return 0, err
+	if err := w.f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {
+		return err
 	}
-	if w.size, err = f.Size(); err != nil {
-		return 0, err
+	if w.size, err = w.f.Size(); err != nil {
+		return err
 	}
 	if w.size < w.pos { // the disk has less than the cache had
 		if err := w.start(RecoverFrom{Whole: true}); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if w.remade && from.OnRemade != nil {
 		from.OnRemade()
 	}
-	if err := w.run(); err != nil {
-		return 0, err
-	}
-	return w.pos, w.finish(from.OnCut)
+	return nil
 }
 
 // walk is one recovery under way.
@@ -94,6 +111,7 @@ type walk struct {
 	size int64 // of the file as it was found
 	fn   func(b batch.Batch, pos int64) error
 
+	entry int64 // last offset of the batch by whose index entry the walk begins, if it does
 	pos   int64 // of the next batch
 	next  int64 // the least base offset that it may have
 	times maxTimes
@@ -207,6 +225,7 @@ func (w *walk) resume(recoveryPoint int64) (ok bool, err error) {
 		return false, nil // the time index has lost what it had when the offset index grew
 	}
 	w.pos, w.next, w.indexed, w.known = at.Pos, h.BaseOffset, at.Pos, recoveryPoint
+	w.entry = at.Offset
 	w.times.see(latest.Timestamp, latest.Offset)
 	return true, nil
 }

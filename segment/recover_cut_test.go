@@ -252,3 +252,64 @@ func (c *cutRecovery) checkSealed(fs vfs.FS) {
 		c.t.Fatalf("ends at %d, want %d: %v", next, c.twin.next(), err)
 	}
 }
+
+// TestRecoveryBeginsEarlier damages the batches by whose index entries a recovery would begin: it begins by an
+// earlier one, cuts at the first that is damaged, and leaves no entry of what it has cut.
+func TestRecoveryBeginsEarlier(t *testing.T) {
+	rng, _ := seedOf(t)
+	for damaged := range 4 {
+		mem := vfs.NewMem()
+		p := newPair(t, rng, mem)
+		p.cfg.IndexIntervalBytes = 0
+		p.reopen(false)
+		var starts []int
+		for i := range int64(12) {
+			starts = append(starts, len(p.twin.bytes()))
+			b := makeBatch(rng, p.twin.next(), 1000*i, 3, 50, false)
+			p.twin.batches = append(p.twin.batches, b)
+			if err := appendBatches(p.seg, []twinBatch{b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		marker := index.TxnEntry{ProducerID: 7, FirstOffset: p.twin.base, LastOffset: p.twin.next() - 1, LastStableOffset: p.twin.next()}
+		if err := errors.Join(p.seg.AppendAborted(marker), p.seg.SyncAll(), p.seg.Close()); err != nil {
+			t.Fatal(err)
+		}
+		end := p.twin.next()
+		f, err := mem.OpenFile(p.seg.Path(), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := len(starts) - damaged
+		for _, at := range starts[whole:] {
+			if _, err := f.WriteAt([]byte{0xff}, int64(at)+batch.HeaderSize); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.Close()
+		p.twin.batches = p.twin.batches[:whole]
+		s, err := Open(mem, dir, p.twin.base, -1, p.cfg, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size, err := s.Recover(RecoverFrom{Offset: end}, nil); err != nil || size != int64(len(p.twin.bytes())) {
+			t.Fatalf("%d damaged: recovered %d bytes of %d: %v", damaged, size, len(p.twin.bytes()), err)
+		}
+		if got, _, err := s.Aborted(0, math.MaxInt64); err != nil || (len(got) > 0) != (damaged == 0) {
+			t.Fatalf("%d damaged: %d aborted transactions, %v", damaged, len(got), err)
+		}
+		p.seg = s
+		p.checkTimes()
+		b := makeBatch(rng, p.twin.next(), 0, 1, 5000, false) // longer than what was cut
+		p.twin.batches = append(p.twin.batches, b)
+		if err := errors.Join(appendBatches(s, []twinBatch{b}), s.Seal(), s.SyncAll(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		c := cutRecovery{t: t, cfg: p.cfg, twin: p.twin}
+		if damaged == 0 {
+			c.marks = []int64{end - 1}
+			c.twin.base = p.twin.base
+		}
+		c.checkSealed(mem)
+	}
+}

@@ -61,7 +61,9 @@ var mutants = []mutant{
 
 	// Recovery.
 	{"recovery does not check checksums", "segment/recover.go", "\tif err := b.VerifyCRC(); err != nil {\n\t\treturn nil, err\n\t}\n\tswitch {\n\tcase h.BaseOffset", "\tswitch {\n\tcase h.BaseOffset", "./segment", "TestCrash|FuzzRecover"},
-	{"recovery believes the page cache", "segment/recover.go", "\tif err := f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {\n\t\treturn 0, err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
+	{"recovery believes the page cache", "segment/recover.go", "\tif err := w.f.DropCache(w.pos&^(vfs.CachePiece-1), 0); err != nil {\n\t\treturn err\n\t}\n", "", "./segment", "TestCrash|TestFailedSync"},
+	{"recovery keeps the entry of the batch that it cuts", "segment/recover.go", "w.pos > begun || begun == 0", "w.pos >= begun", "./segment", "TestRecoveryBeginsEarlier"},
+	{"damage below the recovery point takes the segments behind it", "commitlog/recover.go", "\t\tif cut != nil && i >= first {\n", "\t\tif cut != nil {\n", "./commitlog", "TestDamageBelowTheRecoveryPoint"},
 	{"recovery believes the page in which it begins", "segment/recover.go", "w.pos&^(vfs.CachePiece-1)", "w.pos", "./segment", "TestFailedSync"},
 	{"recovery believes the page cache of indexes", "index/table.go", "errors.Join(f.DropCache(0, 0), f.Close())", "f.Close()", "./index", "TestRecoveryAsksTheDisk"},
 	{"recovery lets offsets fall", "segment/recover.go", "\tcase h.BaseOffset < w.next:\n\t\treturn nil, errors.New(\"offsets do not rise\")\n", "", "./segment", "TestRecoveryCuts"},
