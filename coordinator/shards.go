@@ -39,8 +39,9 @@ type ReplayLog[R, E any] interface {
 
 // Kind says how the machines of an internal topic are made. M is the machine, R its record, E an entry of its log.
 type Kind[M Machine[R], R, E any] struct {
-	Name     string                                       // of what they hold, for the log: "groups"
-	Make     func(s *Shard[M, R, E], timers *Timers[R]) M // an empty machine
+	Name string // of what they hold, for the log: "groups"
+	// Make is called when the shard begins, and what it gives makes an empty machine for each try to load it.
+	Make     func(s *Shard[M, R, E]) func(timers *Timers[R]) M
 	Replay   func(m M, e *E)
 	Loaded   func(m M)    // the first operation: sets deadlines
 	Unloaded func(m M)    // after the last operation: nobody waits any longer; nil = nothing
@@ -348,8 +349,9 @@ const (
 
 // loadAtLast loads, and again while the log cannot be read for a passing reason: nobody else would, since this node leads.
 func (s *Shard[M, R, E]) loadAtLast() error {
+	empty := s.c.kind.Make(s)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := s.load()
+		err := s.load(empty)
 		if !errors.Is(err, ErrPassing) || s.log.Err() != nil {
 			return err
 		}
@@ -365,7 +367,7 @@ func (s *Shard[M, R, E]) loadAtLast() error {
 }
 
 // load replays the log, when it is the shard's turn, and makes the shard active.
-func (s *Shard[M, R, E]) load() error {
+func (s *Shard[M, R, E]) load(empty func(*Timers[R]) M) error {
 	select {
 	case <-s.gone:
 		return errResigned
@@ -375,7 +377,7 @@ func (s *Shard[M, R, E]) load() error {
 	k := &s.c.kind
 	startMs := k.NowMs()
 	timers := NewTimers[R](steadyClock())
-	m := k.Make(s, timers)
+	m := empty(timers)
 	end, err := s.replay(m)
 	if err != nil {
 		return err

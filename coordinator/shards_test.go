@@ -34,7 +34,9 @@ func (l *replayLog) Replay(fn func(int) error) (int64, error) {
 }
 
 func sumShards(k Kind[*sumMachine, int, int]) *Shards[*sumMachine, int, int] {
-	k.Make = func(*Shard[*sumMachine, int, int], *Timers[int]) *sumMachine { return &sumMachine{} }
+	k.Make = func(*Shard[*sumMachine, int, int]) func(*Timers[int]) *sumMachine {
+		return func(*Timers[int]) *sumMachine { return &sumMachine{} }
+	}
 	k.Replay = func(m *sumMachine, v *int) { m.Apply(int64(len(m.applied)), 0, [][]int{{*v}}) }
 	if k.Loaded == nil {
 		k.Loaded = func(*sumMachine) {}

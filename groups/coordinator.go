@@ -64,10 +64,13 @@ func New(o Options) *Coordinator {
 	c := &Coordinator{o: o.withDefaults()}
 	c.shards = coordinator.NewShards(coordinator.Kind[*Machine, Record, Entry]{
 		Name: "groups",
-		Make: func(s *shard, timers *coordinator.Timers[Record]) *Machine {
-			m := NewMachine(&c.o.Config, c.o.Image, c.o.NowMs, c.o.NewID, timers)
-			m.offsets.counts, m.newOp, m.before = &c.counts, s.Op, c.o.Image()
-			return m
+		Make: func(s *shard) func(timers *coordinator.Timers[Record]) *Machine {
+			before := c.o.Image() // of a deletion from now on nobody tells a machine that is not loaded
+			return func(timers *coordinator.Timers[Record]) *Machine {
+				m := NewMachine(&c.o.Config, c.o.Image, c.o.NowMs, c.o.NewID, timers)
+				m.offsets.counts, m.newOp, m.before = &c.counts, s.Op, before
+				return m
+			}
 		},
 		Replay: (*Machine).replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
 		NowMs: c.o.NowMs, Width: c.o.LoadWidth, TimeoutMs: c.o.CommitTimeoutMs, Logger: c.o.Logger,

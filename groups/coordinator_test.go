@@ -345,6 +345,50 @@ func TestTombstonesOfADeletedTopicAreTriedAgain(t *testing.T) {
 	})
 }
 
+// unreadLog cannot be read the first time.
+type unreadLog struct {
+	failingLog
+	tried bool
+}
+
+func (l *unreadLog) Replay(fn func(Entry) error) (int64, error) {
+	if !l.tried {
+		l.tried = true
+		return 0, coordinator.ErrPassing
+	}
+	return l.failingLog.Replay(fn)
+}
+
+// A topic that is deleted and made again before a second try to load is another: what is committed by its name alone was so
+// for the first.
+func TestTopicMadeAgainBetweenTriesToLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := quickCoordinator(1)
+		defer c.Close()
+		var img atomic.Pointer[metadata.Image]
+		img.Store(imageOf("a"))
+		c.o.Image = img.Load
+		log := &unreadLog{}
+		r := offsetRecord("g", "a", 0, records.OffsetCommitValue{Offset: 7})
+		log.entries = []Entry{{Key: r.Key, Value: r.Value, ProducerID: -1}}
+		c.Lead(0, 1, log)
+		synctest.Wait()
+		img.Store(madeAgain(img.Load(), "a", [16]byte{1}))
+		c.TopicsDeleted([]string{"a"})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s, err := c.shards.At(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		submit(s, "", func(m *Machine) decision {
+			expect(t, "the new topic's", fetch(m, "g", false, "a 0"), "a 0 -1")
+			return decision{}
+		}, func(err error) { t.Error(err) })
+		synctest.Wait()
+	})
+}
+
 // stalledLog takes records and commits none.
 type stalledLog struct{ quickLog }
 

@@ -87,8 +87,9 @@ func (m *Machine) owe(names []string) {
 // dropGone writes the tombstones of what is committed for topics that were deleted.
 func (m *Machine) dropGone() decision {
 	names := m.deleted
+	out := m.goneOffsets(names)
 	m.deleted = nil // by the time that these are committed there may be more
-	return decision{records: m.goneOffsets(names), split: true, then: func(err error) {
+	return decision{records: out, split: true, then: func(err error) {
 		if err != nil {
 			m.owe(slices.Collect(maps.Keys(names)))
 		}

@@ -46,10 +46,14 @@ type shard = coordinator.Shard[*Machine, Record, Entry]
 func New(o Options) *Coordinator {
 	c := &Coordinator{o: o}
 	c.Shards = coordinator.NewShards(coordinator.Kind[*Machine, Record, Entry]{
-		Name: "transactions", Make: c.machine, Replay: replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
+		Name: "transactions", Make: c.make, Replay: replay, Loaded: (*Machine).loaded, Unloaded: (*Machine).unloaded,
 		NowMs: o.NowMs, Width: o.LoadWidth, TimeoutMs: o.TimeoutMs, Logger: o.Logger,
 	})
 	return c
+}
+
+func (c *Coordinator) make(s *shard) func(timers *coordinator.Timers[Record]) *Machine {
+	return func(timers *coordinator.Timers[Record]) *Machine { return c.machine(s, timers) }
 }
 
 func (c *Coordinator) machine(s *shard, timers *coordinator.Timers[Record]) *Machine {
