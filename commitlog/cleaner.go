@@ -265,7 +265,7 @@ func (c *cleaner) wake(armed uint64, now int64) {
 // setBack is the janitor's, which has moved its deadlines with a clock that was set
 // back by so many ms: those of the logs go with them. A look that comes too early for
 // that finds nothing, and sets the time of the next.
-func (c *cleaner) setBack(ms int64) {
+func (c *cleaner) setBack(ms, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, st := range c.mu.due {
@@ -274,6 +274,7 @@ func (c *cleaner) setBack(ms int64) {
 			st.retryMs -= ms
 		}
 	}
+	c.armLocked(now) // a worker that ended meanwhile has armed by what they were
 }
 
 // startLocked starts a worker if there is work and room for one.

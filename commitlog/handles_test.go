@@ -125,11 +125,11 @@ func TestCheckpointWithoutDescriptors(t *testing.T) {
 					t.Errorf("%s is synced to %d of 3, its recovery point is %d: %v", l.name, l.SyncedOffset(), l.recovery.Load(), l.Err())
 				}
 			}
-			if n := failures.Load(); n < 16 || n > 100 {
+			if n := failures.Load(); n < 8 || n > 50 {
 				t.Errorf("%d checkpoints of a log have failed in 20 s", n)
 			}
 			f.set(nil)
-			time.Sleep(checkpointRetryMs * time.Millisecond)
+			time.Sleep(2 * time.Duration(s.opts.CheckpointIntervalMs) * time.Millisecond)
 			synctest.Wait()
 			for _, l := range logs {
 				if l.recovery.Load() != 3 {

@@ -150,7 +150,7 @@ func (j *janitor) run() {
 	for {
 		now := j.store.opts.NowMs()
 		if back := j.shift(now); back > 0 {
-			j.store.cleaner.setBack(back)
+			j.store.cleaner.setBack(back, now)
 		}
 		t, waitMs := j.next(now)
 		if t != nil {
@@ -289,17 +289,17 @@ func (j *janitor) appended(l *Log) {
 	}
 }
 
-// checkpointAgain notes that the checkpoint of l has failed, and asks for another in a
-// while: what was in its way at once is there at once again.
+// checkpointAgain notes that the checkpoint of l has failed, and leaves it to the next: what
+// was in its way at once is there at once again, and other logs are not to pay for it.
 func (j *janitor) checkpointAgain(l *Log) {
 	if !l.dirty.CompareAndSwap(false, true) {
 		return // something was appended meanwhile
 	}
-	at := j.store.opts.NowMs() + checkpointRetryMs
+	at := later(j.store.opts.NowMs(), j.store.opts.CheckpointIntervalMs)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.mu.dirty = append(j.mu.dirty, l)
-	if j.mu.checkpointMs == 0 || j.mu.checkpointMs > at {
+	if j.mu.checkpointMs == 0 {
 		j.checkpointByLocked(at)
 	}
 }

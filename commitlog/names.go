@@ -35,9 +35,11 @@ type finalSyncs struct {
 
 // syncedDir is what finalSyncs knows of a directory.
 type syncedDir struct {
-	sync.Mutex       // held around a sync and the note of its failure: between the two another one would succeed
-	failed     error // why its syncs fail; guarded by the lock above
-	users      int   // who hold that lock or wait for it; guarded by finalSyncs.mu
+	sync.Mutex        // held around a sync and the note of its failure: between the two another one would succeed
+	failed     error  // why its syncs fail; guarded by the lock above
+	done       uint64 // the latest sync that has succeeded; likewise
+	users      int    // who hold that lock or wait for it; guarded by finalSyncs.mu
+	begun      uint64 // the latest sync; likewise
 }
 
 // OpenFile implements vfs.FS.
@@ -61,16 +63,21 @@ func (f *finalSyncs) withDescriptor(do func() error) error {
 }
 
 // SyncDir implements vfs.FS. Where there is no descriptor, or no such directory, nothing
-// was tried, and it may be tried again.
+// was tried, and it may be tried again. One sync is that of all who waited when it began.
 func (f *finalSyncs) SyncDir(dir string) error {
 	dir = filepath.Clean(dir)
-	d := f.enter(dir)
+	d, came := f.enter(dir)
 	defer f.leave(dir, d)
-	if d.failed != nil {
+	if d.failed != nil || d.done > came {
 		return d.failed
 	}
+	n := f.begin(d)
 	err := f.withDescriptor(func() error { return f.FS.SyncDir(dir) })
-	if err == nil || vfs.IsExhausted(err) || errors.Is(err, os.ErrNotExist) {
+	if err == nil {
+		d.done = n
+		return nil
+	}
+	if vfs.IsExhausted(err) || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	d.failed = fmt.Errorf("%w: %w", errNames, err)
@@ -78,10 +85,10 @@ func (f *finalSyncs) SyncDir(dir string) error {
 	return d.failed
 }
 
-// enter locks a directory.
-func (f *finalSyncs) enter(dir string) *syncedDir {
+// enter locks a directory, and says which of its syncs was the latest that had begun before.
+func (f *finalSyncs) enter(dir string) (d *syncedDir, came uint64) {
 	f.mu.Lock()
-	d := f.mu.dirs[dir]
+	d = f.mu.dirs[dir]
 	if d == nil {
 		d = &syncedDir{}
 		if f.mu.dirs == nil {
@@ -90,9 +97,18 @@ func (f *finalSyncs) enter(dir string) *syncedDir {
 		f.mu.dirs[dir] = d
 	}
 	d.users++
+	came = d.begun
 	f.mu.Unlock()
 	d.Lock()
-	return d
+	return d, came
+}
+
+// begin counts a sync that is about to be made.
+func (f *finalSyncs) begin(d *syncedDir) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d.begun++
+	return d.begun
 }
 
 // leave gives the lock back, and forgets a directory of which there is nothing to know.

@@ -394,3 +394,52 @@ func TestSyncBesideAFailedOne(t *testing.T) {
 		t.Error("closed cleanly")
 	}
 }
+
+// TestSyncsOfADirectoryAreShared: of those who ask for a sync while another is under way one makes the next, which is that
+// of all; the one under way may have begun before what they have done.
+func TestSyncsOfADirectoryAreShared(t *testing.T) {
+	began, end := make(chan bool), make(chan bool)
+	var armed atomic.Bool
+	var syncs atomic.Int32
+	s := mustOpen(t, testOptions(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if armed.Load() && op.Kind == vfs.OpSyncDir && op.Name == testDir+"/t-0" {
+			syncs.Add(1)
+			began <- true
+			<-end
+		}
+		return nil
+	})))
+	mustCreate(t, s, "t-0")
+	armed.Store(true)
+	ended := make(chan error, 10)
+	sync := func() { ended <- s.fs.SyncDir(testDir + "/t-0") }
+	go sync()
+	<-began
+	for range 9 {
+		go sync()
+	}
+	fs := s.fs.(*finalSyncs)
+	for users := 0; users < 10; runtime.Gosched() {
+		fs.mu.Lock()
+		users = fs.mu.dirs[testDir+"/t-0"].users
+		fs.mu.Unlock()
+	}
+	end <- true
+	<-began
+	if n := len(ended); n > 1 {
+		t.Errorf("%d have ended with the sync that began before them", n)
+	}
+	end <- true
+	for range 10 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := syncs.Load(); n != 2 {
+		t.Errorf("%d syncs", n)
+	}
+	armed.Store(false)
+	if err := s.Close(1); err != nil {
+		t.Fatal(err)
+	}
+}

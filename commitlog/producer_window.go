@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 // A snapshot has one batch of each producer, as Kafka's has, where the window in memory had
@@ -93,8 +94,8 @@ func follows(sequence, last int32) bool {
 }
 
 // headersBelow calls fn with the headers of the batches in the last olderBytes below off, or
-// from the log start offset on. What is damaged is passed over; what cannot be read just now, as
-// without a descriptor, is an error, since it may hold what is looked for. l.mu is held, as for
+// from the log start offset on. What cannot be read is passed over, but for want of a descriptor,
+// which is an error: there will be one, and it may be there that what is looked for stands. l.mu is held, as for
 // little other I/O: this happens once in the life of a state that was loaded, if a client
 // repeats what the snapshot has not, and is bounded.
 func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) error {
@@ -110,14 +111,14 @@ func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) error {
 			switch {
 			case err == nil:
 				size = pos
-			case !isDamage(err):
+			case vfs.IsExhausted(err):
 				return err
 			}
 		}
 		if size > left {
 			next, ok, err := list[i].UpperBound(size - left)
 			switch {
-			case err != nil && !isDamage(err):
+			case vfs.IsExhausted(err):
 				return err
 			case err != nil || !ok:
 				first = i + 1 // nobody knows where to begin in it
@@ -135,7 +136,7 @@ func (l *Log) headersBelow(off int64, fn func(h *batch.Header)) error {
 			fn(&h)
 			return nil
 		})
-		if err != nil && err != errStopScan && !isDamage(err) {
+		if vfs.IsExhausted(err) {
 			return err
 		}
 	}

@@ -93,12 +93,19 @@ func (v *View) BaseOffset() int64 { return v.baseOff }
 // Above returns an offset above those of the View's records, by the next entry of the
 // offset index behind it. The batch there must say the same: a bound that is too low
 // would show records that were aborted, and one that is missing costs a longer search.
+// Nobody waits for a disk for it: who reads what is old waits where others may go on.
 func (v *View) Above() (off int64, ok bool) {
 	s := v.seg
 	s.gate.RLock()
 	defer s.gate.RUnlock()
+	if v.pos+v.n >= s.size.Load() {
+		return 0, false
+	}
 	e, ok, err := s.index().offsets.Ceil(v.pos + v.n)
 	if err != nil || !ok {
+		return 0, false
+	}
+	if have, known := v.file.Resident(e.Pos, batch.HeaderSize); known && have == 0 {
 		return 0, false
 	}
 	var p [batch.HeaderSize]byte
