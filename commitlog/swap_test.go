@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -551,23 +552,25 @@ func TestSwapOfACutLogIsRefused(t *testing.T) {
 // and it is tried again.
 func TestSwapWithoutADescriptor(t *testing.T) {
 	for _, late := range []bool{false, true} {
-		tries, armed := 0, false
+		var tries atomic.Int32
+		var armed atomic.Bool
 		mem := vfs.NewMem()
 		s := mustOpen(t, compactedOptions(vfs.NewFaulty(mem, func(op vfs.Op) error {
-			if !armed || op.Kind != vfs.OpSyncDir || op.Name != testDir+"/t-0" {
+			if !armed.Load() || op.Kind != vfs.OpSyncDir || op.Name != testDir+"/t-0" {
 				return nil
 			}
-			if tries++; late && tries != 2 {
+			if n := tries.Add(1); late && n != 2 {
 				return nil
 			}
 			return syscall.EMFILE
 		})))
 		l := mustCreateCompacted(t, s, "t-0")
 		sc, g := newSwapScene(t, l, swapCases()[0])
-		armed = true
+		armed.Store(true)
 		err := l.swap(g, l.cuts.Load())
-		if armed = false; l.Err() != nil || late != (err == nil) || !late && !errors.Is(err, syscall.EMFILE) || tries < 2 {
-			t.Fatalf("late %v: %v, log %v, %d tries", late, err, l.Err(), tries)
+		armed.Store(false)
+		if l.Err() != nil || late != (err == nil) || !late && !errors.Is(err, syscall.EMFILE) || tries.Load() < 2 {
+			t.Fatalf("late %v: %v, log %v, %d tries", late, err, l.Err(), tries.Load())
 		}
 		if swapped, err := sc.state(t, l); err != nil || swapped != late {
 			t.Fatalf("late %v: swapped %v, %v", late, swapped, err)
