@@ -115,7 +115,8 @@ func TestCheckpointWithoutDescriptors(t *testing.T) {
 					t.Fatal(entries[2].Err)
 				}
 			}
-			time.Sleep(20 * time.Second)
+			interval := time.Duration(s.opts.CheckpointIntervalMs) * time.Millisecond
+			time.Sleep(2 * interval)
 			synctest.Wait()
 			if n := s.handles.Pins() - pinned; n != 0 {
 				t.Errorf("%d files are kept open", n)
@@ -125,11 +126,11 @@ func TestCheckpointWithoutDescriptors(t *testing.T) {
 					t.Errorf("%s is synced to %d of 3, its recovery point is %d: %v", l.name, l.SyncedOffset(), l.recovery.Load(), l.Err())
 				}
 			}
-			if n := failures.Load(); n < 8 || n > 50 {
-				t.Errorf("%d checkpoints of a log have failed in 20 s", n)
+			if n := failures.Load(); n < 8 || n > 200 { // 1 000 where it spins
+				t.Errorf("%d checkpoints of a log have failed in %v", n, 2*interval)
 			}
 			f.set(nil)
-			time.Sleep(2 * time.Duration(s.opts.CheckpointIntervalMs) * time.Millisecond)
+			time.Sleep(2 * interval)
 			synctest.Wait()
 			for _, l := range logs {
 				if l.recovery.Load() != 3 {
