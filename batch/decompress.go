@@ -183,17 +183,25 @@ func noEOF(err error) error {
 
 // unlz4 reads one LZ4 frame and overlooks what follows, as Kafka does.
 func (s *scratch) unlz4(dst, src []byte, limit int) ([]byte, error) {
-	src, err := lz4Frame(src)
+	r, err := s.lz4Stream(src)
 	if err != nil {
 		return dst, err
 	}
-	s.src.Reset(src)
+	return readAll(dst, r, len(dst)+limit)
+}
+
+func (s *scratch) lz4Stream(src []byte) (io.Reader, error) {
+	frame, err := lz4Frame(src)
+	if err != nil {
+		return nil, err
+	}
+	s.src.Reset(frame)
 	if s.lz == nil {
 		s.lz = lz4.NewReader(&s.src)
 	} else {
 		s.lz.Reset(&s.src)
 	}
-	return readAll(dst, s.lz, len(dst)+limit)
+	return s.lz, nil
 }
 
 var errLZ4Frame = errors.New("not an LZ4 frame")

@@ -7,7 +7,6 @@ import (
 	"math"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 )
 
 // EachStamp calls fn with the offset and the timestamp, in ms, of every record of the
@@ -67,17 +66,7 @@ func (s *scratch) stream(src []byte, c Codec) (io.Reader, error) {
 		blocks, err := snappyBlocksOf(src)
 		return &snappyStream{s: s, blocks: blocks}, err
 	case LZ4:
-		frame, err := lz4Frame(src)
-		if err != nil {
-			return nil, err
-		}
-		s.src.Reset(frame)
-		if s.lz == nil {
-			s.lz = lz4.NewReader(&s.src)
-		} else {
-			s.lz.Reset(&s.src)
-		}
-		return s.lz, nil
+		return s.lz4Stream(src)
 	case Zstd:
 		return s.zstdStream(src)
 	}

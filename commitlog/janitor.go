@@ -270,12 +270,7 @@ func (j *janitor) report(name string, err error) {
 // append after a checkpoint of l.
 func (j *janitor) appended(l *Log) {
 	now := j.store.opts.NowMs()
-	j.mu.Lock()
-	j.mu.dirty = append(j.mu.dirty, l)
-	if j.mu.checkpointMs == 0 {
-		j.checkpointByLocked(later(now, j.store.opts.CheckpointIntervalMs))
-	}
-	j.mu.Unlock()
+	j.leaveToCheckpoint(l, now)
 	j.used()
 	if j.store.opts.Durability != OS {
 		return
@@ -295,12 +290,16 @@ func (j *janitor) checkpointAgain(l *Log) {
 	if !l.dirty.CompareAndSwap(false, true) {
 		return // something was appended meanwhile
 	}
-	at := later(j.store.opts.NowMs(), j.store.opts.CheckpointIntervalMs)
+	j.leaveToCheckpoint(l, j.store.opts.NowMs())
+}
+
+// leaveToCheckpoint has the next checkpoint, within the interval, make l's recovery point.
+func (j *janitor) leaveToCheckpoint(l *Log, now int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.mu.dirty = append(j.mu.dirty, l)
 	if j.mu.checkpointMs == 0 {
-		j.checkpointByLocked(at)
+		j.checkpointByLocked(later(now, j.store.opts.CheckpointIntervalMs))
 	}
 }
 

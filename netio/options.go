@@ -23,8 +23,8 @@ type View interface {
 // of one read, in their order, and takes the first of them, or all: it returns how many. The others
 // are given again when a request before them has been answered or a reply has left, or Conn.Again
 // was called; until then nothing more is read from that connection. Handle must not wait for an
-// answer itself: it is called with memory that other connections wait for. xs is valid only during the call, the Exchanges that
-// it took until they are answered.
+// answer itself: it is called with memory that other connections wait for. xs is valid only during
+// the call, the Exchanges that it took until they are answered.
 type Handler interface {
 	Handle(c *Conn, xs []*Exchange) (taken int)
 }
