@@ -378,6 +378,29 @@ func (m *mangler) plain(partition string, seg int64) (reach int64, plain bool) {
 	return reach, true
 }
 
+// replaced is the range of base offsets whose segments give way to the .log.swap files of a partition:
+// from the smallest of theirs to the greatest offset behind them. A segment may reach beyond it, as the
+// last source does of which the cleaner has removed the end.
+func (m *mangler) replaced(partition string) (lo, hi int64) {
+	lo = math.MaxInt64
+	for rel, p := range m.tree {
+		base, ok := strings.CutSuffix(filepath.Base(rel), ".log.swap")
+		seg, err := strconv.ParseInt(base, 10, 64)
+		if !ok || err != nil || filepath.Dir(rel) != partition {
+			continue
+		}
+		lo = min(lo, seg)
+		for len(p) > 0 {
+			b, rest, err := batch.Next(p)
+			if err != nil {
+				break
+			}
+			p, hi = rest, max(hi, b.LastOffset()+1)
+		}
+	}
+	return lo, hi
+}
+
 // ownPoints says whether this engine has written the recovery points.
 func (m *mangler) ownPoints() (own bool) {
 	points, ok := m.tree[recoveryPoints]

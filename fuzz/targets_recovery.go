@@ -367,8 +367,9 @@ func (o opened) compare(l *commitlog.Log, partition string, told bool) (outcome 
 	return outcome + fmt.Sprint(err), nil
 }
 
-// untold holds what is not served against what nothing can tell of: below the log start offset, and
-// what is missing in a segment that is gone or ends where a batch does.
+// untold holds what is not served against what nothing can tell of: below the log start offset, what
+// is missing in a segment that is gone or ends where a batch does, and in segments that a cleaned one
+// replaces.
 func (o opened) untold(partition string, got []batch.Batch, want []written) error {
 	place := func(b batch.Batch) string { return fmt.Sprint(b.BaseOffset(), covered(b)) }
 	served := map[string]bool{}
@@ -376,8 +377,9 @@ func (o opened) untold(partition string, got []batch.Batch, want []written) erro
 		served[place(b)] = true
 	}
 	start := o.checkpointed(startOffsets, partition)
+	lo, hi := o.replaced(partition)
 	for _, w := range want {
-		if served[place(w.bytes)] || w.bytes.LastOffset() < start {
+		if served[place(w.bytes)] || w.bytes.LastOffset() < start || lo <= w.seg && w.seg < hi {
 			continue
 		}
 		hides := func(seg int64) bool {
