@@ -18,7 +18,7 @@ check: format lint cross test race fuzz-smoke interop
 	@echo "check: all passed"
 
 format:
-	@out=$$(gofmt -s -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
+	@out=$$(gofmt -s -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')) || exit 1; \
 	if [ -n "$$out" ]; then echo "gofmt -s would change:"; echo "$$out"; exit 1; fi
 
 lint:

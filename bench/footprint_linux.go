@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +32,9 @@ type Footprint struct {
 
 // Run starts brokers in Dir and writes a line a figure.
 func (f Footprint) Run(ctx context.Context, w io.Writer) error {
+	if f.Starts < 1 || f.Idle <= 0 || f.Partitions < 1 || f.Connections < 1 {
+		return fmt.Errorf("bench: %d starts, %s idle, %d partitions, %d connections: all must be above 0", f.Starts, f.Idle, f.Partitions, f.Connections)
+	}
 	if err := f.starts(ctx, w); err != nil {
 		return err
 	}
@@ -151,10 +153,11 @@ func (f Footprint) connections(ctx context.Context, w io.Writer, b *brokerProces
 
 // brokerProcess is a `millrace serve` of ours.
 type brokerProcess struct {
-	cmd    *exec.Cmd
-	addr   string
-	log    bytes.Buffer
-	waited sync.Once
+	cmd   *exec.Cmd
+	addr  string
+	ended chan struct{} // closed when the process is gone
+	err   error         // how, and
+	log   bytes.Buffer  // what it has said, then
 }
 
 // startBroker runs the binary with settings KEY=VALUE and returns when it has answered its first request, with the time since it was run.
@@ -176,6 +179,11 @@ func startBroker(ctx context.Context, binary, dir string, settings ...string) (*
 	if err := b.cmd.Start(); err != nil {
 		return nil, 0, fmt.Errorf("bench: %w", err)
 	}
+	b.ended = make(chan struct{})
+	go func() {
+		b.err = b.cmd.Wait()
+		close(b.ended)
+	}()
 	for {
 		addr, err := os.ReadFile(addrFile)
 		if err == nil && bytes.HasSuffix(addr, []byte("\n")) {
@@ -183,12 +191,16 @@ func startBroker(ctx context.Context, binary, dir string, settings ...string) (*
 			break
 		}
 		if time.Since(start) > 5*time.Minute {
-			b.cmd.Process.Kill()
-			b.cmd.Wait()
+			b.kill()
 			return nil, 0, fmt.Errorf("bench: the broker did not start: %s", b.log.Bytes())
 		}
-		if err := wait(ctx, 500*time.Microsecond); err != nil {
-			return nil, 0, err
+		select {
+		case <-b.ended:
+			return nil, 0, fmt.Errorf("bench: the broker ended (%v): %s", b.err, b.log.Bytes())
+		case <-ctx.Done():
+			<-b.ended
+			return nil, 0, ctx.Err()
+		case <-time.After(500 * time.Microsecond):
 		}
 	}
 	if _, err := ask(ctx, b.addr, kmsg.NewPtrApiVersionsRequest()); err != nil {
@@ -200,10 +212,9 @@ func startBroker(ctx context.Context, binary, dir string, settings ...string) (*
 
 func (b *brokerProcess) stop() error {
 	b.cmd.Process.Signal(syscall.SIGTERM)
-	var err error
-	b.waited.Do(func() { err = b.cmd.Wait() })
-	if err != nil {
-		return fmt.Errorf("bench: stopping the broker: %w: %s", err, b.log.Bytes())
+	<-b.ended
+	if b.err != nil {
+		return fmt.Errorf("bench: stopping the broker: %w: %s", b.err, b.log.Bytes())
 	}
 	return nil
 }

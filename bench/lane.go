@@ -48,6 +48,7 @@ type lane struct {
 
 	sent, done atomic.Int64 // requests
 	finished   atomic.Bool  // sent grows no more
+	lastBytes  time.Time    // when bytes that count came last; to be read when the lane has ended
 	tally      tally
 }
 
@@ -191,6 +192,9 @@ func (l *lane) read() error {
 		now := time.Now()
 		due := l.ring[n%int64(l.window)]
 		what, err := l.source.answered(n, body, now)
+		if what.bytes > 0 {
+			l.lastBytes = now
+		}
 		if err = l.tally.add(l.counted, l.untimed, what, now.Sub(due), err); err != nil {
 			return err
 		}

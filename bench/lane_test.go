@@ -232,6 +232,35 @@ func TestSamplesAddUp(t *testing.T) {
 	})
 }
 
+// slowly reads for as long as there is something left, whatever the load's time.
+type slowly struct{ echoes }
+
+func (s *slowly) answered(n int64, body []byte, _ time.Time) (carried, error) {
+	if s.left <= 0 {
+		return carried{}, nil // a last poll, which brings nothing
+	}
+	return carried{bytes: 1000}, nil
+}
+
+// A reader that is behind when the time is over has its bytes count, and so the time that it took for them.
+func TestReadersThatAreBehindTakeTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := inBubble(func(int) (time.Duration, error) { return 10 * time.Millisecond, nil })
+		behind := newLane(&slowly{echoes{left: 200}}, 1)
+		behind.counted = false
+		f, err := d.drive(t.Context(), nowhere, []*lane{newLane(&echoes{left: 1 << 30}, 1), behind}, 0, time.Second)
+		if err != nil || f.Errors != 0 {
+			t.Fatalf("%v, %d errors: %s", err, f.Errors, f.Error)
+		}
+		if f.Requests < 99 || f.Requests > 101 {
+			t.Errorf("%d requests in a second", f.Requests)
+		}
+		if f.Elapsed < 1980*time.Millisecond || f.Elapsed > 1995*time.Millisecond { // 199 answers with bytes
+			t.Errorf("what took two seconds is put down as %v", f.Elapsed)
+		}
+	})
+}
+
 func TestRefusalsAreCountedAndBreaksEndTheLane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := inBubble(func(n int) (time.Duration, error) {

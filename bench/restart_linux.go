@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -423,8 +422,8 @@ func endsAt(records []byte, off int64) error {
 // kill ends the process at once; one that has ended stays so.
 func (b *brokerProcess) kill() {
 	if b != nil && b.cmd != nil {
-		b.cmd.Process.Signal(syscall.SIGKILL)
-		b.waited.Do(func() { b.cmd.Wait() })
+		b.cmd.Process.Kill()
+		<-b.ended
 	}
 }
 

@@ -99,7 +99,8 @@ func (w *besideCleanerWork) Clean(ctx context.Context, t *Target) error {
 type dirtyTopic struct {
 	name    string // empty: there is none
 	logs    []dirtyLog
-	altered bool // the cleaner's settings are ours
+	altered bool              // the cleaner's settings are ours
+	theirs  map[string]string // those of the cleaner's that were set for all brokers before
 }
 
 type dirtyLog struct {
@@ -119,6 +120,7 @@ var cleanerSettings = map[string]string{
 const (
 	dirtyRatio       = "min.cleanable.dirty.ratio"
 	alterVersion     = 1
+	describeVersion  = 4
 	cleaningInFlight = 32
 	cleaningTime     = 10 * time.Minute
 )
@@ -128,7 +130,11 @@ func (d *dirtyTopic) prepare(ctx context.Context, t *Target, name string, s Shap
 	if t.Dir == "" {
 		return fmt.Errorf("bench: the directory of %s must be known: its checkpoint says when the cleaner is through", t.Name)
 	}
-	if err := serves(ctx, t.Addr, map[kmsg.Key]int16{kmsg.IncrementalAlterConfigs: alterVersion}); err != nil {
+	if err := serves(ctx, t.Addr, map[kmsg.Key]int16{kmsg.IncrementalAlterConfigs: alterVersion, kmsg.DescribeConfigs: describeVersion}); err != nil {
+		return err
+	}
+	var err error
+	if d.theirs, err = dynamicDefaults(ctx, t.Addr, cleanerSettings); err != nil {
 		return err
 	}
 	d.altered = true // also when the answer is lost
@@ -244,7 +250,11 @@ func (d *dirtyTopic) verify(ctx context.Context, t *Target) error {
 // remove deletes the topic and gives the cleaner its settings back.
 func (d *dirtyTopic) remove(ctx context.Context, t *Target) (err error) {
 	if d.altered {
-		err = alterConfigs(ctx, t.Addr, kmsg.ConfigResourceTypeBroker, "", cleanerSettings, kmsg.IncrementalAlterConfigOpDelete)
+		unset := maps.Clone(cleanerSettings)
+		maps.DeleteFunc(unset, func(key, _ string) bool { _, ok := d.theirs[key]; return ok })
+		err = errors.Join(
+			alterConfigs(ctx, t.Addr, kmsg.ConfigResourceTypeBroker, "", d.theirs, kmsg.IncrementalAlterConfigOpSet),
+			alterConfigs(ctx, t.Addr, kmsg.ConfigResourceTypeBroker, "", unset, kmsg.IncrementalAlterConfigOpDelete))
 	}
 	if d.name != "" {
 		err = errors.Join(err, dropTopic(ctx, t, d.name))
@@ -253,8 +263,37 @@ func (d *dirtyTopic) remove(ctx context.Context, t *Target) (err error) {
 	return err
 }
 
+// dynamicDefaults are those of the settings that are set for all brokers of a cluster while it runs.
+func dynamicDefaults(ctx context.Context, addr string, settings map[string]string) (map[string]string, error) {
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	req.SetVersion(describeVersion)
+	res := kmsg.NewDescribeConfigsRequestResource()
+	res.ResourceType = kmsg.ConfigResourceTypeBroker
+	res.ConfigNames = slices.Sorted(maps.Keys(settings))
+	req.Resources = append(req.Resources, res)
+	resp, err := ask(ctx, addr, req)
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]string{}
+	for _, r := range resp.(*kmsg.DescribeConfigsResponse).Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return nil, fmt.Errorf("bench: configurations of all brokers: %w", err)
+		}
+		for _, c := range r.Configs {
+			if c.Source == kmsg.ConfigSourceDynamicDefaultBrokerConfig && c.Value != nil {
+				set[c.Name] = *c.Value
+			}
+		}
+	}
+	return set, nil
+}
+
 // alterConfigs sets configurations of a resource, or deletes them; a broker without a name is all of them.
 func alterConfigs(ctx context.Context, addr string, of kmsg.ConfigResourceType, name string, configs map[string]string, op kmsg.IncrementalAlterConfigOp) error {
+	if len(configs) == 0 {
+		return nil
+	}
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	req.SetVersion(alterVersion)
 	res := kmsg.NewIncrementalAlterConfigsRequestResource()

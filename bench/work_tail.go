@@ -139,7 +139,8 @@ func newTailing(w *tailWork, d time.Duration, producers [][]*producer) *tailing 
 	tl.mu.writers = len(producers)
 	// The schedule says how many batches a partition can get; a writer's first round may give some
 	// partitions one more than others.
-	most := int(w.shape.Rate*d.Seconds()*1.2)*w.shape.PerRequest/partitions + 100
+	const late = 10 * time.Second // and the load may end late, on a machine that is busy
+	most := int(w.shape.Rate*(d+late).Seconds()*1.2)*w.shape.PerRequest/partitions + 100
 	for p := range partitions {
 		tl.due[p] = make([]atomic.Int64, most)
 		for _, own := range producers {

@@ -105,6 +105,32 @@ func Verify(fs vfs.FS, dir string, o VerifyOptions) (*VerifyReport, error) {
 	return v.r, v.cleanerCheckpoint()
 }
 
+// VerifyDataDir reads the files of a data directory that are no partition's, without writing anything:
+// meta.properties and the checkpoints of recovery points, log start offsets and high watermarks. That of the
+// log cleaner is looked at with each log. An error means that a file could not be read.
+func VerifyDataDir(fs vfs.FS, dir string) (found []Finding, err error) {
+	check := func(err error) error {
+		var corrupt *CorruptError
+		if !errors.As(err, &corrupt) {
+			return err
+		}
+		found = append(found, Finding{File: corrupt.File, Pos: corrupt.Pos, Reason: corrupt.Reason})
+		return nil
+	}
+	if _, err := ReadMetaProperties(fs, dir); !errors.Is(err, os.ErrNotExist) {
+		if err := check(err); err != nil {
+			return found, err
+		}
+	}
+	for _, file := range []string{recoveryPointFile, startOffsetFile, watermarkFile} {
+		_, err := ReadOffsetCheckpoint(fs, filepath.Join(dir, file))
+		if err := check(err); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
 // endSwaps returns the names that the directory will have when the next start has ended interrupted
 // swaps of the cleaner, and says what that will do.
 func (v *verifier) endSwaps(names []string) ([]string, error) {
@@ -436,6 +462,8 @@ func (v *verifier) plainFile(name string) error {
 		check = func(p []byte) error { _, err := decodePartitionMetadata(p); return err }
 	case strings.HasSuffix(name, ".snapshot"):
 		check = func(p []byte) error { _, err := decodeProducerSnapshot(p); return err }
+	case strings.HasSuffix(name, ".checkpoint"): // of the metadata
+		check = wholeBatches
 	default:
 		return nil
 	}
@@ -447,6 +475,24 @@ func (v *verifier) plainFile(name string) error {
 		v.bad(name, 0, "%v", err)
 		// An empty snapshot is one that a crash has kept from being written; others are read instead.
 		v.r.Findings[len(v.r.Findings)-1].Torn = len(p) == 0 && (v.o.Unclean || strings.HasSuffix(name, ".snapshot"))
+	}
+	return nil
+}
+
+// wholeBatches checks that there are batches and nothing else.
+func wholeBatches(p []byte) error {
+	for size := len(p); len(p) > 0; {
+		b, rest, err := batch.Next(p)
+		if err == nil {
+			err = b.VerifyCRC()
+		}
+		if err == nil && !b.IsControl() {
+			err = b.Each(0, func(*batch.Record) error { return nil })
+		}
+		if err != nil {
+			return fmt.Errorf("at byte %d: %w", size-len(p), err)
+		}
+		p = rest
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,11 +39,20 @@ func TestRandomClassicGroup(t *testing.T) {
 	for i := range rounds {
 		r := &randomClassic{classicRig: newClassicRig(t), rnd: rand.New(rand.NewPCG(seed+uint64(i), 1))}
 		r.m.cfg.MaxSize = int32(2 + r.rnd.IntN(6))
-		r.play(400)
-		if t.Failed() {
-			t.Fatalf("seed %d, the last of %d steps:\n%v", seed+uint64(i), len(r.trace), r.trace[max(0, len(r.trace)-12):])
+		if r.told(seed + uint64(i)); t.Failed() {
+			return
 		}
 	}
+}
+
+// told plays, and says how to repeat what has failed.
+func (r *randomClassic) told(seed uint64) {
+	defer func() {
+		if r.t.Failed() {
+			r.t.Logf("-classic.seed %d, the last of %d steps:\n%s", seed, len(r.trace), strings.Join(r.trace[max(0, len(r.trace)-12):], "\n"))
+		}
+	}()
+	r.play(400)
 }
 
 func (r *randomClassic) play(steps int) {

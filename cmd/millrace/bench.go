@@ -14,12 +14,8 @@ import (
 )
 
 func benchCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Load a Kafka-compatible broker, check its answers, print figures",
-	}
-	cmd.AddCommand(benchRunCommand(), benchListCommand(), benchLimitCommand(), benchProduceCommand(), benchFetchCommand(), benchFootprintCommand(), benchDurabilityCommand(), benchRestartCommand())
-	return cmd
+	return family("bench", "Load a Kafka-compatible broker, check its answers, print figures",
+		benchRunCommand(), benchListCommand(), benchLimitCommand(), benchProduceCommand(), benchFetchCommand(), benchFootprintCommand(), benchDurabilityCommand(), benchRestartCommand())
 }
 
 func addLoad(fs *pflag.FlagSet, l *bench.Load) {

@@ -50,7 +50,7 @@ func consumeCommand() *cobra.Command {
 	fs.Int32SliceVarP(&f.partitions, "partition", "p", nil, "only these partitions")
 	fs.StringVarP(&f.from, "from", "o", "start", "where to begin: start, end, OFFSET, -N (the last N of each partition), @TIME (RFC 3339 or ms since 1970)")
 	fs.BoolVarP(&f.follow, "follow", "f", false, "go on waiting for new records")
-	fs.Int64VarP(&f.most, "max-records", "n", -1, "stop after so many records")
+	fs.Int64VarP(&f.most, "max-records", "n", -1, "stop after so many records (-1: after all)")
 	fs.BoolVar(&f.asJSON, "json", false, "one JSON object a record")
 	fs.StringVar(&f.keySep, "key-separator", "\t", "what --show puts between its fields")
 	fs.BoolVar(&f.committed, "read-committed", false, "leave out records of open and aborted transactions")
@@ -63,6 +63,9 @@ func (f *consumeFlags) run(ctx context.Context, topic string, out io.Writer) err
 		if !slices.Contains([]string{"topic", "partition", "offset", "timestamp", "key", "value", "headers"}, field) {
 			return fmt.Errorf("--show %q: want topic, partition, offset, timestamp, key, value or headers", field)
 		}
+	}
+	if f.most == 0 {
+		return nil
 	}
 	adm, closeAdmin, err := f.admin()
 	if err != nil {

@@ -15,9 +15,8 @@ import (
 )
 
 func groupCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "group", Short: "List, describe and delete consumer groups, and reset their offsets"}
-	cmd.AddCommand(groupListCommand(), groupDescribeCommand(), groupResetCommand(), groupDeleteCommand())
-	return cmd
+	return family("group", "List, describe and delete consumer groups, and reset their offsets",
+		groupListCommand(), groupDescribeCommand(), groupResetCommand(), groupDeleteCommand())
 }
 
 // listedGroup is one group of a list.

@@ -56,8 +56,11 @@ type groupPartition struct {
 
 func describeGroup(ctx context.Context, adm *kadm.Client, name string) (*groupDescription, error) {
 	g, err := describeConsumerGroup(ctx, adm, name)
-	if errors.Is(err, kerr.GroupIDNotFound) || errors.Is(err, kerr.UnsupportedVersion) {
-		g, err = describeClassicGroup(ctx, adm, name)
+	if err != nil && ctx.Err() == nil { // a classic group, or a broker that knows no others and is not asked at all
+		var classic error
+		if g, classic = describeClassicGroup(ctx, adm, name); classic == nil || errors.Is(err, kerr.GroupIDNotFound) {
+			err = classic
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -53,6 +53,9 @@ func groupResetCommand() *cobra.Command {
 	fs.StringVar(&f.file, "from-file", "", "take the offsets from a CSV file of topic,partition,offset (\"-\" is standard input)")
 	fs.BoolVar(&f.execute, "execute", false, "commit the new offsets; without it they are only shown")
 	fs.BoolVar(&f.asJSON, "json", false, "one JSON array")
+	cmd.MarkFlagsMutuallyExclusive("from-file", "topic")
+	cmd.MarkFlagsMutuallyExclusive("from-file", "all-topics")
+	cmd.MarkFlagsMutuallyExclusive("from-file", "to")
 	return cmd
 }
 

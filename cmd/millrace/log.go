@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,12 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/quorum"
 	"github.com/millrace-project/millrace/vfs"
 )
 
 func logCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "log", Short: "Look into data directories offline"}
-	cmd.AddCommand(logDumpCommand(), logVerifyCommand())
+	cmd := family("log", "Look into data directories offline", logDumpCommand(), logVerifyCommand())
+	// They change nothing, so that a signal may end them wherever they are.
+	cmd.PersistentPreRun = func(*cobra.Command, []string) { signal.Reset(stopSignals()...) }
 	return cmd
 }
 
@@ -42,18 +45,31 @@ start cuts it, and nobody was told of it. Ends with status 1 when anything is da
 }
 
 func verifyDirs(cmd *cobra.Command, args []string, o commitlog.VerifyOptions, verbose bool) error {
-	dirs, err := partitionDirs(args)
+	dirs, roots, err := partitionDirs(args)
 	if err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
+	bad := 0
+	for _, root := range roots {
+		found, err := verifyRoot(root)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			bad++
+			fmt.Fprintf(out, "%s: DAMAGED\n", root)
+		}
+		for _, f := range found {
+			fmt.Fprintf(out, "  %s\n", f)
+		}
+	}
 	prog := newProgress("verify")
 	var read, batches, records int64
 	o.Progress = func(n int64) {
 		read += n
 		prog.at("%.0f MB read", float64(read)/1e6)
 	}
-	bad := 0
 	for _, d := range dirs {
 		o.Unclean = d.unclean
 		r, err := commitlog.Verify(vfs.OS(), d.path, o)
@@ -75,9 +91,6 @@ func verifyDirs(cmd *cobra.Command, args []string, o commitlog.VerifyOptions, ve
 		if r.Bad() {
 			bad++
 		}
-		if cmd.Context().Err() != nil {
-			return cmd.Context().Err()
-		}
 	}
 	fmt.Fprintf(out, "%d partitions, %d batches, %d records, %.1f MB: ", len(dirs), batches, records, float64(read)/1e6)
 	if bad > 0 {
@@ -88,25 +101,44 @@ func verifyDirs(cmd *cobra.Command, args []string, o commitlog.VerifyOptions, ve
 	return nil
 }
 
+// verifyRoot looks at what a data directory has besides partitions, and whether a start would take the metadata in it.
+func verifyRoot(dir string) ([]commitlog.Finding, error) {
+	found, err := commitlog.VerifyDataDir(vfs.OS(), dir)
+	if err != nil {
+		return nil, err
+	}
+	var corrupt *commitlog.CorruptError
+	switch err := quorum.Check(vfs.OS(), dir); {
+	case errors.As(err, &corrupt):
+		found = append(found, commitlog.Finding{File: corrupt.File, Pos: corrupt.Pos, Reason: corrupt.Reason})
+	case err != nil:
+		found = append(found, commitlog.Finding{File: filepath.Join(dir, quorum.LogName), Reason: err.Error()})
+	}
+	return found, nil
+}
+
 type partitionDir struct {
 	path    string
 	unclean bool // the data directory has no marker of a clean stop
 }
 
-// partitionDirs finds the partitions that the arguments name, one by one or by their data directory.
-func partitionDirs(args []string) ([]partitionDir, error) {
-	var out []partitionDir
+// partitionDirs finds the partitions that the arguments name, one by one or by their data directories, which
+// are roots.
+func partitionDirs(args []string) (out []partitionDir, roots []string, err error) {
 	for _, arg := range args {
 		info, err := os.Stat(arg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !info.IsDir() {
-			return nil, fmt.Errorf("%s is a file: verify takes directories, dump takes files", arg)
+			return nil, nil, fmt.Errorf("%s is a file: verify takes directories, dump takes files", arg)
+		}
+		if arg, err = filepath.Abs(arg); err != nil { // "." lies in a data directory too
+			return nil, nil, err
 		}
 		logs, err := filepath.Glob(filepath.Join(arg, "*.log"))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(logs) > 0 {
 			out = append(out, partitionDir{arg, !closedCleanly(filepath.Dir(arg))})
@@ -114,23 +146,24 @@ func partitionDirs(args []string) ([]partitionDir, error) {
 		}
 		subs, err := os.ReadDir(arg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		n := len(out)
 		for _, s := range subs {
 			isDir, err := vfs.IsDir(vfs.OS(), arg, s)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if _, _, err := commitlog.ParseLogName(s.Name()); isDir && err == nil {
 				out = append(out, partitionDir{filepath.Join(arg, s.Name()), !closedCleanly(arg)})
 			}
 		}
 		if len(out) == n {
-			return nil, fmt.Errorf("%s is neither a partition's directory nor a data directory with partitions", arg)
+			return nil, nil, fmt.Errorf("%s is neither a partition's directory nor a data directory with partitions", arg)
 		}
+		roots = append(roots, arg)
 	}
-	return out, nil
+	return out, roots, nil
 }
 
 func closedCleanly(dataDir string) bool {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -24,8 +23,8 @@ var version = "dev"
 var errVerdict = errors.New("verdict printed")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not end by itself; serve goes on taking them
 	err := rootCommand().ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -64,4 +63,12 @@ func rootCommand() *cobra.Command {
 		},
 	)
 	return root
+}
+
+// family is a command that only has others below it: without one it prints its help, and it refuses a
+// name that it does not know.
+func family(use, short string, of ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(of...)
+	return cmd
 }

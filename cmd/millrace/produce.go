@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -73,6 +75,9 @@ func produceCommand() *cobra.Command {
 	fs.StringVarP(&f.compression, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
 	fs.BoolVar(&f.asJSON, "json", false, "each line is a JSON object as consume --json prints it")
 	fs.StringVar(&f.nullValue, "null-value", "", "a value that is exactly this becomes null (a tombstone)")
+	for _, other := range []string{"key", "key-separator", "null-value"} {
+		cmd.MarkFlagsMutuallyExclusive("json", other) // the JSON says it
+	}
 	return cmd
 }
 
@@ -96,22 +101,35 @@ func (f *produceFlags) options() ([]kgo.Opt, error) {
 	if !ok {
 		return nil, fmt.Errorf("--compression %q: want none, gzip, snappy, lz4 or zstd", f.compression)
 	}
-	return append(opts, kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(byRecordOrKey())), nil
+	return append(opts, kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(byRecordOrKey{kgo.StickyKeyPartitioner(nil)})), nil
 }
 
 // byRecordOrKey sends a record to the partition that it names, and otherwise as Kafka's own
-// producer does: by murmur2 of the key, or sticky without one.
-func byRecordOrKey() kgo.Partitioner {
-	byKey := kgo.StickyKeyPartitioner(nil)
-	return kgo.BasicConsistentPartitioner(func(topic string) func(*kgo.Record, int) int {
-		rest := byKey.ForTopic(topic)
-		return func(r *kgo.Record, n int) int {
-			if r.Partition >= 0 {
-				return int(r.Partition)
-			}
-			return rest.Partition(r, n)
-		}
-	})
+// producer does: by murmur2 of the key, or without one to a partition drawn for each batch.
+type byRecordOrKey struct{ kgo.Partitioner }
+
+func (p byRecordOrKey) ForTopic(topic string) kgo.TopicPartitioner {
+	return namedPartition{p.Partitioner.ForTopic(topic)}
+}
+
+type namedPartition struct{ kgo.TopicPartitioner }
+
+func (p namedPartition) RequiresConsistency(r *kgo.Record) bool {
+	return r.Partition >= 0 || p.TopicPartitioner.RequiresConsistency(r)
+}
+
+func (p namedPartition) Partition(r *kgo.Record, n int) int {
+	if r.Partition >= 0 {
+		return int(r.Partition)
+	}
+	return p.TopicPartitioner.Partition(r, n)
+}
+
+// OnNewBatch is what has another partition drawn.
+func (p namedPartition) OnNewBatch() {
+	if sticky, ok := p.TopicPartitioner.(kgo.TopicPartitionerOnNewBatch); ok {
+		sticky.OnNewBatch()
+	}
 }
 
 func (f *produceFlags) run(ctx context.Context, topic string, in io.Reader, errOut io.Writer) error {
@@ -135,12 +153,11 @@ func (f *produceFlags) run(ctx context.Context, topic string, in io.Reader, errO
 	var once sync.Once
 	prog := newProgress("produce")
 	defer prog.done()
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
+	lines, unread := readLines(ctx, in)
 	n := 0
-	for lines.Scan() && ctx.Err() == nil {
+	for text := range lines {
 		n++
-		r, err := f.record(topic, lines.Bytes(), headers)
+		r, err := f.record(topic, text, headers)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
@@ -154,7 +171,7 @@ func (f *produceFlags) run(ctx context.Context, topic string, in io.Reader, errO
 		})
 		prog.at("%d lines read, %d acknowledged", n, acked.Load())
 	}
-	if err := lines.Err(); err != nil {
+	if err := unread(); err != nil {
 		cancel(fmt.Errorf("line %d: %w", n+1, err))
 	}
 	if err := cl.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -167,6 +184,46 @@ func (f *produceFlags) run(ctx context.Context, topic string, in io.Reader, errO
 	return nil
 }
 
+// readLines sends the lines of in, each a slice of its own, until ctx ends: a line that does not come
+// keeps nobody from ending. err, to be called when lines is closed, says why there are no more.
+func readLines(ctx context.Context, in io.Reader) (lines iter.Seq[[]byte], err func() error) {
+	read, failed := make(chan []byte, 64), make(chan error, 1)
+	go func() {
+		defer close(read)
+		scan := bufio.NewScanner(in)
+		scan.Buffer(make([]byte, 64<<10), maxLine)
+		for scan.Scan() {
+			select {
+			case read <- bytes.Clone(scan.Bytes()):
+			case <-ctx.Done():
+				return
+			}
+		}
+		failed <- scan.Err()
+	}()
+	lines = func(yield func([]byte) bool) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case line, ok := <-read:
+				if !ok || !yield(line) {
+					return
+				}
+			}
+		}
+	}
+	return lines, func() error {
+		select {
+		case err := <-failed:
+			return err
+		default:
+			return nil // ctx has ended first
+		}
+	}
+}
+
+// record makes a record of a line, which it keeps.
 func (f *produceFlags) record(topic string, line []byte, headers []kgo.RecordHeader) (*kgo.Record, error) {
 	r := &kgo.Record{Topic: topic, Partition: f.partition, Headers: headers}
 	if f.timestampMs != 0 {
@@ -175,7 +232,7 @@ func (f *produceFlags) record(topic string, line []byte, headers []kgo.RecordHea
 	if f.asJSON {
 		return r, f.fromJSON(r, line)
 	}
-	value := bytes.Clone(line)
+	value := line
 	if f.key != "" {
 		r.Key = []byte(f.key)
 	}
@@ -194,12 +251,18 @@ func (f *produceFlags) record(topic string, line []byte, headers []kgo.RecordHea
 }
 
 func (f *produceFlags) fromJSON(r *kgo.Record, line []byte) error {
+	if !utf8.Valid(line) {
+		return errors.New("not UTF-8: other bytes go into keyBase64, valueBase64")
+	}
 	var j jsonRecord
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(&j)
 	if err != nil {
 		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("more than one JSON value")
 	}
 	if r.Key, err = bytesOf("key", j.Key, j.KeyBase64); err != nil {
 		return err

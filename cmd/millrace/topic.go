@@ -16,9 +16,8 @@ import (
 )
 
 func topicCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "topic", Short: "Create, list, describe, compact and delete topics"}
-	cmd.AddCommand(topicCreateCommand(), topicListCommand(), topicDescribeCommand(), topicDeleteCommand(), topicCompactCommand())
-	return cmd
+	return family("topic", "Create, list, describe, compact and delete topics",
+		topicCreateCommand(), topicListCommand(), topicDescribeCommand(), topicDeleteCommand(), topicCompactCommand())
 }
 
 func topicCreateCommand() *cobra.Command {
@@ -63,6 +62,8 @@ func topicCreateCommand() *cobra.Command {
 					fmt.Fprintf(cmd.OutOrStdout(), "%s exists\n", r.Topic)
 				case r.Err != nil:
 					errs = append(errs, topicError(r.Topic, r.Err, r.ErrMessage))
+				case validate:
+					fmt.Fprintf(cmd.OutOrStdout(), "%s could be created: %d partitions\n", r.Topic, r.NumPartitions)
 				default:
 					fmt.Fprintf(cmd.OutOrStdout(), "%s created: id %s, %d partitions\n", r.Topic, commitlog.TopicID(r.ID), r.NumPartitions)
 				}

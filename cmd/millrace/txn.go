@@ -16,9 +16,8 @@ import (
 )
 
 func txnCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "txn", Short: "List, describe and abort transactions"}
-	cmd.AddCommand(txnListCommand(), txnDescribeCommand(), txnAbortCommand(), txnHangingCommand())
-	return cmd
+	return family("txn", "List, describe and abort transactions",
+		txnListCommand(), txnDescribeCommand(), txnAbortCommand(), txnHangingCommand())
 }
 
 // transaction is one transactional id; AgeMs is -1 where no transaction is open.
@@ -253,16 +252,63 @@ type hanging struct {
 	LastMs      int64  `json:"lastTimestampMs"`
 }
 
+// hangingTxns asks the partitions before and after the coordinators: a transaction that both times was open in
+// its partition was known to its coordinator in between, or to none.
 func hangingTxns(ctx context.Context, adm *kadm.Client, topics []string) ([]hanging, error) {
 	details, err := adm.ListTopicsWithInternal(ctx, topics...)
 	if err != nil {
 		return nil, err
 	}
-	producers, err := adm.DescribeProducers(ctx, details.TopicsSet())
+	for _, d := range details.Sorted() {
+		if d.Err != nil {
+			return nil, topicError(d.Topic, d.Err, "")
+		}
+	}
+	kept := []hanging{}
+	set := details.TopicsSet()
+	if len(set) == 0 {
+		return kept, nil // an empty set would ask for all
+	}
+	before, err := openInPartitions(ctx, adm, set)
 	if err != nil {
 		return nil, err
 	}
-	found := []hanging{}
+	known, err := openPartitions(ctx, adm)
+	if err != nil {
+		return nil, err
+	}
+	again := kadm.TopicsSet{}
+	for h := range before {
+		if !known[h.ProducerID].Lookup(h.Topic, h.Partition) {
+			again.Add(h.Topic, h.Partition)
+		}
+	}
+	if len(again) == 0 {
+		return kept, nil
+	}
+	after, err := openInPartitions(ctx, adm, again)
+	if err != nil {
+		return nil, err
+	}
+	for h, lastMs := range after {
+		if _, was := before[h]; was && !known[h.ProducerID].Lookup(h.Topic, h.Partition) {
+			h.LastMs = lastMs
+			kept = append(kept, h)
+		}
+	}
+	slices.SortFunc(kept, func(a, b hanging) int {
+		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.StartOffset, b.StartOffset))
+	})
+	return kept, nil
+}
+
+// openInPartitions are the open transactions of partitions, and when each was last written to in ms.
+func openInPartitions(ctx context.Context, adm *kadm.Client, set kadm.TopicsSet) (map[hanging]int64, error) {
+	producers, err := adm.DescribeProducers(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	found := map[hanging]int64{}
 	for _, t := range producers.Sorted() {
 		for _, p := range t.Partitions.Sorted() {
 			if p.Err != nil {
@@ -270,22 +316,12 @@ func hangingTxns(ctx context.Context, adm *kadm.Client, topics []string) ([]hang
 			}
 			for _, d := range p.ActiveProducers.Sorted() {
 				if d.CurrentTxnStartOffset >= 0 {
-					found = append(found, hanging{d.Topic, d.Partition, d.ProducerID, d.ProducerEpoch, d.CurrentTxnStartOffset, d.LastTimestamp})
+					found[hanging{Topic: d.Topic, Partition: d.Partition, ProducerID: d.ProducerID, Epoch: d.ProducerEpoch, StartOffset: d.CurrentTxnStartOffset}] = d.LastTimestamp
 				}
 			}
 		}
 	}
-	known, err := openPartitions(ctx, adm)
-	if err != nil {
-		return nil, err
-	}
-	kept := []hanging{}
-	for _, h := range found {
-		if !known[h.ProducerID].Lookup(h.Topic, h.Partition) {
-			kept = append(kept, h)
-		}
-	}
-	return kept, nil
+	return found, nil
 }
 
 // openPartitions are the partitions of all transactions that coordinators have open, by producer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,14 +56,17 @@ func txnAbortCommand() *cobra.Command {
 const abortRetry = 50 * time.Millisecond
 
 // abortID takes the transactional id over, as a new producer of it would: the open transaction is aborted, and the
-// producer that had it is fenced.
+// producer that had it is fenced. One that its producer ends meanwhile is told.
 func (f *abortFlags) abortID(ctx context.Context, adm *kadm.Client, id string, out io.Writer) error {
 	txns, err := describeTxns(ctx, adm, []string{id})
 	if err != nil {
 		return err
 	}
-	if len(txns) == 0 || !begun(txns[0].State) {
+	switch {
+	case len(txns) == 0 || !begun(txns[0].State):
 		return fmt.Errorf("transactional id %s has no open transaction", id)
+	case txns[0].State == "PrepareCommit":
+		return fmt.Errorf("transactional id %s: its transaction is being committed", id)
 	}
 	cl, err := f.client()
 	if err != nil {
@@ -73,17 +77,25 @@ func (f *abortFlags) abortID(ctx context.Context, adm *kadm.Client, id string, o
 	defer cancel()
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.TransactionalID, req.TransactionTimeoutMillis = &id, txns[0].TimeoutMs
-	for {
+	for end := ""; ; {
 		resp, err := req.RequestWith(ctx, cl)
 		if err == nil {
 			err = kerr.ErrorForCode(resp.ErrorCode)
 		}
 		switch {
-		case err == nil:
+		case err == nil && strings.HasSuffix(end, "Abort"):
 			fmt.Fprintf(out, "%s aborted: producer %d epoch %d is fenced\n", id, txns[0].ProducerID, txns[0].Epoch)
 			return nil
+		case err == nil:
+			return fmt.Errorf("transactional id %s: its producer has ended the transaction before it could be aborted, and is fenced", id)
 		case !errors.Is(err, kerr.ConcurrentTransactions):
 			return fmt.Errorf("transactional id %s: %w", id, err)
+		case end == "":
+			ending, err := describeTxns(ctx, adm, []string{id})
+			if err != nil {
+				return err
+			}
+			end = ending[0].State
 		}
 		select {
 		case <-ctx.Done():
