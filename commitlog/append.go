@@ -140,6 +140,7 @@ func (l *Log) appended(did wrote) {
 		s.syncer.request(l)
 		return
 	}
+	s.janitor.flushInTime(l)
 	if did.flush {
 		if l.Sync() != nil {
 			return // offline: the observer was told

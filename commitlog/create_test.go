@@ -60,7 +60,7 @@ func TestUpkeepBesideACreate(t *testing.T) {
 	}
 	for _, fault := range []error{syscall.ENOSPC, nil} {
 		ended := create()
-		s.janitor.retain(fixedClock(), fixedClock())
+		retainAll(s)
 		if !s.janitor.scrub.begin(fixedClock()) {
 			t.Fatal("nothing to scrub")
 		}
@@ -74,7 +74,7 @@ func TestUpkeepBesideACreate(t *testing.T) {
 		if _, done := s.janitor.scrub.slice(fixedClock()); !done {
 			t.Error("the scrub goes on")
 		}
-		s.janitor.retain(fixedClock(), fixedClock())
+		retainAll(s)
 	}
 	if l := s.Log("t-0"); l == nil || l.Err() != nil {
 		t.Fatal("it was not made")

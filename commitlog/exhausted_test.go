@@ -329,3 +329,33 @@ func TestIndexWithoutRoomInACheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestNoDescriptorForWriteBack: write-back is a help for the sync that follows; without a descriptor there is none.
+func TestNoDescriptorForWriteBack(t *testing.T) {
+	f := &faults{want: func(op vfs.Op) bool { return opens(op) || op.Kind == vfs.OpWriteback }}
+	o := testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook))
+	o.Durability = OS
+	s := mustOpen(t, o)
+	cfg := testConfig()
+	cfg.SegmentBytes, cfg.MaxMessageBytes = 64<<20, 4<<20
+	l, err := s.Create("t-0", TopicID{1}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 9 {
+		mustAppend(t, l, spec{n: 1, value: writeBackBytes / 8, ts: fixedClock(), epoch: -1}.build())
+	}
+	for _, cause := range []error{syscall.EMFILE, syscall.EIO} {
+		mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+		l.checkpoint()
+		for s.handles.EvictSome() {
+		}
+		f.set(cause)
+		l.startWriteBack()
+		f.set(nil)
+		if failed := l.Err() != nil; failed != (cause == syscall.EIO) {
+			t.Errorf("%v: %v", cause, l.Err())
+		}
+	}
+	_ = s.Close(1)
+}

@@ -47,14 +47,32 @@ const (
 	taskScrub                      // read a slice of the sealed segments
 )
 
-// task is one deadline. log, seg, path and armed belong to the kinds that need them.
+// chore reports whether nobody waits for what the task does. There may be much of it at
+// once, which takes a slow disk a minute: the syncs that bound what a crash loses or has
+// read again come in between.
+func (k taskKind) chore() bool {
+	switch k {
+	case taskRetention, taskUnlink, taskRemoveDir, taskDrop, taskStray, taskScrub:
+		return true
+	}
+	return false
+}
+
+// task is one deadline. log, seg, path, pass and armed belong to the kinds that need them.
 type task struct {
 	atMs  int64
 	kind  taskKind
 	log   *Log
 	seg   *segment.Segment
 	path  string
+	pass  *retentionPass
 	armed uint64 // cleaner.mu.armed when it was made
+}
+
+// retentionPass is a look at all logs, one after the other.
+type retentionPass struct {
+	dueMs int64
+	left  []*Log
 }
 
 // later is atMs + afterMs, and the end of time where a setting says that what is to be
@@ -86,9 +104,10 @@ type janitor struct {
 	mu struct {
 		sync.Mutex
 		tasks        taskHeap
-		seenMs       int64  // the clock when it was last looked at
-		dirty        []*Log // logs to checkpoint
-		checkpointMs int64  // deadline of taskCheckpoint in the heap, 0 if none
+		chores       taskHeap // done while none of tasks is due
+		seenMs       int64    // the clock when it was last looked at
+		dirty        []*Log   // logs to checkpoint
+		checkpointMs int64    // deadline of taskCheckpoint in the heap, 0 if none
 	}
 }
 
@@ -124,7 +143,7 @@ func (j *janitor) close() {
 func (j *janitor) closeFiles() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, t := range j.mu.tasks {
+	for _, t := range j.mu.chores {
 		switch t.kind {
 		case taskUnlink:
 			t.seg.Close()
@@ -174,15 +193,19 @@ func (j *janitor) run() {
 func (j *janitor) next(now int64) (t *task, waitMs int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.mu.tasks) == 0 {
-		return nil, longestWaitMs
+	waitMs = longestWaitMs
+	for _, h := range []*taskHeap{&j.mu.tasks, &j.mu.chores} {
+		if len(*h) == 0 {
+			continue
+		}
+		first := (*h)[0]
+		if first.atMs <= now {
+			heap.Pop(h)
+			return &first, 0
+		}
+		waitMs = min(waitMs, first.atMs-now)
 	}
-	first := j.mu.tasks[0]
-	if first.atMs > now {
-		return nil, min(first.atMs-now, longestWaitMs)
-	}
-	heap.Pop(&j.mu.tasks)
-	return &first, 0
+	return nil, waitMs
 }
 
 // shift moves the deadlines with a clock that was set back, which would otherwise all
@@ -191,8 +214,10 @@ func (j *janitor) shift(now int64) (back int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if back = j.mu.seenMs - now; back > 0 {
-		for i := range j.mu.tasks {
-			j.mu.tasks[i].atMs -= back
+		for _, h := range []taskHeap{j.mu.tasks, j.mu.chores} {
+			for i := range h {
+				h[i].atMs -= back
+			}
 		}
 		if j.mu.checkpointMs != 0 {
 			j.mu.checkpointMs -= back
@@ -208,10 +233,14 @@ func (j *janitor) add(t task) {
 	j.mu.Unlock()
 }
 
-// addLocked puts a task into the heap and wakes the janitor if it is the first.
+// addLocked puts a task into its heap and wakes the janitor if it is the first there.
 func (j *janitor) addLocked(t task) {
-	heap.Push(&j.mu.tasks, t)
-	if j.mu.tasks[0].atMs == t.atMs {
+	h := &j.mu.tasks
+	if t.kind.chore() {
+		h = &j.mu.chores
+	}
+	heap.Push(h, t)
+	if (*h)[0].atMs == t.atMs {
 		select {
 		case j.wake <- struct{}{}:
 		default:
@@ -231,7 +260,7 @@ func (j *janitor) do(t *task, now int64) {
 			j.highWatermarkMoved()
 		}
 	case taskRetention:
-		j.retain(t.atMs, now)
+		j.retain(t, now)
 	case taskExpiry:
 		j.expire(now)
 	case taskFlush:
@@ -279,8 +308,12 @@ func (j *janitor) appended(l *Log) {
 	if j.store.handles.Pins() >= j.store.opts.unsyncedHandles {
 		j.checkpointSoon()
 	}
-	if ms := l.cfg.Load().FlushMs; ms < 1<<40 && l.flushing.CompareAndSwap(false, true) {
-		j.add(task{atMs: now + ms, kind: taskFlush, log: l})
+}
+
+// flushInTime has l synced within flush.ms of an append, if there is such a time.
+func (j *janitor) flushInTime(l *Log) {
+	if ms := l.cfg.Load().FlushMs; ms < 1<<40 && !l.flushing.Load() && l.flushing.CompareAndSwap(false, true) {
+		j.add(task{atMs: j.store.opts.NowMs() + ms, kind: taskFlush, log: l})
 	}
 }
 
@@ -393,24 +426,37 @@ func (j *janitor) highWatermarkMoved() {
 	j.add(task{atMs: later(j.store.opts.NowMs(), j.store.opts.HighWatermarkMs), kind: taskWatermarks})
 }
 
-// retain makes the retention pass that was due at atMs. Passes come at the rate at
-// which Kafka makes them, and nothing makes one come earlier: no roll, no new
-// setting, no DeleteBefore.
-func (j *janitor) retain(atMs, now int64) {
+// retain goes on with a retention pass, or begins the one that was due. Passes come at
+// the rate at which Kafka makes them, and nothing makes one come earlier: no roll, no
+// new setting, no DeleteBefore.
+func (j *janitor) retain(t *task, now int64) {
+	pass := t.pass
+	if pass == nil {
+		pass = &retentionPass{dueMs: t.atMs, left: j.store.list()}
+	}
+	if j.retainNext(pass, now) {
+		j.add(task{atMs: now, kind: taskRetention, pass: pass})
+		return
+	}
 	interval := j.store.opts.RetentionCheckMs
-	next := later(atMs, interval)
-	if next <= now {
-		next = later(now, interval) // the clock jumped, or the last pass was long
+	next := later(pass.dueMs, interval)
+	if next <= now || next > later(now, interval) {
+		next = later(now, interval) // the clock jumped, or the pass was long
 	}
 	j.add(task{atMs: next, kind: taskRetention})
-	for _, l := range j.store.list() {
-		if j.stopping() {
-			return
-		}
-		if err := l.retain(now); err != nil {
-			j.report(l.name, err)
-		}
+}
+
+// retainNext looks at the next log of a pass, and reports whether there are more.
+func (j *janitor) retainNext(pass *retentionPass, now int64) (more bool) {
+	if len(pass.left) == 0 {
+		return false
 	}
+	l := pass.left[0]
+	pass.left = pass.left[1:]
+	if err := l.retain(now); err != nil {
+		j.report(l.name, err)
+	}
+	return len(pass.left) > 0
 }
 
 // producersSeen notes that a log has producers, or verifies one, which is to be

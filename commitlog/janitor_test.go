@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -301,14 +302,14 @@ func TestUpkeepThatIsNeverDue(t *testing.T) {
 	if err := l.TruncateAll(5); err != nil {
 		t.Fatal(err)
 	}
-	s.janitor.retain(fixedClock(), fixedClock())
+	s.janitor.retain(&task{atMs: fixedClock(), kind: taskRetention}, fixedClock()) // there is one log
 	if s.Delete("t-0") != nil {
 		t.Fatal("not deleted")
 	}
 	s.janitor.doScrub(fixedClock())
 	s.janitor.mu.Lock()
 	due := map[taskKind][]int64{}
-	for _, task := range s.janitor.mu.tasks {
+	for _, task := range slices.Concat(s.janitor.mu.tasks, s.janitor.mu.chores) {
 		due[task.kind] = append(due[task.kind], task.atMs)
 	}
 	s.janitor.mu.Unlock()
@@ -323,6 +324,64 @@ func TestUpkeepThatIsNeverDue(t *testing.T) {
 	if err := s.Close(1); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// retainAll makes a retention pass.
+func retainAll(s *Store) {
+	pass := &retentionPass{left: s.list()}
+	for s.janitor.retainNext(pass, fixedClock()) {
+	}
+}
+
+// TestChoresWait: while segments of many logs go, on a disk that takes its time for it, what is appended gets the recovery points and the syncs that bound what a crash costs.
+func TestChoresWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		mem.NowMs = wallClockMs
+		var removals atomic.Int64
+		s := mustOpen(t, &Options{Durability: OS, CheckpointBytes: 64 << 10, FS: vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind == vfs.OpRemove && strings.Contains(op.Name, "old-") {
+				removals.Add(1)
+				time.Sleep(50 * time.Millisecond)
+			}
+			return nil
+		})})
+		cfg := testConfig()
+		cfg.RetentionMs, cfg.FileDeleteDelayMs = 200_000, 0
+		for i := range 200 {
+			l, err := s.Create(fmt.Sprintf("old-%d", i), TopicID{1}, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, l, 6) // two segments
+		}
+		busy := *testConfig()
+		busy.SegmentBytes, busy.FlushMs = 1<<20, 500
+		l, err := s.Create("busy-0", TopicID{1}, &busy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for removals.Store(0); removals.Load() < 100; {
+			time.Sleep(time.Second)
+		}
+		worst, unsynced := int64(0), int64(0)
+		for range 100 {
+			fill(t, l, 10)
+			time.Sleep(100 * time.Millisecond)
+			worst = max(worst, l.EndOffset()-l.recovery.Load())
+			unsynced = max(unsynced, l.EndOffset()-l.SyncedOffset())
+		}
+		if n := removals.Load(); n > 1000 { // of some two thousand
+			t.Fatalf("%d removals: they were over before the end", n)
+		}
+		// 64 KiB are some 67 batches; half a second, in which chores may take a tenth more, has 50.
+		if worst > 80 || unsynced > 70 {
+			t.Errorf("%d batches above the recovery point, %d not synced", worst, unsynced)
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // TestPassOverIdleLogs: a pass costs next to nothing, and the number of logs does
@@ -341,7 +400,7 @@ func TestPassOverIdleLogs(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		s.janitor.mu.Lock()
-		tasks := len(s.janitor.mu.tasks)
+		tasks := len(s.janitor.mu.tasks) + len(s.janitor.mu.chores)
 		s.janitor.mu.Unlock()
 		if tasks != 1 {
 			t.Errorf("%d deadlines of idle logs", tasks)
@@ -432,14 +491,22 @@ func TestFlushMs(t *testing.T) {
 		if l.SyncedOffset() != 2 {
 			t.Fatalf("synced %d", l.SyncedOffset())
 		}
+		for i := range int64(3) { // and again, before there is a checkpoint
+			fill(t, l, 1)
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			if l.SyncedOffset() != 3+i {
+				t.Fatalf("synced %d, want %d", l.SyncedOffset(), 3+i)
+			}
+		}
 		c.FlushMessages = 2
 		l.Configure(&c)
 		fill(t, l, 1)
-		if l.SyncedOffset() != 2 {
+		if l.SyncedOffset() != 5 {
 			t.Fatalf("synced %d after one message", l.SyncedOffset())
 		}
 		fill(t, l, 1)
-		if l.SyncedOffset() != 4 {
+		if l.SyncedOffset() != 7 {
 			t.Fatalf("synced %d after flush.messages", l.SyncedOffset())
 		}
 	})
@@ -473,9 +540,9 @@ func TestIdleStoreDoesNotWake(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		s.janitor.mu.Lock()
-		first := s.janitor.mu.tasks[0]
+		tasks, first := len(s.janitor.mu.tasks), s.janitor.mu.chores[0]
 		s.janitor.mu.Unlock()
-		if first.kind != taskRetention || first.atMs < wallClockMs()+10_000 {
+		if tasks > 0 || first.kind != taskRetention || first.atMs < wallClockMs()+10_000 {
 			t.Errorf("task %d in %d ms", first.kind, first.atMs-wallClockMs())
 		}
 		if open, idle := s.handles.Open(); open != 0 {

@@ -35,8 +35,9 @@ func (s *Store) Load(configure func(name string) *Config) error {
 	if err := s.mendCleaned(); err != nil {
 		s.janitor.report("", err) // the next start mends it then
 	}
-	if !s.points.ours {
-		// Kafka wrote last, or nobody: what is here is durable up to the ends now.
+	if !s.points.ours || s.endsBelowPoint() {
+		// Kafka wrote last, or nobody: what is here is durable up to the ends now. Or other
+		// batches come where the file says that what was there is durable.
 		err := s.points.writeRecovery(s)
 		if err != nil && !isFull(err) {
 			s.unclean.Store(true)
@@ -196,6 +197,14 @@ func (s *Store) mendCleaned() error {
 		return nil
 	}
 	return s.points.writeCleaned(s)
+}
+
+// endsBelowPoint reports whether a log has lost what lay below its recovery point, as
+// damage has recovery cut it.
+func (s *Store) endsBelowPoint() bool {
+	return slices.ContainsFunc(s.list(), func(l *Log) bool {
+		return l.keep && l.Err() == nil && l.pointed.Load() > l.end.Load()
+	})
 }
 
 func (l *Log) closeSegments() {

@@ -257,7 +257,8 @@ func (l *Log) dueForWriteBackLocked(seg *segment.Segment) bool {
 }
 
 // startWriteBack starts write-back of the active segment's bytes. A failure is
-// one of the disk and takes the log offline, as that of a sync does.
+// one of the disk and takes the log offline, as that of a sync does; where there is
+// no descriptor for it, the next sync writes them.
 func (l *Log) startWriteBack() {
 	l.mu.Lock()
 	seg := l.mu.writeBackSeg
@@ -270,7 +271,7 @@ func (l *Log) startWriteBack() {
 	l.mu.Unlock()
 	err := seg.StartWriteback(pos, n)
 	seg.Release()
-	if err != nil {
+	if err != nil && !vfs.IsExhausted(err) {
 		l.fail(err)
 	}
 }

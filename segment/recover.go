@@ -381,6 +381,11 @@ func (w *walk) finish(onCut func(why *CorruptError, n int64)) error {
 			onCut(w.bad, w.size-w.pos)
 		}
 	}
+	if w.next < w.known { // less is left than was there: the offsets go to other batches
+		if err := s.index().txns.truncateTo(w.next); err != nil {
+			return err
+		}
+	}
 	if w.times.max > index.NoTimestamp {
 		if err := s.index().times.MaybeAppend(w.times.max, w.times.maxOff, true); err != nil && !errors.Is(err, index.ErrFull) {
 			return err

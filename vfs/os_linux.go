@@ -21,7 +21,12 @@ func readAhead(fd int, pos, n int64) error {
 }
 
 func startWriteback(fd int, pos, n int64) error {
-	return unix.SyncFileRange(fd, pos, n, unix.SYNC_FILE_RANGE_WRITE)
+	switch err := unix.SyncFileRange(fd, pos, n, unix.SYNC_FILE_RANGE_WRITE); err {
+	case unix.ENOSYS, unix.EPERM:
+		return nil // a container forbids it: it is a hint
+	default:
+		return err
+	}
 }
 
 // resident asks cachestat(2), which Linux has from 6.5 on; containers may forbid it.
