@@ -341,6 +341,18 @@ func beatRequest(group, member string, epoch int32) *kmsg.ConsumerGroupHeartbeat
 	return req
 }
 
+// Assignors may be named by their classes in Kafka, as a file of Kafka's may do.
+func TestAssignorsByClass(t *testing.T) {
+	n := groupNode(t, vfs.NewMem(), "group.consumer.assignors", "org.apache.kafka.coordinator.group.assignor.RangeAssignor,uniform")
+	n.mustCreate("t", 1)
+	p := n.pipe()
+	findGroup(p, "g")
+	r := askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, beatRequest("g", modernMember, 0))
+	if r.ErrorCode != 0 || r.Assignment == nil || len(r.Assignment.Topics) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A group's own settings (resource type 32) are in force from its next heartbeat on.
 func TestGroupSettingsAreInForce(t *testing.T) {
 	n := groupNode(t, vfs.NewMem())

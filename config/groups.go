@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Groups are the settings of the group coordinator, as Server has them; times in ms.
 type Groups struct {
@@ -27,12 +30,12 @@ type ConsumerGroups struct {
 	SessionTimeoutMs, MinSessionTimeoutMs, MaxSessionTimeoutMs          int32
 	HeartbeatIntervalMs, MinHeartbeatIntervalMs, MaxHeartbeatIntervalMs int32
 	MaxSize                                                             int32
-	Assignors                                                           []string
-	Upgrade, Downgrade                                                  bool // moves between the protocols that are allowed
+	Assignors                                                           []string // uniform, range: each once at most, the first is the default
+	Upgrade, Downgrade                                                  bool     // moves between the protocols that are allowed
 	RegexRefreshIntervalMs                                              int64
 }
 
-func (s *Server) fillGroups(in *reader) {
+func (s *Server) fillGroups(in *reader) error {
 	g := &s.Groups
 	g.Threads = in.i32("group.coordinator.threads")
 	g.MinSessionTimeoutMs = in.i32("group.min.session.timeout.ms")
@@ -57,10 +60,32 @@ func (s *Server) fillGroups(in *reader) {
 	c.MinHeartbeatIntervalMs = in.i32("group.consumer.min.heartbeat.interval.ms")
 	c.MaxHeartbeatIntervalMs = in.i32("group.consumer.max.heartbeat.interval.ms")
 	c.MaxSize = in.i32("group.consumer.max.size")
-	c.Assignors = in.value("group.consumer.assignors").List
 	policy := in.str("group.consumer.migration.policy")
 	both := strings.EqualFold(policy, "bidirectional")
 	c.Upgrade = both || strings.EqualFold(policy, "upgrade")
 	c.Downgrade = both || strings.EqualFold(policy, "downgrade")
 	c.RegexRefreshIntervalMs = in.i64("group.consumer.regex.refresh.interval.ms")
+	return c.fillAssignors(in.value("group.consumer.assignors").List)
+}
+
+// assignorClasses are the names that the assignors of this build have as classes in Kafka. It is never written to.
+var assignorClasses = map[string]string{
+	"org.apache.kafka.coordinator.group.assignor.UniformAssignor": "uniform",
+	"org.apache.kafka.coordinator.group.assignor.RangeAssignor":   "range",
+}
+
+// fillAssignors takes assignors by their names or their classes. Kafka loads other classes; here they are refused, for
+// no group could be assigned anything.
+func (c *ConsumerGroups) fillAssignors(listed []string) error {
+	for _, name := range listed {
+		if short, ok := assignorClasses[name]; ok {
+			name = short
+		}
+		if name != "uniform" && name != "range" {
+			return fmt.Errorf("group.consumer.assignors names %s: this build has uniform and range", name)
+		}
+		c.Assignors = append(c.Assignors, name)
+	}
+	c.Assignors = distinct(c.Assignors)
+	return nil
 }

@@ -236,8 +236,10 @@ func (s *Server) fill(in *reader) error {
 	s.TxnLogReplicationFactor = int16(in.i32("transaction.state.log.replication.factor"))
 	s.fillSockets(in)
 	s.fillStore(in)
-	s.fillGroups(in)
 	s.fillTransactions(in)
+	if err := s.fillGroups(in); err != nil {
+		return err
+	}
 	if err := s.fillOverrides(in); err != nil {
 		return err
 	}

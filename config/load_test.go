@@ -137,6 +137,7 @@ func TestRefusals(t *testing.T) {
 		"inter.broker.listener.name=NOPE":                         "inter.broker.listener.name must be",
 		"connection.failed.authentication.delay.ms=600000":        "should always be less than",
 		"remote.log.storage.system.enable=true":                   "tiered storage",
+		"group.consumer.assignors=uniform,org.example.Best":       "group.consumer.assignors names org.example.Best: this build has uniform and range",
 		"log.cleaner.threads=0\nlog.cleaner.dedupe.buffer.size=1": "at least 1MB",
 	} {
 		_, err := tryLoad(t, text)
