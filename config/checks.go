@@ -29,8 +29,10 @@ func (s *Server) check(in *reader) error {
 		return nil
 	}
 	retention := l.TopicDefault(Topic().byName["retention.ms"]).Int
+	codec := s.Groups.OffsetsCodec
 	idle, delay := s.ConnectionsMaxIdleMs, in.i64("connection.failed.authentication.delay.ms")
 	for _, err := range []error{
+		bad(codec < 0 || codec > 4, fmt.Sprintf("offsets.topic.compression.codec: Unknown compression type id: %d", codec)),
 		bad(l.TopicDefault(Topic().byName["segment.ms"]).Int < 1, "log.roll.ms must be greater than or equal to 1"),
 		bad(l.TopicDefault(Topic().byName["segment.jitter.ms"]).Int < 0, "log.roll.jitter.ms must be greater than or equal to 0"),
 		bad(retention < 1 && retention != -1, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),

@@ -138,6 +138,9 @@ func TestRefusals(t *testing.T) {
 		"connection.failed.authentication.delay.ms=600000":        "should always be less than",
 		"remote.log.storage.system.enable=true":                   "tiered storage",
 		"group.consumer.assignors=uniform,org.example.Best":       "group.consumer.assignors names org.example.Best: this build has uniform and range",
+		"offsets.topic.compression.codec=5":                       "offsets.topic.compression.codec: Unknown compression type id: 5",
+		"offsets.topic.compression.codec=-1":                      "Unknown compression type id: -1",
+		"offsets.topic.compression.codec=257":                     "Unknown compression type id: 257",
 		"log.cleaner.threads=0\nlog.cleaner.dedupe.buffer.size=1": "at least 1MB",
 	} {
 		_, err := tryLoad(t, text)
