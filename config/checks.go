@@ -28,6 +28,9 @@ func (s *Server) check(in *reader) error {
 		}
 		return nil
 	}
+	if err := checkRelations(in); err != nil {
+		return err
+	}
 	retention := l.TopicDefault(Topic().byName["retention.ms"]).Int
 	codec := s.Groups.OffsetsCodec
 	idle, delay := s.ConnectionsMaxIdleMs, in.i64("connection.failed.authentication.delay.ms")
@@ -49,6 +52,53 @@ func (s *Server) check(in *reader) error {
 		}
 	}
 	return s.checkEnforceable(in)
+}
+
+// relations are what Kafka's GroupCoordinatorConfig and ShareGroupConfig require of settings of groups among one another,
+// in the order of their checks. They are never written to.
+var relations = [...]struct{ name, must, other string }{
+	{"group.consumer.max.heartbeat.interval.ms", notBelow, "group.consumer.min.heartbeat.interval.ms"},
+	{"group.consumer.heartbeat.interval.ms", notBelow, "group.consumer.min.heartbeat.interval.ms"},
+	{"group.consumer.heartbeat.interval.ms", notAbove, "group.consumer.max.heartbeat.interval.ms"},
+	{"group.consumer.max.session.timeout.ms", notBelow, "group.consumer.min.session.timeout.ms"},
+	{"group.consumer.session.timeout.ms", notBelow, "group.consumer.min.session.timeout.ms"},
+	{"group.consumer.session.timeout.ms", notAbove, "group.consumer.max.session.timeout.ms"},
+	{"group.consumer.heartbeat.interval.ms", below, "group.consumer.session.timeout.ms"},
+	{"group.share.max.heartbeat.interval.ms", notBelow, "group.share.min.heartbeat.interval.ms"},
+	{"group.share.heartbeat.interval.ms", notBelow, "group.share.min.heartbeat.interval.ms"},
+	{"group.share.heartbeat.interval.ms", notAbove, "group.share.max.heartbeat.interval.ms"},
+	{"group.share.max.session.timeout.ms", notBelow, "group.share.min.session.timeout.ms"},
+	{"group.share.session.timeout.ms", notBelow, "group.share.min.session.timeout.ms"},
+	{"group.share.session.timeout.ms", notAbove, "group.share.max.session.timeout.ms"},
+	{"group.share.heartbeat.interval.ms", below, "group.share.session.timeout.ms"},
+	{"group.streams.max.heartbeat.interval.ms", notBelow, "group.streams.min.heartbeat.interval.ms"},
+	{"group.streams.heartbeat.interval.ms", notBelow, "group.streams.min.heartbeat.interval.ms"},
+	{"group.streams.heartbeat.interval.ms", notAbove, "group.streams.max.heartbeat.interval.ms"},
+	{"group.streams.max.session.timeout.ms", notBelow, "group.streams.min.session.timeout.ms"},
+	{"group.streams.session.timeout.ms", notBelow, "group.streams.min.session.timeout.ms"},
+	{"group.streams.session.timeout.ms", notAbove, "group.streams.max.session.timeout.ms"},
+	{"group.streams.num.standby.replicas", notAbove, "group.streams.max.standby.replicas"},
+	{"group.streams.heartbeat.interval.ms", below, "group.streams.session.timeout.ms"},
+	{"group.share.record.lock.duration.ms", notBelow, "group.share.min.record.lock.duration.ms"},
+	{"group.share.max.record.lock.duration.ms", notBelow, "group.share.record.lock.duration.ms"},
+	{"group.share.max.share.sessions", notBelow, "group.share.max.size"},
+}
+
+// What one setting must be to another, in Kafka's words.
+const (
+	notBelow = "greater than or equal to"
+	notAbove = "less than or equal to"
+	below    = "less than"
+)
+
+func checkRelations(in *reader) error {
+	for _, r := range relations {
+		a, b := in.i64(r.name), in.i64(r.other)
+		if r.must == notBelow && a < b || r.must == notAbove && a > b || r.must == below && a >= b {
+			return &requirement{r.name + " must be " + r.must + " " + r.other}
+		}
+	}
+	return nil
 }
 
 // checkEnforceable refuses guards that an operator asked for and that this build would not keep.

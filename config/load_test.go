@@ -141,7 +141,15 @@ func TestRefusals(t *testing.T) {
 		"offsets.topic.compression.codec=5":                       "offsets.topic.compression.codec: Unknown compression type id: 5",
 		"offsets.topic.compression.codec=-1":                      "Unknown compression type id: -1",
 		"offsets.topic.compression.codec=257":                     "Unknown compression type id: 257",
+		"group.consumer.max.heartbeat.interval.ms=4999":           "group.consumer.max.heartbeat.interval.ms must be greater than or equal to group.consumer.min.heartbeat.interval.ms",
+		"group.consumer.session.timeout.ms=1000":                  "group.consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
+		"group.consumer.heartbeat.interval.ms=15001":              "group.consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms",
+		"group.share.max.session.timeout.ms=44999":                "group.share.max.session.timeout.ms must be greater than or equal to group.share.min.session.timeout.ms",
+		"group.share.record.lock.duration.ms=60001":               "group.share.max.record.lock.duration.ms must be greater than or equal to group.share.record.lock.duration.ms",
+		"group.streams.num.standby.replicas=3":                    "group.streams.num.standby.replicas must be less than or equal to group.streams.max.standby.replicas",
 		"log.cleaner.threads=0\nlog.cleaner.dedupe.buffer.size=1": "at least 1MB",
+
+		"group.consumer.max.heartbeat.interval.ms=45000\ngroup.consumer.heartbeat.interval.ms=45000": "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms",
 	} {
 		_, err := tryLoad(t, text)
 		if err == nil || !strings.Contains(err.Error(), want) {
