@@ -353,7 +353,8 @@ func TestAssignorsByClass(t *testing.T) {
 	}
 }
 
-// A group's own settings (resource type 32) are in force from its next heartbeat on.
+// A group's own settings (resource type 32) are in force from its next heartbeat on, with white space around them
+// or without.
 func TestGroupSettingsAreInForce(t *testing.T) {
 	n := groupNode(t, vfs.NewMem())
 	n.mustCreate("t", 1)
@@ -371,7 +372,7 @@ func TestGroupSettingsAreInForce(t *testing.T) {
 		req.Resources = append(req.Resources, rr)
 		return wire.Code(askPipe[*kmsg.IncrementalAlterConfigsResponse](p, 1, req).Resources[0].ErrorCode)
 	}
-	if a, b := alter("7000"), alter("99000"); a != wire.None || b != wire.InvalidConfig {
+	if a, b := alter(" 7000"), alter("99000"); a != wire.None || b != wire.InvalidConfig {
 		t.Fatalf("alter: %s, %s", a, b)
 	}
 	if r := askPipe[*kmsg.ConsumerGroupHeartbeatResponse](p, 1, beatRequest("g", modernMember, r.MemberEpoch)); r.ErrorCode != 0 || r.HeartbeatIntervalMillis != 7000 {

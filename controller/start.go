@@ -160,8 +160,8 @@ func (m *machine) defaultMinInsync() int64 {
 func (m *machine) minInsync(t *metadata.Topic) int {
 	for _, set := range []map[string]string{m.img.Config(metadata.ResourceTopic, t.Name), m.img.Config(metadata.ResourceBroker, "")} {
 		if v, ok := set[minInsyncReplicas]; ok {
-			if n, err := strconv.Atoi(v); err == nil {
-				return n
+			if n, err := config.Topic().Lookup(minInsyncReplicas).Parse(&v); err == nil {
+				return int(n.Int)
 			}
 		}
 	}

@@ -412,6 +412,16 @@ func TestMinInsyncClearsEligibleReplicas(t *testing.T) {
 	}
 }
 
+// White space around a value is none of it, here as where it was checked.
+func TestMinInsyncIsReadAsItWasChecked(t *testing.T) {
+	c := startOn(t, newMemLog(t))
+	expect(t, "create", create(c, createReq(topic("a", 1, 1, minInsyncReplicas, " 2 "))), "a: 0")
+	c.Close()
+	if n := c.m.minInsync(c.m.img.Topic("a")); n != 2 {
+		t.Errorf("min.insync.replicas is %d", n)
+	}
+}
+
 // Snapshots come by bytes and by age; none comes while nothing was written.
 func TestSnapshotsByBytesAndByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

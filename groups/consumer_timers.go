@@ -1,8 +1,7 @@
 package groups
 
 import (
-	"strconv"
-
+	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/coordinator"
 )
 
@@ -13,10 +12,15 @@ const groupResource = 32
 func (m *Machine) consumerLimits(group string) consumerLimits {
 	own := m.image().Config(groupResource, group)
 	setting := func(name string, byDefault int32) int32 {
-		if n, err := strconv.ParseInt(own[name], 10, 32); err == nil {
-			return int32(n)
+		value, ok := own[name]
+		if !ok {
+			return byDefault
 		}
-		return byDefault
+		v, err := config.Group().Lookup(name).Parse(&value)
+		if err != nil { // only another version of Kafka can have let it in
+			return byDefault
+		}
+		return int32(v.Int)
 	}
 	c := &m.cfg.Consumer
 	return consumerLimits{
