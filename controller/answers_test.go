@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/records"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -320,6 +321,25 @@ func TestIncrementalAlterConfigsAnswers(t *testing.T) {
 	expect(t, "validate only", incremental(c, true, set(T, "a.b", "retention.ms", "3000"), set(T, "a.b2", "retention.ms", "3000")), "2 a.b: 0", "2 a.b2: 3 The topic 'a.b2' does not exist.")
 	if got := c.Image().Config(T, "a.b"); fmt.Sprint(got) != "map[cleanup.policy:compact]" {
 		t.Errorf("a.b has %v", got)
+	}
+}
+
+// Settings of brokers that Kafka, or an older one, let in and that are not in force here stop no other from being changed.
+func TestLeftoverBrokerConfigs(t *testing.T) {
+	l := newMemLog(t)
+	startOn(t, l).Close()
+	for _, r := range []records.ConfigRecord{{Name: "producer.id.expiration.ms", Value: ptr("1000")}, {Name: "log.segment.bytes", Value: ptr("500000")}, {ResourceName: "1", Name: "max.connections", Value: ptr("9")}} {
+		r.ResourceType = metadata.ResourceBroker
+		appendRaw(t, l, &r)
+	}
+	l.restart()
+	c := startOn(t, l)
+	defer c.Close()
+	expect(t, "others", incremental(c, false, set(4, "", "log.retention.ms", "1000000"), set(4, "1", "log.retention.ms", "1000000")), "4 : 0", "4 1: 0")
+	expect(t, "the same", incremental(c, false, set(4, "1", "max.connections", "9")), "4 1: 42 Cannot update these configs dynamically: Set(max.connections)")
+	expect(t, "gone", incremental(c, false, op(4, "1", "max.connections", opDelete, nil)), "4 1: 0")
+	if got := c.Image().Config(4, "1"); fmt.Sprint(got) != "map[log.retention.ms:1000000]" {
+		t.Errorf("this broker has %v", got)
 	}
 }
 

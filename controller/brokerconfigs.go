@@ -14,8 +14,8 @@ import (
 // precheckBroker checks the dynamic settings that a broker, or with an empty name all brokers, would have, in the order
 // of Kafka's DynamicBrokerConfig.validate: what no running broker changes, what needs a listener's prefix, values, and
 // what only one broker can have.
-func (m *machine) precheckBroker(a *alteration) *answer {
-	props, refused := m.brokerProps(a)
+func precheckBroker(a *alteration, applied *config.Layers) *answer {
+	props, refused := brokerProps(a, applied)
 	if refused != nil {
 		return refused
 	}
@@ -60,12 +60,17 @@ type props struct {
 	values map[string]string
 }
 
-// brokerProps are the settings with the operations applied.
-func (m *machine) brokerProps(a *alteration) (*props, *answer) {
+// brokerProps are the settings in force with the operations applied. What another version of Kafka left that is not in
+// force here is none of the request's, and stands in the way of none.
+func brokerProps(a *alteration, applied *config.Layers) (*props, *answer) {
 	p := &props{values: map[string]string{}}
-	current := map[string]string{}
-	if !a.legacy {
-		current = m.img.Config(metadata.ResourceBroker, a.resource.Name)
+	var current map[string]string
+	switch {
+	case a.legacy:
+	case a.resource.Name == "":
+		current = applied.Cluster
+	default:
+		current = applied.Broker
 	}
 	named := map[string]bool{}
 	for _, o := range a.ops {

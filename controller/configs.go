@@ -162,7 +162,7 @@ func (m *machine) clearElr(r metadata.Resource, recs []metadata.Record) *records
 }
 
 func (m *machine) alterResource(a *alteration, defaults *config.Layers) ([]metadata.Record, *answer) {
-	if refused := m.precheck(a); refused != nil {
+	if refused := m.precheck(a, defaults); refused != nil {
 		return nil, refused
 	}
 	current := m.img.Config(a.resource.Type, a.resource.Name)
@@ -201,7 +201,7 @@ func configRecords(r metadata.Resource, changes map[string]*string) (recs []meta
 }
 
 // precheck is what a broker of Kafka checks before it forwards the request.
-func (m *machine) precheck(a *alteration) *answer {
+func (m *machine) precheck(a *alteration, applied *config.Layers) *answer {
 	seen := map[string]bool{}
 	var null []string
 	for _, o := range a.ops {
@@ -225,7 +225,7 @@ func (m *machine) precheck(a *alteration) *answer {
 				return refused
 			}
 		}
-		return m.precheckBroker(a)
+		return precheckBroker(a, applied)
 	case metadata.ResourceBrokerLogger:
 		if a.legacy {
 			return refuse(kerr.InvalidRequest, "Unknown resource type %d", t)
