@@ -29,7 +29,7 @@ func (s *Server) ValidateDynamic(settings map[string]string, now *Layers, perBro
 		return &Error{Msg: why + ": " + kind + "(" + strings.Join(bad, ", ") + ")", BadRequest: true}
 	}
 	err := refuse("Cannot update these configs dynamically", "Set", func(name string, k *Key) bool {
-		return k.Name == name && k.ReadOnly && (perBroker || appliesToAll(name, k)) // the others are refused for their level
+		return k.FixedAs(name) && (perBroker || appliesToAll(name, k)) // the others are refused for their level
 	})
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ func TestValidateDynamic(t *testing.T) {
 		{false, []string{"log.local.retention.ms", "99999999999"}, "Invalid value org.apache.kafka.common.config.ConfigException: Invalid value 99999999999 for configuration log.local.retention.ms: Value must not be more than log.retention.ms property value: 604800000 for configuration Invalid dynamic configuration"},
 		{false, []string{"unclean.leader.election.enable", "maybe"}, "Invalid value maybe for configuration unclean.leader.election.enable: Expected value to be either true or false"},
 		{true, []string{"max.connections", "5"}, "Cannot update these configs dynamically: Set(max.connections)"},
+		{false, []string{"listener.name.plaintext.max.connections", "5"}, "Cannot update these configs dynamically: Set(listener.name.plaintext.max.connections)"},
 	} {
 		settings := map[string]string{}
 		for i := 0; i < len(c.settings); i += 2 {

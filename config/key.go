@@ -99,6 +99,12 @@ type Key struct {
 // and described, and change nothing.
 func (k *Key) ActedOn() bool { return k.Doc != "" }
 
+// FixedAs says whether only a restart changes what the broker setting is under a name, its own or that with a listener's
+// prefix. What is fixed for the broker is fixed for a listener too where Kafka would act on it there.
+func (k *Key) FixedAs(name string) bool {
+	return k.ReadOnly && (k.Name == name || ofListeners(k))
+}
+
 // Table is the catalogue of one scope.
 type Table struct {
 	keys    []*Key // by name

@@ -93,7 +93,7 @@ func applicable(given map[string]string, perBroker bool) map[string]string {
 		k := Broker().Lookup(baseName(name))
 		switch {
 		case k == nil:
-		case k.ReadOnly && k.Name == name, k.PerListener && k.Name == name:
+		case k.FixedAs(name), k.PerListener && k.Name == name:
 			continue
 		case !perBroker && !appliesToAll(name, k):
 			continue
@@ -112,11 +112,12 @@ func appliesToAll(name string, k *Key) bool {
 	if name == baseName(name) {
 		return !k.PerBroker
 	}
-	switch baseName(name) {
-	case "max.connections", "max.connection.creation.rate", "num.network.threads":
-		return true
-	}
-	return false
+	return ofListeners(k)
+}
+
+// ofListeners: what all brokers' listeners of one name may have at once.
+func ofListeners(k *Key) bool {
+	return k.Name == "max.connections" || k.Name == "max.connection.creation.rate" || k.Name == "num.network.threads"
 }
 
 var listenerSetting = regexp.MustCompile(`^listener\.name\.[^.]*\.(.*)$`)

@@ -66,14 +66,15 @@ func atLine(err error, line int) error {
 	return fmt.Errorf("config: line %d: %w", line, err)
 }
 
-// note sorts a name that was given into those nobody knows and those that change nothing here.
+// note sorts a name that was given into those nobody knows and those that change nothing here; what is
+// for one listener alone is among these.
 func (s *Server) note(name string) {
 	k := Broker().Lookup(baseName(name))
 	switch {
 	case strings.HasPrefix(name, ownPrefix):
 	case k == nil:
 		s.Unknown = append(s.Unknown, name)
-	case !k.ActedOn():
+	case !k.ActedOn(), k.Name != name:
 		s.Ignored = append(s.Ignored, name)
 	}
 }

@@ -57,6 +57,7 @@ log.dirs=/a , /b
 offsets.topic.replication.factor=1
 no.such.setting=1
 listener.name.inside.no.such=1
+listener.name.inside.max.connections=5
 num.io.threads=2
 log.retention.hours=1
 `)
@@ -72,7 +73,7 @@ log.retention.hours=1
 	if want := []string{"no.such.setting", "listener.name.inside.no.such"}; !slices.Equal(s.Unknown, want) {
 		t.Errorf("unknown %v", s.Unknown)
 	}
-	if !slices.Contains(s.Ignored, "num.io.threads") || slices.Contains(s.Ignored, "log.retention.hours") {
+	if !slices.Contains(s.Ignored, "num.io.threads") || !slices.Contains(s.Ignored, "listener.name.inside.max.connections") || slices.Contains(s.Ignored, "log.retention.hours") {
 		t.Errorf("ignored %v", s.Ignored)
 	}
 	if id, _ := s.Static("broker.id"); id != "7" {

@@ -25,7 +25,7 @@ func precheckBroker(a *alteration, applied *config.Layers) *answer {
 		k := config.Broker().Lookup(base)
 		switch {
 		case k == nil: // settings of plugins are let through
-		case base == name && k.ReadOnly && !k.PerBroker:
+		case k.FixedAs(name) && !k.PerBroker:
 			fixed = append(fixed, name)
 		case base == name && k.PerListener:
 			perListener = append(perListener, name)
