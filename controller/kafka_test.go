@@ -47,13 +47,16 @@ type opened struct {
 	meta  commitlog.MetaProperties
 }
 
-func open(t *testing.T, files vfs.FS) *opened {
+func open(t *testing.T, files vfs.FS, edit ...func(*quorum.Options)) *opened {
 	t.Helper()
 	m, err := commitlog.ReadMetaProperties(files, "/d")
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := quorum.Options{DirectoryID: m.DirectoryID, NowMs: func() int64 { return 1_800_000_000_000 }}
+	for _, e := range edit {
+		e(&o)
+	}
 	store, err := commitlog.Open("/d", &commitlog.Options{FS: files, NoCheckpoint: []string{quorum.LogName}, Configure: func(string) *commitlog.Config { return quorum.LogConfig(o) }})
 	if err != nil {
 		t.Fatal(err)

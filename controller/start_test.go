@@ -14,7 +14,9 @@ import (
 
 	"github.com/millrace-project/millrace/config"
 	"github.com/millrace-project/millrace/metadata"
+	"github.com/millrace-project/millrace/quorum"
 	"github.com/millrace-project/millrace/records"
+	"github.com/millrace-project/millrace/vfs"
 )
 
 func kinds(msgs []records.Message) (out []string) {
@@ -287,6 +289,43 @@ func TestRestartOfManyPartitions(t *testing.T) {
 	began := time.Now()
 	c = startOn(t, l)
 	t.Logf("%d partitions, %d records written, after %v", 11*909, l.End()-appends, time.Since(began))
+	defer c.Close()
+	for topic := range c.Image().Topics() {
+		for _, p := range topic.Partitions {
+			if p.Leader != 1 || p.LeaderEpoch != 2 {
+				t.Fatalf("%s-%d: %+v", topic.Name, p.Index, p)
+			}
+		}
+	}
+}
+
+// A stop and a start that write more than a segment of the metadata log write it by several appends.
+func TestStopAndStartAboveASegment(t *testing.T) {
+	files := vfs.NewMem()
+	err := quorum.Format(files, "/d", quorum.FormatOptions{NodeID: 1, ControllerListener: quorum.Endpoint{Name: "CONTROLLER", Host: "127.0.0.1", Port: 9093}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := func(o *quorum.Options) { o.SegmentBytes = 1 << 20 }
+	o := open(t, files, small)
+	c, err := Start(o.q, o.options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 25 {
+		create(c, createReq(topic(fmt.Sprint("t", i), 909, 1)))
+	}
+	if err := c.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	o.close(t)
+
+	o = open(t, files, small)
+	defer o.close(t)
+	if c, err = Start(o.q, o.options(t)); err != nil {
+		t.Fatal(err)
+	}
 	defer c.Close()
 	for topic := range c.Image().Topics() {
 		for _, p := range topic.Partitions {

@@ -1,15 +1,18 @@
 package quorum
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/records"
 )
 
 // Append writes the values as records, each inner slice as one batch, all of them or none, and returns the offset of
 // the first. epoch must be this node's. A batch is atomic for whoever reads the log; a batch above 8 MiB is refused.
+// What is more than a segment is refused with coordinator.ErrTooLarge: fewer batches may be written.
 func (q *Quorum) Append(epoch int32, timestampMs int64, batches [][][]byte) (base int64, err error) {
 	if epoch != q.epoch {
 		return 0, fmt.Errorf("quorum: append at epoch %d, the leader's is %d", epoch, q.epoch)
@@ -44,7 +47,10 @@ func (q *Quorum) Append(epoch int32, timestampMs int64, batches [][][]byte) (bas
 func (q *Quorum) append(timestampMs int64, data []byte) (base int64, err error) {
 	e := &commitlog.Entry{Data: data, Origin: commitlog.FromCoordinator, ZstdAllowed: true}
 	q.log.Append(timestampMs, q.epoch, []*commitlog.Entry{e})
-	if e.Err != nil {
+	switch {
+	case errors.Is(e.Err, commitlog.ErrRecordListTooLarge):
+		return 0, fmt.Errorf("quorum: %w: %w", coordinator.ErrTooLarge, e.Err)
+	case e.Err != nil:
 		return 0, fmt.Errorf("quorum: %w", e.Err)
 	}
 	if q.flush != nil {

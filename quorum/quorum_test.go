@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/vfs"
 )
@@ -209,6 +211,25 @@ func TestLongLog(t *testing.T) {
 	got := n.content(t)
 	if len(got) < len(want)+4 || !slices.Equal(got[4:4+len(want)], want) {
 		t.Fatalf("%d records of %d are read", len(got)-4, len(want))
+	}
+}
+
+// Batches of more than a segment are refused as a whole, in a way that asks for fewer at a time; those roll.
+func TestAppendAboveASegment(t *testing.T) {
+	files := vfs.NewMem()
+	format(t, files, "/d")
+	n := mustOpen(t, files, "/d", func(o *Options) { o.SegmentBytes = 1000 })
+	defer n.close(t)
+	end := n.q.End()
+	v := vals(strings.Repeat("x", 300))
+	if _, err := n.q.Append(n.q.Epoch(), nowMs, [][][]byte{v, v, v, v}); !errors.Is(err, coordinator.ErrTooLarge) || n.q.End() != end {
+		t.Fatalf("%v, %d records written", err, n.q.End()-end)
+	}
+	n.append(t, v, v)
+	n.append(t, v, v)
+	n.settle(t)
+	if got := n.content(t); strings.Count(fmt.Sprint(got), string(v[0])) != 4 {
+		t.Errorf("%q", got)
 	}
 }
 
