@@ -57,7 +57,7 @@ func (t *transaction) checkEnd(p Identity, commit bool) wire.Code {
 	switch {
 	case t.producerID != p.ProducerID:
 		return wire.InvalidProducerIDMapping
-	case t.epoch != p.Epoch:
+	case t.fenced(p.Epoch):
 		return wire.ProducerFenced
 	case t.state == ongoing, t.ended(commit):
 		return wire.None
@@ -85,7 +85,7 @@ func (t *transaction) checkEndBump(p Identity, commit bool) (retry bool, code wi
 		return false, wire.ConcurrentTransactions
 	case t.producerID != p.ProducerID && !overflowed:
 		return false, wire.InvalidProducerIDMapping
-	case !valid:
+	case !valid, t.epoch == math.MaxInt16:
 		return false, wire.ProducerFenced
 	case t.state == ongoing:
 		return false, wire.None

@@ -63,7 +63,7 @@ func (t *transaction) check(p Identity) wire.Code {
 	switch {
 	case t == nil || t.producerID != p.ProducerID:
 		return wire.InvalidProducerIDMapping
-	case t.epoch != p.Epoch:
+	case t.fenced(p.Epoch):
 		return wire.ProducerFenced
 	case t.state.ending():
 		return wire.ConcurrentTransactions

@@ -59,6 +59,10 @@ func first(id string, producerID int64) *transaction {
 	return &transaction{id: id, producerID: producerID, previous: -1, next: -1, epoch: -1, lastEpoch: -1, startMs: -1}
 }
 
+// fenced says that the producer id's holder of this epoch may go no further: another has a higher one, or it is the last,
+// which is there to fence with and nobody's. Kafka 4.2 gives it to a producer that it has fenced.
+func (t *transaction) fenced(epoch int16) bool { return t.epoch != epoch || epoch == math.MaxInt16 }
+
 func (t *transaction) is(p Identity) bool { return t.producerID == p.ProducerID && t.epoch == p.Epoch }
 
 func (t *transaction) identity() Identity { return Identity{t.producerID, t.epoch} }
@@ -95,13 +99,17 @@ func (t *transaction) with(added []Partition, version int16, nowMs int64) *trans
 	return n
 }
 
-// prepared is the transaction with its end decided. fence raises the epoch whatever the version.
+// prepared is the transaction with its end decided. fence raises the epoch whatever the version. The last
+// epoch is raised no more, and fences as it is.
 func (t *transaction) prepared(commit, fence bool, version int16, next int64, nowMs int64) *transaction {
 	n := t.to(prepareAbort, nowMs)
 	if commit {
 		n.state = prepareCommit
 	}
 	switch {
+	case t.epoch == math.MaxInt16:
+		// There is none above it: its marker may have the epoch of the data, as before version 2.
+		version = min(version, epochBump-1)
 	case version >= epochBump:
 		n.epoch, n.lastEpoch = t.epoch+1, t.epoch
 	case fence:

@@ -155,8 +155,36 @@ func TestEpochsUsedUp(t *testing.T) {
 			r.init("w", nil)
 			return r.state("w")
 		}(), "CompleteAbort 80/32767")
+		r.expect("who is fenced by it", r.end("w", Identity{80, last}, false, 2), "-1/-1 PRODUCER_FENCED")
+		for _, commit := range []bool{true, false} {
+			for version := range int16(3) {
+				r.expect("end by nobody", r.end("w", Identity{80, math.MaxInt16}, commit, version), "-1/-1 PRODUCER_FENCED")
+			}
+		}
+		r.expect("add by nobody", r.add("w", Identity{80, math.MaxInt16}, p0), wire.ProducerFenced)
 		r.expect("init after it", r.init("w", nil), "104/0 NONE")
 	})
+}
+
+// A transaction that is open under the last epoch, as Kafka may leave one, is aborted under it.
+func TestOpenAtTheLastEpoch(t *testing.T) {
+	for by, end := range map[string]func(r *rig){
+		"InitProducerId": func(r *rig) { r.expect("init", r.init("x", nil).code, wire.ConcurrentTransactions) },
+		"the timeout":    func(*rig) { time.Sleep(61 * time.Second) },
+	} {
+		inBubble(t, func(r *rig) {
+			x := first("x", 50)
+			x.epoch, x.timeoutMs = math.MaxInt16, 60_000
+			r.put(x.with([]Partition{p0}, 2, time.Now().UnixMilli()))
+			r.expect("commit, before "+by, r.end("x", x.identity(), true, 2), "-1/-1 PRODUCER_FENCED")
+			end(r)
+			r.expect("state, by "+by, r.state("x"), "CompleteAbort 50/32767")
+			if r.written() != 1 || r.markers[0].Commit || r.markers[0].Identity != x.identity() || r.markers[0].Version >= epochBump {
+				t.Errorf("markers, by %s: %+v", by, r.markers)
+			}
+			r.expect("init, by "+by, r.init("x", nil), "101/0 NONE")
+		})
+	}
 }
 
 func TestTimeoutAndExpiry(t *testing.T) {
