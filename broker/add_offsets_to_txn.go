@@ -8,7 +8,8 @@ import (
 )
 
 // handleAddOffsetsToTxn answers AddOffsetsToTxn 0–4: a producer adds the partition of __consumer_offsets that holds a group
-// to its transaction.
+// to its transaction. While there is no such topic it is created: who comes back has asked for the coordinator of
+// transactions alone.
 func (b *Broker) handleAddOffsetsToTxn(c *call, req *kmsg.AddOffsetsToTxnRequest) {
 	reply := func(code wire.Code) {
 		resp := kmsg.NewPtrAddOffsetsToTxnResponse()
@@ -17,6 +18,7 @@ func (b *Broker) handleAddOffsetsToTxn(c *call, req *kmsg.AddOffsetsToTxnRequest
 	}
 	index, ok := b.groups.PartitionFor(req.Group)
 	if !ok {
+		b.createInternal(topicConsumerOffsets)
 		reply(wire.CoordinatorNotAvailable)
 		return
 	}

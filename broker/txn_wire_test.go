@@ -317,6 +317,13 @@ func TestLateOffsetsBeginNothing(t *testing.T) {
 	}
 }
 
+// A group whose offsets are the first of the node's gets a partition, though nobody looks for its coordinator.
+func TestFirstOffsetsInATransaction(t *testing.T) {
+	p := groupNode(t, vfs.NewMem()).txnProducer("x", 9)
+	p.patient(func() wire.Code { return p.addOffsets("g") })
+	p.patient(func() wire.Code { return p.end(false) })
+}
+
 // Offsets of a producer's next transaction wait for the end of the last one, whose marker undoes what was verified before it.
 func TestOffsetsOfTheNextTransaction(t *testing.T) {
 	var refuse atomic.Bool // the next write, of a marker
