@@ -4,16 +4,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/coordinator"
+	"github.com/millrace-project/millrace/wire"
 )
 
 // handleDescribeTransactions answers DescribeTransactions 0: the state of each transactional id, in the request's order.
 func (b *Broker) handleDescribeTransactions(c *call, req *kmsg.DescribeTransactionsRequest) {
-	put := coordinator.Gather(len(req.TransactionalIDs), func(all []kmsg.DescribeTransactionsResponseTransactionState) {
+	firsts, of := fold(len(req.TransactionalIDs), func(i int) string { return req.TransactionalIDs[i] })
+	type state = kmsg.DescribeTransactionsResponseTransactionState
+	put := coordinator.Gather(len(firsts), func(all []state) {
 		resp := kmsg.NewPtrDescribeTransactionsResponse()
-		resp.TransactionStates = all
+		resp.TransactionStates = unfold(of, all,
+			func(s state) int {
+				return c.sizeOf(&kmsg.DescribeTransactionsResponse{TransactionStates: []state{s}})
+			},
+			func(s state) state {
+				out := kmsg.NewDescribeTransactionsResponseTransactionState()
+				out.TransactionalID, out.ErrorCode = s.TransactionalID, int16(wire.InvalidRequest)
+				return out
+			})
 		c.reply(resp)
 	})
-	for i, id := range req.TransactionalIDs {
-		b.txns.Describe(id, func(s kmsg.DescribeTransactionsResponseTransactionState) { put(i, s) })
+	for at, i := range firsts {
+		b.txns.Describe(req.TransactionalIDs[i], func(s state) { put(at, s) })
 	}
 }

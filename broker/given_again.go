@@ -2,9 +2,9 @@ package broker
 
 import "github.com/twmb/franz-go/pkg/kmsg"
 
-// Groups that a request names over and over are asked for once, and told again as far as that goes.
+// Groups and transactional ids that a request names over and over are asked for once, and told again as far as that goes.
 
-// maxAgainBytes bounds what a small request can have told again. The group that passes it is told whole.
+// maxAgainBytes bounds what a small request can have told again. What passes it is told whole.
 const maxAgainBytes = 16 << 20
 
 var tooManyGroupsAgain = "Too many groups of the request are given more than once."

@@ -12,9 +12,9 @@ import (
 	"github.com/millrace-project/millrace/wire"
 )
 
-// Groups may be named again, as with Kafka, but not so often that a small request takes all memory.
+// Groups and transactional ids may be named again, as with Kafka, but not so often that a small request takes all memory.
 
-// againAndAgain names a large group over and over, and between that another.
+// againAndAgain names a large group or id over and over, and between that another.
 func againAndAgain() (names []string) {
 	for range 1000 {
 		names = append(names, "large")
@@ -23,7 +23,7 @@ func againAndAgain() (names []string) {
 	return append(names, "new", "large", "other")
 }
 
-// toldAgain holds the answers to againAndAgain against what is to be told. size is that of the large group alone.
+// toldAgain holds the answers to againAndAgain against what is to be told. size is that of the large one alone.
 func toldAgain[T any](t *testing.T, answers []T, size int, code func(T) (string, wire.Code)) {
 	t.Helper()
 	names := againAndAgain()
@@ -139,4 +139,31 @@ func TestOffsetFetchOfTheSameOverAndOver(t *testing.T) {
 			t.Errorf("answer %d: %s, want %s", i, text, want)
 		}
 	}
+}
+
+func TestDescribeTransactionsOfTheSameOverAndOver(t *testing.T) {
+	n := startOn(t, vfs.NewMem())
+	n.mustCreate("t", 5000)
+	all := kmsg.AddPartitionsToTxnRequestTopic{Topic: "t"}
+	for i := range int32(5000) {
+		all.Partitions = append(all.Partitions, i)
+	}
+	n.txnProducer("other", 9)
+	n.txnProducer("new", 9)
+	large := n.txnProducer("large", 9)
+	add := kmsg.NewPtrAddPartitionsToTxnRequest()
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch = large.id, large.pid, large.epoch
+	add.Topics = append(add.Topics, all)
+	large.patient(func() wire.Code {
+		return wire.Code(askNode[*kmsg.AddPartitionsToTxnResponse](n, add, 3).Topics[0].Partitions[0].ErrorCode)
+	})
+	p := n.pipe()
+	req := kmsg.NewPtrDescribeTransactionsRequest()
+	req.TransactionalIDs = []string{"large"}
+	size := len(askPipe[*kmsg.DescribeTransactionsResponse](p, 0, req).AppendTo(nil))
+	req.TransactionalIDs = againAndAgain()
+	toldAgain(t, askPipe[*kmsg.DescribeTransactionsResponse](p, 0, req).TransactionStates, size,
+		func(s kmsg.DescribeTransactionsResponseTransactionState) (string, wire.Code) {
+			return s.TransactionalID, wire.Code(s.ErrorCode)
+		})
 }
