@@ -38,19 +38,20 @@ var errMarkersClosed = errors.New("broker: stopped before every marker was writt
 type markerRun struct {
 	w       *markerWriter
 	m       txn.Marker
-	done    func(error)
+	done    func(newer []txn.Partition, err error)
 	backoff time.Duration
 
 	mu struct {
 		sync.Mutex
-		left  int
-		again []txn.Partition
-		fatal wire.Code
+		left   int
+		again  []txn.Partition
+		newer  []txn.Partition // what knows a newer epoch of the producer
+		fenced bool
 	}
 }
 
 // Write implements txn.Markers.
-func (w *markerWriter) Write(m txn.Marker, done func(error)) {
+func (w *markerWriter) Write(m txn.Marker, done func(newer []txn.Partition, err error)) {
 	r := &markerRun{w: w, m: m, done: done, backoff: markerBackoff}
 	r.write(m.Partitions)
 }
@@ -69,28 +70,34 @@ func (r *markerRun) took(p txn.Partition, code wire.Code) {
 	r.mu.Lock()
 	switch {
 	case code == wire.None:
-	case code == wire.InvalidProducerEpoch || code == wire.TransactionCoordinatorFenced:
-		r.mu.fatal = code
+	case code == wire.InvalidProducerEpoch:
+		r.mu.newer = append(r.mu.newer, p)
+	case code == wire.TransactionCoordinatorFenced:
+		r.mu.fenced = true
 	case code == wire.UnknownTopicOrPartition && r.w.gone(p):
 	default:
 		r.mu.again = append(r.mu.again, p)
 	}
 	r.mu.left--
-	last, again, fatal := r.mu.left == 0, r.mu.again, r.mu.fatal
+	last, again, newer, fenced := r.mu.left == 0, r.mu.again, r.mu.newer, r.mu.fenced
 	r.mu.Unlock()
 	switch {
 	case !last:
-	case fatal != wire.None:
-		r.w.b.log.Info("a transaction is another coordinator's: its markers are left to it", "producerId", r.m.ProducerID, "epoch", r.m.Epoch, "error", fatal)
-		r.done(codedError{errFenced})
+	case fenced:
+		r.w.b.log.Info("a transaction is another coordinator's: its markers are left to it", "producerId", r.m.ProducerID, "epoch", r.m.Epoch)
+		r.done(nil, codedError{errFenced})
 	case len(again) > 0:
 		r.pause(again, code)
 	default:
-		r.done(nil)
+		if len(newer) > 0 {
+			r.w.b.log.Warn("partitions know a newer epoch of a producer than its coordinator, of whose log the latest was lost",
+				"producerId", r.m.ProducerID, "epoch", r.m.Epoch, "partitions", len(newer), "first", logName(newer[0].Topic, newer[0].Index))
+		}
+		r.done(newer, nil)
 	}
 }
 
-var errFenced = errors.New("broker: the coordinator or the producer of a transaction is fenced")
+var errFenced = errors.New("broker: the coordinator of a transaction is fenced")
 
 // pause tries the partitions again, later.
 func (r *markerRun) pause(ps []txn.Partition, last wire.Code) {
@@ -100,7 +107,7 @@ func (r *markerRun) pause(ps []txn.Partition, last wire.Code) {
 	}
 	wait := r.backoff
 	r.backoff = min(2*wait, markerBackoffMax) // first: what comes later is another goroutine's
-	r.w.after(wait, func() { r.write(ps) }, func() { r.done(errMarkersClosed) })
+	r.w.after(wait, func() { r.write(ps) }, func() { r.done(nil, errMarkersClosed) })
 }
 
 // gone says that a partition exists no more: nobody waits for its transaction's end.

@@ -422,3 +422,40 @@ func TestTransactionsSurviveACrash(t *testing.T) {
 	open.patient(func() wire.Code { return open.end(true) })
 	expectValues(t, m.stable("t", 0), "a", "b", "c")
 }
+
+// A partition that has the records of transactions whose coordinator has lost them, in a power cut, holds up neither the
+// transactional id nor its readers: what is open there is aborted, and the id's next producer can write to it.
+func TestCoordinatorBehindAPartition(t *testing.T) {
+	n := startOn(t, vfs.NewMem())
+	n.mustCreate("t", 2)
+	p := n.txnProducer("x", produceAdds)
+	for i := range int32(2) {
+		p.mustWrite("t", i, "a")
+	}
+	part, err := n.b.partitionNamed("t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := *p
+	lost.epoch, lost.seq = p.epoch+50, map[int32]int32{}
+	for _, e := range []commitlog.Entry{
+		{Origin: commitlog.FromCoordinator, TransactionVersion: 2, Data: batch.AppendEndTxnMarker(nil, batch.MarkerOptions{
+			LeaderEpoch: -1, Timestamp: nowMs(), ProducerID: p.pid, ProducerEpoch: p.epoch + 50,
+		})},
+		{Data: lost.batch(0, "lost")},
+	} {
+		if part.Append(nowMs(), []*commitlog.Entry{&e}); e.Err != nil {
+			t.Fatal(e.Err)
+		}
+	}
+	p.patient(func() wire.Code { return p.end(true) })
+	expectValues(t, n.stable("t", 1), "a")
+	expectValues(t, n.stable("t", 0))
+	next := n.txnProducer("x", produceAdds)
+	if next.pid == p.pid {
+		t.Errorf("the next producer has the epoch %d of the same id", next.epoch)
+	}
+	next.mustWrite("t", 0, "b")
+	next.patient(func() wire.Code { return next.end(true) })
+	expectValues(t, n.stable("t", 0), "b")
+}

@@ -43,9 +43,9 @@ func (m *Machine) timedOut(id string, p Identity) decision {
 	return m.prepare(t.prepared(false, true, m.version(), -1, m.nowMs()), func(Identity, wire.Code) {})
 }
 
-func (m *Machine) retryComplete(id string, p Identity) {
+func (m *Machine) retryComplete(id string, p Identity, newer []Partition) {
 	m.timers.Set(coordinator.TimerKey{Group: id, Name: completeTimer}, completeRetryMs, func() coordinator.Op[Record] {
-		return m.op(id, func() decision { return m.complete(id, p) })
+		return m.op(id, func() decision { return m.complete(id, p, newer) })
 	})
 }
 

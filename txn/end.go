@@ -130,27 +130,35 @@ func (m *Machine) endLate(n *transaction, err error) {
 
 // end has the markers of a decided transaction written, and then completes it.
 func (m *Machine) end(t *transaction) {
-	complete := func(err error) {
+	complete := func(newer []Partition, err error) {
 		if err == nil {
-			m.submitOwn(t.id, func() decision { return m.complete(t.id, t.identity()) })
+			m.submitOwn(t.id, func() decision { return m.complete(t.id, t.identity(), newer) })
 		}
 	}
 	if len(t.partitions) == 0 {
-		complete(nil)
+		complete(nil, nil)
 		return
 	}
 	m.markers.Write(Marker{Identity: t.identity(), Commit: t.state == prepareCommit, Partitions: t.sorted(), CoordinatorEpoch: m.epoch, Version: t.version}, complete)
 }
 
-// complete writes that the markers of a transaction are written. A failure is tried again, as long as this node leads.
-func (m *Machine) complete(id string, p Identity) decision {
+// complete writes that the markers of a transaction are written, but for those that partitions with a newer epoch have
+// refused: it has another end first, which these take. A failure is tried again, as long as this node leads.
+func (m *Machine) complete(id string, p Identity, newer []Partition) decision {
 	t := m.txns[id]
-	if t == nil || !t.is(p) || !t.state.ending() {
+	switch {
+	case t == nil || !t.is(p) || !t.state.ending():
 		return decision{}
+	case len(newer) > 0:
+		return m.prepare(t.givenUp(newer, m.nowMs()), func(_ Identity, code wire.Code) {
+			if code != wire.None {
+				m.retryComplete(id, p, newer)
+			}
+		})
 	}
 	return m.write(t.completed(m.nowMs()), func(err error) {
 		if err != nil {
-			m.retryComplete(id, p)
+			m.retryComplete(id, p, nil)
 		}
 	})
 }

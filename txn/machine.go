@@ -52,8 +52,9 @@ type Marker struct {
 // Markers writes markers.
 type Markers interface {
 	// Write writes m to all of its partitions, trying again what can be tried again, and leaves out partitions that are
-	// gone. done is called once, from any goroutine: with an error, the transaction is not this coordinator's any more.
-	Write(m Marker, done func(error))
+	// gone. done is called once, from any goroutine: newer are the partitions that have refused m, since they know a newer
+	// epoch of the producer; with an error, the transaction is not this coordinator's any more.
+	Write(m Marker, done func(newer []Partition, err error))
 }
 
 // Config is what the node's settings say to transactions; times in ms.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,8 +117,9 @@ type rig struct {
 	setBy   atomic.Int64 // ms, of the clock
 	mu      sync.Mutex
 	markers []Marker
-	held    func(error) // of the last that stayed unwritten
-	alive   int         // of the coordinator: markers of an earlier one do not come back
+	held    func([]Partition, error) // of the last that stayed unwritten
+	newest  map[Partition]int16      // the epoch that partitions know of every producer
+	alive   int                      // of the coordinator: markers of an earlier one do not come back
 }
 
 func newRig(t *testing.T) *rig {
@@ -153,7 +155,7 @@ func (r *rig) restart(more int) {
 }
 
 // Write implements Markers.
-func (r *rig) Write(m Marker, done func(error)) {
+func (r *rig) Write(m Marker, done func([]Partition, error)) {
 	r.mu.Lock()
 	alive := r.alive
 	r.mu.Unlock()
@@ -163,11 +165,19 @@ func (r *rig) Write(m Marker, done func(error)) {
 	}
 	time.AfterFunc(time.Millisecond, func() {
 		r.mu.Lock()
-		if r.alive == alive {
+		refuses := func(p Partition) bool { return m.Epoch < r.newest[p] }
+		var newer []Partition
+		for _, p := range m.Partitions {
+			if refuses(p) {
+				newer = append(newer, p)
+			}
+		}
+		m.Partitions = slices.DeleteFunc(slices.Clone(m.Partitions), refuses)
+		if r.alive == alive && len(m.Partitions) > 0 {
 			r.markers = append(r.markers, m)
 		}
 		r.mu.Unlock()
-		done(nil)
+		done(newer, nil)
 	})
 }
 

@@ -122,6 +122,19 @@ func (t *transaction) prepared(commit, fence bool, version int16, next int64, no
 	return n
 }
 
+// givenUp is a transaction that has ended but for partitions which know a newer epoch of its producer id than this
+// coordinator: of its log, the latest was lost in a power cut. Of this transaction they have nothing open. What they may
+// have open is of one that nobody knows any more: it is aborted, under the last epoch, with which the producer id ends too.
+func (t *transaction) givenUp(newer []Partition, nowMs int64) *transaction {
+	n := *t
+	n.epoch, n.lastEpoch = math.MaxInt16, -1
+	n.partitions = map[Partition]struct{}{}
+	for _, p := range newer {
+		n.partitions[p] = struct{}{}
+	}
+	return n.prepared(false, true, t.version, -1, nowMs)
+}
+
 // completed is the transaction after its markers.
 func (t *transaction) completed(nowMs int64) *transaction {
 	n := t.to(completeAbort, nowMs)

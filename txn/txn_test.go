@@ -2,6 +2,7 @@ package txn
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -267,7 +268,7 @@ func TestMarkersAreWrittenWhileTheQueueIsFull(t *testing.T) {
 				}
 			})
 		}
-		r.held(nil)
+		r.held(nil, nil)
 		synctest.Wait()
 		r.expect("refused", full, 100)
 		time.Sleep(11 * time.Second)
@@ -323,7 +324,7 @@ func TestWaitEndsThoughTheEndCannotBeWritten(t *testing.T) {
 		start := time.Now()
 		next, got := r.lateEnd()
 		r.fill(errNoSpace)
-		r.held(nil)
+		r.held(nil, nil)
 		select {
 		case code := <-got:
 			r.expect("who waits", code, wire.ConcurrentTransactions)
@@ -398,4 +399,58 @@ func TestWhatIsOpenDoesNotExpire(t *testing.T) {
 			t.Errorf("%d markers were written", len(r.markers))
 		}
 	})
+}
+
+// A partition that knows a newer epoch than its producer's coordinator takes no marker of the transaction, but an abort
+// of what it may have open. The id comes to rest, and its next producer has another producer id.
+func TestPartitionKnowsANewerEpoch(t *testing.T) {
+	for when, pass := range map[string]func(r *rig){
+		"at once": func(*rig) {},
+		"with no room for it at first": func(r *rig) {
+			r.fill(errNoSpace)
+			time.Sleep(2 * time.Second)
+			r.fill(nil)
+			time.Sleep(time.Second)
+		},
+		"when that is committed late": func(r *rig) {
+			r.slow(91 * time.Second)
+			time.Sleep(50 * time.Millisecond)
+			r.slow(time.Millisecond)
+			time.Sleep(92 * time.Second)
+		},
+		"over restarts": func(r *rig) {
+			r.restart(0)
+			time.Sleep(1500 * time.Microsecond)
+			r.restart(1)
+		},
+	} {
+		for _, commit := range []bool{true, false} {
+			inBubble(t, func(r *rig) {
+				r.newest = map[Partition]int16{p0: 50}
+				a := r.init("x", nil)
+				r.expect("add", r.add("x", a.Identity, p0, p1), wire.None)
+				b := r.end("x", a.Identity, commit, 2)
+				r.expect("end", b, "101/1 NONE")
+				pass(r)
+				r.expect("state, "+when, r.state("x"), "CompleteAbort 101/32767")
+				got := map[Partition][]string{}
+				for _, m := range r.markers {
+					for _, p := range m.Partitions {
+						got[p] = append(got[p], fmt.Sprint(m.Commit, m.Epoch, m.Version < epochBump))
+					}
+				}
+				for _, s := range got[p1] {
+					r.expect("marker where all is well, "+when, s, fmt.Sprint(commit, 1, false))
+				}
+				for _, s := range got[p0] {
+					r.expect("marker at the newer epoch, "+when, s, fmt.Sprint(false, math.MaxInt16, true))
+				}
+				if len(got[p0]) == 0 || len(got[p1]) == 0 {
+					t.Errorf("markers, %s: %v", when, got)
+				}
+				r.expect("the producer goes on, "+when, r.add("x", b.Identity, p0), wire.ProducerFenced)
+				r.expect("init, "+when, r.init("x", nil), "102/0 NONE")
+			})
+		}
+	}
 }
