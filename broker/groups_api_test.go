@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -169,6 +170,36 @@ func TestOffsetCommitAnswersForWhatDoesNotExist(t *testing.T) {
 		}
 		if a, b := p.committed("g", "t", 0), p.committed("g", "t", 1); a != int64(version) || b != int64(version) {
 			t.Errorf("version %d: committed %d and %d", version, a, b)
+		}
+	}
+}
+
+// Topics that do not exist cost a commit no more the more of them it names; one that is named again is answered once.
+func TestOffsetCommitOfManyUnknownTopics(t *testing.T) {
+	const many = 100_000
+	n := groupNode(t, vfs.NewMem())
+	p := n.pipe()
+	for _, version := range []int16{9, 10} {
+		req := commitRequest("g", "none-0", at{0, 1, ""})
+		partition := req.Topics[0].Partitions[0]
+		req.Topics = make([]kmsg.OffsetCommitRequestTopic, many+1)
+		for i := range req.Topics {
+			rt := &req.Topics[i]
+			rt.Default()
+			rt.Topic = fmt.Sprint("none-", i%many)
+			binary.BigEndian.PutUint32(rt.TopicID[:], uint32(i%many)+1)
+			partition.Partition = int32(i / many)
+			rt.Partitions = []kmsg.OffsetCommitRequestTopicPartition{partition}
+		}
+		got := askPipe[*kmsg.OffsetCommitResponse](p, version, req).Topics
+		if len(got) != many || len(got[0].Partitions) != 2 || len(got[many-1].Partitions) != 1 {
+			t.Fatalf("version %d: %d topics, the first %+v", version, len(got), got[0])
+		}
+		for i, topic := range got {
+			name, id := req.Topics[i].Topic, req.Topics[i].TopicID
+			if version < 10 && topic.Topic != name || version >= 10 && topic.TopicID != id || topic.Partitions[0].ErrorCode == 0 {
+				t.Fatalf("version %d, answer %d: %+v", version, i, topic)
+			}
 		}
 	}
 }

@@ -22,7 +22,9 @@ func (b *Broker) handleOffsetCommit(c *call, req *kmsg.OffsetCommitRequest) {
 		for i := range resp.Topics {
 			resp.Topics[i].TopicID = ids[resp.Topics[i].Topic]
 		}
-		resp.Topics = joinCommitted(unknown, resp.Topics)
+		if len(unknown) > 0 {
+			resp.Topics = joinCommitted(unknown, resp.Topics)
+		}
 		c.reply(resp)
 	})
 }
@@ -31,6 +33,7 @@ func (b *Broker) handleOffsetCommit(c *call, req *kmsg.OffsetCommitRequest) {
 // what it took out.
 func checkCommit(img *metadata.Image, req *kmsg.OffsetCommitRequest, byID bool) (unknown []kmsg.OffsetCommitResponseTopic) {
 	known := req.Topics[:0:0]
+	var refused []kmsg.OffsetCommitResponseTopic // as often as the request names them
 	for i := range req.Topics {
 		rt := req.Topics[i]
 		code := wire.UnknownTopicOrPartition
@@ -63,18 +66,15 @@ func checkCommit(img *metadata.Image, req *kmsg.OffsetCommitRequest, byID bool) 
 			known = append(known, rt)
 		}
 		if bad.Partitions != nil || topic == nil {
-			unknown = joinCommitted(unknown, []kmsg.OffsetCommitResponseTopic{bad})
+			refused = append(refused, bad)
 		}
 	}
 	req.Topics = known
-	return unknown
+	return joinCommitted(nil, refused)
 }
 
-// joinCommitted puts the answers of the coordinator behind those that it was not asked for, a topic once.
+// joinCommitted puts more answers behind those of topics, which names each topic once, as does what is returned.
 func joinCommitted(topics, more []kmsg.OffsetCommitResponseTopic) []kmsg.OffsetCommitResponseTopic {
-	if len(topics) == 0 {
-		return more
-	}
 	type key struct {
 		name string
 		id   [16]byte
