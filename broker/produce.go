@@ -58,12 +58,17 @@ type producePart struct {
 
 var produces = sync.Pool{New: func() any { return new(produce) }}
 
+// recycle makes p fit for another request. Nobody else has it.
 func (p *produce) recycle() {
+	const few = 1024 // partitions, of some 300 bytes each
 	p.b, p.x, p.h, p.pending = nil, nil, wire.RequestHeader{}, nil
 	p.answered.Store(false)
 	clear(p.parts)
-	p.parts = p.parts[:0]
+	if p.parts = p.parts[:0]; cap(p.parts) > few {
+		p.parts = nil
+	}
 	p.req.Reset()
+	p.resp.Reset()
 	produces.Put(p)
 }
 

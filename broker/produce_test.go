@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +270,63 @@ func TestOfARepeatedPartitionTheLastCounts(t *testing.T) {
 		}
 		if got := values(t, n.fetch(11, fetchRequest("a", 0)).RecordBatches); got[len(got)-1] != "a2" {
 			t.Fatalf("the last does not count: %v", got)
+		}
+	}
+}
+
+// produceOfNothing names as many partitions, without records.
+func produceOfNothing(partitions int) *kmsg.ProduceRequest {
+	req := produceRequest("none", 0, -1, nil)
+	rp := req.Topics[0].Partitions[0]
+	req.Topics[0].Partitions = slices.Repeat([]kmsg.ProduceRequestTopicPartition{rp}, partitions)
+	for i := range req.Topics[0].Partitions {
+		req.Topics[0].Partitions[i].Partition = int32(i)
+	}
+	return req
+}
+
+// A request of millions of partitions without records ends its connection before it takes memory for them.
+func TestProduceOfMillionsOfPartitions(t *testing.T) {
+	n := startNode(t, t.TempDir())
+	p := n.pipe()
+	for version, size := range map[int16]int{9: 6, 3: 8} {
+		frame := p.frame(produceOfNothing(16<<20/size), version)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := p.post(frame); err != nil {
+			t.Fatal(err)
+		}
+		p.wantClosed("16 MiB of partitions without records")
+		runtime.ReadMemStats(&after)
+		if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 200 {
+			t.Errorf("version %d: they took %d MiB", version, mib)
+		}
+		p = n.pipe()
+	}
+	// As many as an honest request may name are answered one by one.
+	for _, rp := range askPipe[*kmsg.ProduceResponse](p, 9, produceOfNothing(5000)).Topics[0].Partitions {
+		if wire.Code(rp.ErrorCode) != wire.UnknownTopicOrPartition {
+			t.Fatalf("partition %d: %s", rp.Partition, wire.Code(rp.ErrorCode))
+		}
+	}
+}
+
+// A request of many partitions leaves nothing large behind.
+func TestProduceThatWasLargeIsRecycledSmall(t *testing.T) {
+	for _, partitions := range []int{100, 5000} {
+		req, p := produceOfNothing(partitions), new(produce)
+		req.SetVersion(9)
+		if err := p.req.Decode(9, req.AppendTo(nil)); err != nil {
+			t.Fatal(err)
+		}
+		p.resp.Begin(&p.req)
+		p.parts = make([]producePart, partitions)
+		p.recycle()
+		small := partitions < 1024
+		for _, kept := range []int{cap(p.parts), cap(p.req.Partitions), cap(p.resp.Partitions)} {
+			if kept > 1024 || small && kept < partitions {
+				t.Errorf("of %d partitions the next request finds memory for %d", partitions, kept)
+			}
 		}
 	}
 }

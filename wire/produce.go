@@ -27,9 +27,18 @@ type ProducePartition struct {
 	Records []byte // nil: null. Whole or broken batches: nothing was looked at
 }
 
+// A partition without records takes six bytes of a frame, and a hundred times as many of memory until it is answered.
+// A log could take at most one in leastPartitionBytes of a frame (a batch's header alone has 61); mostUseless topics or
+// partitions may come on top of those, each of them with its answer.
+const (
+	leastPartitionBytes = 64
+	mostUseless         = 10_000
+)
+
 // Decode reads a request's body. What is malformed gives a *FormatError, and r then holds nothing
-// of use. Bytes after the last field are ignored, as Kafka ignores them. A version outside 3–13
-// panics: the caller has looked it up in the table of versions.
+// of use; so does a request of far more topics or partitions than it can have records for. Bytes after
+// the last field are ignored, as Kafka ignores them. A version outside 3–13 panics: the caller has
+// looked it up in the table of versions.
 func (r *ProduceRequest) Decode(version int16, body []byte) error {
 	if version < 3 || version > 13 {
 		panic(fmt.Sprintf("BUG: wire: Produce version %d", version))
@@ -41,7 +50,12 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 	r.TransactionalID = d.nullableString("Produce transactional id")
 	r.Acks = d.i16("Produce acks")
 	r.TimeoutMs = d.i32("Produce timeout")
-	for n := d.count("Produce topics", 3); n > 0 && d.err == nil; n-- {
+	most := mostUseless + len(body)/leastPartitionBytes
+	topics := d.count("Produce topics", 3)
+	if topics > most {
+		d.fail("Produce topics", "are more than there can be records for")
+	}
+	for ; topics > 0 && d.err == nil; topics-- {
 		t := ProduceTopic{First: len(r.Partitions)}
 		if version >= 13 {
 			t.ID = d.uuid("Produce topic id")
@@ -49,6 +63,9 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 			t.Name = d.str("Produce topic name")
 		}
 		t.Count = d.count("Produce partitions", 6)
+		if len(r.Partitions)+t.Count > most {
+			d.fail("Produce partitions", "are more than there can be records for")
+		}
 		for i := 0; i < t.Count && d.err == nil; i++ {
 			p := ProducePartition{Topic: len(r.Topics), Index: d.i32("Produce partition index")}
 			p.Records = d.nullableBytes("Produce records")
@@ -64,17 +81,22 @@ func (r *ProduceRequest) Decode(version int16, body []byte) error {
 
 // Reset lets go of the frame, and of slices that one giant request made large.
 func (r *ProduceRequest) Reset() {
-	const keep = 1024
-	clear(r.Topics)
-	clear(r.Partitions)
-	topics, partitions := r.Topics[:0], r.Partitions[:0]
-	if cap(topics) > keep {
-		topics = nil
+	*r = ProduceRequest{Topics: emptied(r.Topics, keptElements), Partitions: emptied(r.Partitions, keptElements)}
+}
+
+// keptElements and keptNameBytes are up to what size slices wait for the next request.
+const (
+	keptElements  = 1024
+	keptNameBytes = 64 << 10
+)
+
+// emptied is s to be filled again, or nil if it has grown larger than keep.
+func emptied[T any](s []T, keep int) []T {
+	if cap(s) > keep {
+		return nil
 	}
-	if cap(partitions) > keep {
-		partitions = nil
-	}
-	*r = ProduceRequest{Topics: topics, Partitions: partitions}
+	clear(s)
+	return s[:0]
 }
 
 // ProduceResponse answers a Produce request, versions 3–13. Begin lays it out from the request;
@@ -106,6 +128,13 @@ type ProduceResult struct {
 type RecordError struct {
 	Index   int32
 	Message *string
+}
+
+// Reset empties r and keeps its slices, unless one giant request made them large.
+func (r *ProduceResponse) Reset() {
+	*r = ProduceResponse{
+		Partitions: emptied(r.Partitions, keptElements), topics: emptied(r.topics, keptElements), names: emptied(r.names, keptNameBytes),
+	}
 }
 
 // Begin makes r an answer to req with one result a partition, in the request's order: code None,

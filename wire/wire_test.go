@@ -106,6 +106,48 @@ func TestMalformedNamesThePlace(t *testing.T) {
 	}
 }
 
+// A frame names no more topics and partitions than it can have records for, but for some thousands.
+func TestProduceOfNothing(t *testing.T) {
+	nothing := func(version int16, topics, partitions int) []byte {
+		req := kmsg.NewPtrProduceRequest()
+		req.Version = version
+		req.Topics = make([]kmsg.ProduceRequestTopic, topics)
+		for i := range req.Topics {
+			req.Topics[i].Partitions = make([]kmsg.ProduceRequestTopicPartition, partitions)
+		}
+		return req.AppendTo(nil)
+	}
+	var req ProduceRequest
+	for version := int16(3); version <= 13; version++ {
+		for _, c := range []struct {
+			topics, partitions int
+			what               string
+		}{
+			{1, 10_000, ""}, {100, 100, ""}, {10_000, 0, ""},
+			{1, 15_000, "Produce partitions"}, {150, 100, "Produce partitions"}, {15_000, 0, "Produce topics"},
+		} {
+			err := req.Decode(version, nothing(version, c.topics, c.partitions))
+			var f *FormatError
+			switch errors.As(err, &f); {
+			case c.what == "" && (err != nil || len(req.Partitions) != c.topics*c.partitions):
+				t.Errorf("version %d, %d topics of %d: %v, %d partitions", version, c.topics, c.partitions, err, len(req.Partitions))
+			case c.what != "" && (f == nil || f.What != c.what):
+				t.Errorf("version %d, %d topics of %d: %v", version, c.topics, c.partitions, err)
+			}
+		}
+	}
+	// Those with the least of records count.
+	full := kmsg.NewPtrProduceRequest()
+	full.Version, full.Topics = 3, make([]kmsg.ProduceRequestTopic, 1)
+	full.Topics[0].Partitions = make([]kmsg.ProduceRequestTopicPartition, 100_000)
+	for i := range full.Topics[0].Partitions {
+		full.Topics[0].Partitions[i].Records = make([]byte, 61)
+	}
+	if err := req.Decode(3, full.AppendTo(nil)); err != nil || len(req.Partitions) != 100_000 {
+		t.Errorf("%d partitions: %v", len(req.Partitions), err)
+	}
+}
+
 func TestRecordsAliasTheFrame(t *testing.T) {
 	want := randomProduce(seeded(t), 9)
 	for len(want.Topics) == 0 || len(want.Topics[0].Partitions) == 0 || len(want.Topics[0].Partitions[0].Records) == 0 {
