@@ -16,6 +16,10 @@ const (
 	coordinatorShare
 )
 
+// maxKeysAgain is how many keys that a request gives again FindCoordinator answers again: a key takes one byte of it and a
+// hundred of memory to be answered. The others are left out, which says no less: there is an answer to each key.
+const maxKeysAgain = 10_000
+
 // Kafka's default texts of two errors.
 const (
 	textInvalidRequest         = "This most likely occurs because of a request being malformed by the client library or the message was sent to an incompatible broker. See the broker logs for more details."
@@ -51,15 +55,15 @@ func findCoordinator(req *kmsg.FindCoordinatorRequest, version int16, at func(ke
 		resp.NodeID, resp.Host, resp.Port = node.NodeID, node.Host, node.Port
 		return resp
 	}
-	for _, key := range req.CoordinatorKeys {
+	text := "" // Kafka leaves it empty but for a type that does not exist
+	if req.CoordinatorType < coordinatorGroup || req.CoordinatorType > coordinatorShare {
+		text = textInvalidRequest
+	}
+	for _, key := range distinct(req.CoordinatorKeys, maxKeysAgain) {
 		node, code := find(key)
 		co := kmsg.NewFindCoordinatorResponseCoordinator()
 		co.Key, co.ErrorCode = key, int16(code)
 		co.NodeID, co.Host, co.Port = node.NodeID, node.Host, node.Port
-		text := "" // Kafka leaves it empty but for a type that does not exist
-		if req.CoordinatorType < coordinatorGroup || req.CoordinatorType > coordinatorShare {
-			text = textInvalidRequest
-		}
 		co.ErrorMessage = &text
 		resp.Coordinators = append(resp.Coordinators, co)
 	}

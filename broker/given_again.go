@@ -3,6 +3,7 @@ package broker
 import "github.com/twmb/franz-go/pkg/kmsg"
 
 // Groups and transactional ids that a request names over and over are asked for once, and told again as far as that goes.
+// Where an answer is no larger than a refusal, those that go too far are left out.
 
 // maxAgainBytes bounds what a small request can have told again. What passes it is told whole.
 const maxAgainBytes = 16 << 20
@@ -11,7 +12,7 @@ var tooManyGroupsAgain = "Too many groups of the request are given more than onc
 
 // fold says which of n keys are given for the first time, and for each key the place of its first among these.
 func fold[K comparable](n int, key func(i int) K) (firsts, of []int) {
-	seen := make(map[K]int, n)
+	seen := map[K]int{} // as large as there are firsts: n may be millions of the same
 	of = make([]int, n)
 	for i := range n {
 		k := key(i)
@@ -24,6 +25,22 @@ func fold[K comparable](n int, key func(i int) K) (firsts, of []int) {
 		of[i] = at
 	}
 	return firsts, of
+}
+
+// distinct keeps of keys the first of each and, in their places, as many as again of those given again. It works in place.
+func distinct(keys []string, again int) []string {
+	seen := map[string]bool{}
+	kept := keys[:0]
+	for _, key := range keys {
+		if seen[key] {
+			if again--; again < 0 {
+				continue
+			}
+		}
+		seen[key] = true
+		kept = append(kept, key)
+	}
+	return kept
 }
 
 // chosen gives the elements of s at these places.

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -166,4 +167,36 @@ func TestDescribeTransactionsOfTheSameOverAndOver(t *testing.T) {
 		func(s kmsg.DescribeTransactionsResponseTransactionState) (string, wire.Code) {
 			return s.TransactionalID, wire.Code(s.ErrorCode)
 		})
+}
+
+// A key of one byte takes a hundred times as much to be answered: of those given again some are, and the others left out.
+func TestFindCoordinatorOfTheSameOverAndOver(t *testing.T) {
+	n := groupNode(t, vfs.NewMem())
+	p := n.pipe()
+	for version := int16(4); version <= 6; version++ {
+		req := kmsg.NewPtrFindCoordinatorRequest()
+		req.CoordinatorKeys = make([]string, maxControlFrame-1000)
+		req.CoordinatorKeys[0], req.CoordinatorKeys[2] = "first", "first"
+		req.CoordinatorKeys[len(req.CoordinatorKeys)-1] = "last"
+		frame := p.frame(req, version)
+		p.sent = append(p.sent, req)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		p.write(frame)
+		got := p.receive().(*kmsg.FindCoordinatorResponse).Coordinators
+		runtime.ReadMemStats(&after)
+		if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 300 {
+			t.Errorf("version %d: the answer took %d MiB", version, mib)
+		}
+		if len(got) != 3+maxKeysAgain {
+			t.Fatalf("version %d: %d answers", version, len(got))
+		}
+		var keys []string
+		for _, co := range append(got[:4:4], got[len(got)-1]) {
+			keys = append(keys, co.Key)
+		}
+		if want := []string{"first", "", "first", "", "last"}; !reflect.DeepEqual(keys, want) {
+			t.Errorf("version %d: answers to %q, want %q", version, keys, want)
+		}
+	}
 }
