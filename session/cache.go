@@ -9,6 +9,14 @@ import (
 // for any other (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const evictionMs = 120_000
 
+// A cache remembers some 200 bytes for each partition of its sessions. Together they have at most
+// partitionsPerSlot for each slot, of which a few sessions may have all, but not fewer than
+// leastPartitions. Kafka does not bound them.
+const (
+	partitionsPerSlot = 1_000
+	leastPartitions   = 100_000
+)
+
 // Cache is the sessions of a broker. Its methods may be called from any goroutine.
 type Cache struct {
 	slots  int
@@ -16,14 +24,15 @@ type Cache struct {
 
 	mu struct {
 		sync.Mutex
-		sessions map[int32]*session
-		evicted  int64
+		sessions   map[int32]*session
+		partitions int // sum of the sessions' sizes
+		evicted    int64
 	}
 }
 
 // NewCache returns a cache of so many sessions (max.incremental.fetch.session.cache.slots); with 0
-// slots every fetch is a full one. random gives session ids: it need not be secret, but guessing
-// one lets a client disturb another.
+// slots every fetch is a full one, and so is one of more partitions than there is room for. random
+// gives session ids: it need not be secret, but guessing one lets a client disturb another.
 func NewCache(slots int, random func() uint32) *Cache {
 	c := &Cache{slots: slots, random: random}
 	c.mu.sessions = map[int32]*session{}
@@ -41,11 +50,7 @@ type Stats struct {
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := Stats{Sessions: len(c.mu.sessions), Evicted: c.mu.evicted}
-	for _, s := range c.mu.sessions {
-		st.Partitions += s.size
-	}
-	return st
+	return Stats{Sessions: len(c.mu.sessions), Partitions: c.mu.partitions, Evicted: c.mu.evicted}
 }
 
 // Begin takes a request into its session, or makes it one without: x becomes its Context, and
@@ -93,7 +98,9 @@ func (c *Cache) resume(nowMs int64, req *Request, x *Context) error {
 		x.partitions = append(x.partitions, req.Partitions...)
 		return nil
 	}
-	c.touch(nowMs, s, len(s.mu.byKey))
+	if !c.touch(nowMs, s, len(s.mu.byKey)) {
+		return ErrNotFound
+	}
 	s.mu.epoch = nextEpoch(s.mu.epoch)
 	x.session, x.epoch = s, s.mu.epoch
 	x.partitions = slices.Grow(x.partitions, len(s.mu.byKey))
@@ -115,17 +122,36 @@ func (c *Cache) remove(id int32) {
 
 func (c *Cache) removeLocked(s *session) {
 	delete(c.mu.sessions, s.id)
+	c.mu.partitions -= s.size
 }
 
-// touch notes that a session is used. Lock order: a session's, then the cache's.
-func (c *Cache) touch(nowMs int64, s *session, size int) {
+// most is how many partitions all sessions may have.
+func (c *Cache) most() int { return max(c.slots*partitionsPerSlot, leastPartitions) }
+
+// touch notes that a session is used and how many partitions it has now; false: it has grown beyond
+// what there is room for, and is forgotten. Lock order: a session's, then the cache's.
+func (c *Cache) touch(nowMs int64, s *session, size int) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.sessions[s.id] != s {
+		return true // it was evicted meanwhile: this request is its last
+	}
+	grown := size - s.size
+	if grown > 0 && c.mu.partitions+grown > c.most() {
+		c.removeLocked(s)
+		return false
+	}
+	c.mu.partitions += grown
 	s.lastUsedMs, s.size = nowMs, size
-	c.mu.Unlock()
+	return true
 }
 
-// create makes a session of a full fetch that was answered; noSession: there is no slot for it.
+// create makes a session of a full fetch that was answered; noSession: there is no slot for it, or no
+// room for its partitions.
 func (c *Cache) create(nowMs int64, x *Context, results []Result) int32 {
+	if len(x.partitions) > c.most() {
+		return noSession // whoever goes, it would be too large
+	}
 	s := &session{usesTopicIDs: x.usesTopicIDs, privileged: x.follower, createdMs: nowMs, lastUsedMs: nowMs}
 	s.initLocked(len(x.partitions)) // nobody else has it yet
 	for i, p := range x.partitions {
@@ -135,17 +161,20 @@ func (c *Cache) create(nowMs int64, x *Context, results []Result) int32 {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.mu.sessions) >= c.slots && !c.evictLocked(nowMs, s) {
-		return noSession
+	for len(c.mu.sessions) >= c.slots || c.mu.partitions+s.size > c.most() {
+		if !c.evictLocked(nowMs, s) {
+			return noSession
+		}
 	}
 	for s.id == noSession || c.mu.sessions[s.id] != nil {
 		s.id = int32(c.random() & 0x7fffffff)
 	}
 	c.mu.sessions[s.id] = s
+	c.mu.partitions += s.size
 	return s.id
 }
 
-// evictLocked makes room for s: by Kafka's rule the session that was not used for longest goes, if
+// evictLocked makes room for s, a session at a time: by Kafka's rule the session that was not used for longest goes, if
 // that is over two minutes; otherwise the least worthy one of those that s may evict, if s is
 // worthier. Worth is being a follower's, then the number of partitions. A session is safe from
 // its equals until it was used after its first two minutes; a consumer's is never safe from a

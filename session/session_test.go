@@ -96,6 +96,69 @@ func TestNoSlots(t *testing.T) {
 	}
 }
 
+// Sessions have only so many partitions together: a fetch for which there is no room is answered in full, and a session
+// that grows beyond it is forgotten.
+func TestSessionsAreBoundedByTheirPartitions(t *testing.T) {
+	parts := func(from, to int32) (out []Partition) {
+		for i := from; i < to; i++ {
+			out = append(out, part("t", i))
+		}
+		return out
+	}
+	c := NewCache(10, counter())
+	const third = leastPartitions / 3
+	fetch := func(nowMs int64, req Request) (id int32, err error) {
+		x := new(Context)
+		if err := c.Begin(nowMs, &req, x); err != nil {
+			return 0, err
+		}
+		id, listed, err := x.Finish(nowMs, make([]Result, len(x.Partitions())))
+		if err == nil && !x.Incremental() && (len(listed) != len(req.Partitions) || !listed[0] || !listed[len(listed)-1]) {
+			t.Errorf("a full fetch of %d partitions lists %d", len(req.Partitions), len(listed))
+		}
+		return id, err
+	}
+	holds := func(sessions, partitions int) {
+		t.Helper()
+		if st := c.Stats(); st.Sessions != sessions || st.Partitions != partitions {
+			t.Fatalf("%+v, want %d sessions of %d partitions", st, sessions, partitions)
+		}
+	}
+	if id, err := fetch(0, Request{Partitions: parts(0, leastPartitions+1)}); id != 0 || err != nil {
+		t.Fatalf("one too large is session %d, %v", id, err)
+	}
+	first, _ := fetch(0, Request{Partitions: parts(0, 2*third)})
+	second, _ := fetch(1, Request{Partitions: parts(0, third)})
+	if first == 0 || second == 0 {
+		t.Fatal("no session is made")
+	}
+	if id, err := fetch(1, Request{Partitions: parts(0, third)}); id != 0 || err != nil {
+		t.Errorf("one for which there is no room is session %d, %v", id, err)
+	}
+	holds(2, 3*third)
+	// What leaves a session makes room in it and for others.
+	var gone []Key
+	for _, p := range parts(0, third) {
+		gone = append(gone, p.Key)
+	}
+	if _, err := fetch(2, Request{SessionID: first, Epoch: 1, Partitions: parts(2*third, 3*third), Forgotten: gone}); err != nil {
+		t.Error(err)
+	}
+	holds(2, 3*third)
+	if _, err := fetch(3, Request{SessionID: first, Epoch: 2, Partitions: parts(0, third)}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a session that grows too large: %v", err)
+	}
+	holds(1, third)
+	// One that nobody uses makes room.
+	if id, err := fetch(evictionMs+2, Request{Partitions: parts(0, 3*third)}); id == 0 || err != nil {
+		t.Errorf("session %d, %v", id, err)
+	}
+	holds(1, 3*third)
+	if _, err := fetch(evictionMs+2, Request{SessionID: second, Epoch: 1}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the one that went: %v", err)
+	}
+}
+
 func TestReady(t *testing.T) {
 	for _, tc := range []struct {
 		maxWait, minBytes int32
