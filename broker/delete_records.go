@@ -9,56 +9,101 @@ import (
 
 // DeleteRecords (key 21, versions 0–2): moves the log start offset up to an offset at or below the
 // high watermark (-1: to it). It is durable when answered; Kafka forgets it for up to a minute after
-// a crash. Topics that are only compacted refuse, and so do internal ones.
+// a crash. Topics that are only compacted refuse, and so do internal ones. As in Kafka the last
+// offset of a partition counts, and the answer has each topic and each partition once.
 
 const toHighWatermark = -1
 
+// recordsDeletion is what a request asks for one partition.
+type recordsDeletion struct {
+	topic     string
+	partition int32
+	commitlog.Deletion
+}
+
 func (b *Broker) handleDeleteRecords(c *call, req *kmsg.DeleteRecordsRequest) {
-	resp := kmsg.NewPtrDeleteRecordsResponse()
-	for _, t := range req.Topics {
-		rt := kmsg.NewDeleteRecordsResponseTopic()
-		rt.Topic = t.Topic
-		for _, p := range t.Partitions {
-			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
-			rp.Partition = p.Partition
-			low, err := b.deleteRecords(t.Topic, p.Partition, p.Offset)
-			rp.LowWatermark, rp.ErrorCode = low, int16(codeOf(err))
-			if rp.ErrorCode == int16(wire.UnknownServerError) {
-				b.log.Error("delete records failed", "topic", t.Topic, "partition", p.Partition, "cause", err)
-			}
-			rt.Partitions = append(rt.Partitions, rp)
+	asked := recordsDeletions(req)
+	var deletions []*commitlog.Deletion
+	for i := range asked {
+		d := &asked[i]
+		if d.Err = b.checkDeletion(d); d.Err == nil {
+			deletions = append(deletions, &d.Deletion)
 		}
-		resp.Topics = append(resp.Topics, rt)
+	}
+	b.store.DeleteBefore(deletions)
+	resp := kmsg.NewPtrDeleteRecordsResponse()
+	at := map[string]int{} // where in resp.Topics
+	for i := range asked {
+		d := &asked[i]
+		n, is := at[d.topic]
+		if !is {
+			n = len(resp.Topics)
+			at[d.topic] = n
+			rt := kmsg.NewDeleteRecordsResponseTopic()
+			rt.Topic = d.topic
+			resp.Topics = append(resp.Topics, rt)
+		}
+		resp.Topics[n].Partitions = append(resp.Topics[n].Partitions, b.answerDeletion(d))
 	}
 	c.reply(resp)
 }
 
-func (b *Broker) deleteRecords(topic string, index int32, off int64) (low int64, err error) {
-	if isInternalTopic(topic) {
-		return -1, errInternalTopic
+// recordsDeletions lists each partition of a request once, in the place of the first time, with the offset of the last.
+func recordsDeletions(req *kmsg.DeleteRecordsRequest) []recordsDeletion {
+	var all []recordsDeletion
+	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			all = append(all, recordsDeletion{t.Topic, p.Partition, commitlog.Deletion{Before: p.Offset}})
+		}
 	}
-	p, err := b.partitionNamed(topic, index)
+	type key struct {
+		topic     string
+		partition int32
+	}
+	firsts, of := fold(len(all), func(i int) key { return key{all[i].topic, all[i].partition} })
+	asked := chosen(all, firsts)
+	for i, at := range of {
+		asked[at].Before = all[i].Before
+	}
+	return asked
+}
+
+// checkDeletion finds a partition's log and the offset that is meant, or says why there is nothing to delete.
+func (b *Broker) checkDeletion(d *recordsDeletion) error {
+	if isInternalTopic(d.topic) {
+		return errInternalTopic
+	}
+	p, err := b.partitionNamed(d.topic, d.partition)
 	if err == nil {
 		err = p.CheckLeader(-1)
 	}
 	if err != nil {
-		return -1, err
+		return err
 	}
 	l := p.Log()
 	if cfg := l.Config(); cfg.Compact && !cfg.Delete {
-		return -1, errPolicy
+		return errPolicy
 	}
 	hw := l.HighWatermark()
-	if off == toHighWatermark {
-		off = hw
+	if d.Before == toHighWatermark {
+		d.Before = hw
 	}
-	if off < 0 || off > hw {
-		return -1, commitlog.ErrOffsetOutOfRange
+	if d.Before < 0 || d.Before > hw {
+		return commitlog.ErrOffsetOutOfRange
 	}
-	if off > l.StartOffset() {
-		if err := l.DeleteBefore(off); err != nil {
-			return -1, err
-		}
+	d.Log = l
+	return nil
+}
+
+// answerDeletion is what the client is told of a partition.
+func (b *Broker) answerDeletion(d *recordsDeletion) kmsg.DeleteRecordsResponseTopicPartition {
+	rp := kmsg.NewDeleteRecordsResponseTopicPartition()
+	rp.Partition, rp.LowWatermark, rp.ErrorCode = d.partition, -1, int16(codeOf(d.Err))
+	if d.Err == nil {
+		rp.LowWatermark = d.Log.StartOffset()
 	}
-	return l.StartOffset(), nil
+	if rp.ErrorCode == int16(wire.UnknownServerError) {
+		b.log.Error("delete records failed", "topic", d.topic, "partition", d.partition, "cause", d.Err)
+	}
+	return rp
 }

@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/millrace-project/millrace/batch"
+	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
 )
 
@@ -155,6 +157,64 @@ func TestDeleteRecords(t *testing.T) {
 	}
 	if code := wire.Code(n.fetch(11, fetchRequest("t", 2)).ErrorCode); code != wire.OffsetOutOfRange {
 		t.Fatalf("fetch below the start: %s", code)
+	}
+}
+
+// Of a partition that a request names again the last offset counts, and it is answered once; many partitions are written to
+// disk together.
+func TestDeleteRecordsOfManyPartitions(t *testing.T) {
+	const many = 100
+	var writes atomic.Int32
+	n := startOn(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpCreate && strings.Contains(op.Name, "log-start-offset-checkpoint") {
+			writes.Add(1)
+		}
+		return nil
+	}))
+	n.mustCreate("t", many)
+	n.mustCreate("u", 1)
+	produce := produceRequest("t", 0, -1, nil)
+	produce.Topics[0].Partitions = nil
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.Topics = make([]kmsg.DeleteRecordsRequestTopic, 3)
+	for i, topic := range []string{"t", "u", "t"} {
+		req.Topics[i].Topic = topic
+	}
+	for i := range int32(many) {
+		produce.Topics[0].Partitions = append(produce.Topics[0].Partitions, produceRequest("t", i, -1, recordsOf(plain(), "a", "b", "c")).Topics[0].Partitions[0])
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, kmsg.DeleteRecordsRequestTopicPartition{Partition: i, Offset: 2})
+	}
+	for _, p := range askNode[*kmsg.ProduceResponse](n, produce, 9).Topics[0].Partitions {
+		if p.ErrorCode != 0 {
+			t.Fatalf("produce: %+v", p)
+		}
+	}
+	req.Topics[1].Partitions = []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 0, Offset: 1}}
+	req.Topics[2].Partitions = []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 3, Offset: 1}, {Partition: 4, Offset: -1}, {Partition: 5, Offset: 9}}
+	writes.Store(0)
+	got := askNode[*kmsg.DeleteRecordsResponse](n, req, 2).Topics
+	if n := writes.Load(); n > 3 {
+		t.Errorf("the start offsets of %d partitions are written %d times", many, n)
+	}
+	if len(got) != 2 || got[0].Topic != "t" || got[1].Topic != "u" || len(got[0].Partitions) != many || len(got[1].Partitions) != 1 {
+		t.Fatalf("%d topics, of %q %d partitions", len(got), got[0].Topic, len(got[0].Partitions))
+	}
+	if code := wire.Code(got[1].Partitions[0].ErrorCode); code != wire.OffsetOutOfRange {
+		t.Errorf("u-0: %s", code)
+	}
+	for i, p := range got[0].Partitions {
+		want, code := int64(2), wire.None
+		switch i {
+		case 3:
+			want = 1
+		case 4:
+			want = 3
+		case 5:
+			want, code = -1, wire.OffsetOutOfRange
+		}
+		if p.Partition != int32(i) || p.LowWatermark != want || wire.Code(p.ErrorCode) != code {
+			t.Errorf("t-%d: %+v, want %d, %s", i, p, want, code)
+		}
 	}
 }
 

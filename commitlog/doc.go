@@ -9,8 +9,9 @@
 // codes), to log (it has an EventListener), and to decide what is committed.
 //
 // Lock order: Log.syncing, then Log.mu, then Log.epoch; checkpointFiles.mu, syncer.mu
-// and janitor.mu are leaves below them, and Store.mu below checkpointFiles.mu. Log.mu
-// is held for the append's own write and never for a sync, but in a truncation.
+// and janitor.mu are leaves below them, and Store.mu below checkpointFiles.mu. Who
+// holds one log's syncing takes another's only if it is free. Log.mu is held for the
+// append's own write and never for a sync, but in a truncation.
 //
 // The goroutines: the janitor, one for each store, and the workers of the syncer,
 // at most Options.MaxSyncs and only while there is something to sync, and one that

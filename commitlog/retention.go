@@ -7,34 +7,95 @@ import (
 	"github.com/millrace-project/millrace/segment"
 )
 
+// Deletion is what DeleteBefore is to do with one log.
+type Deletion struct {
+	Log    *Log
+	Before int64 // the log start offset that it is to have at least
+
+	// Err is what became of it: ErrOffsetOutOfRange if Before is beyond the high
+	// watermark, ErrStorage if it could not be written: it is not raised then, now
+	// or by a later start.
+	Err error
+}
+
 // DeleteBefore raises the log start offset to off; what is below it is never
 // served again, and its segments go with the next retention pass. It is durable
 // when DeleteBefore returns.
 // ErrOffsetOutOfRange if off is beyond the high watermark.
 func (l *Log) DeleteBefore(off int64) error {
-	l.syncing.Lock() // no truncation comes between
-	defer l.syncing.Unlock()
-	switch f := l.failure.Load(); {
-	case f != nil:
-		return f.err
-	case off > l.HighWatermark():
-		return fmt.Errorf("%w: delete before %d in %s", ErrOffsetOutOfRange, off, l.name)
-	case off <= l.start.Load():
-		return nil
-	}
-	return l.raiseStart(off)
+	d := Deletion{Log: l, Before: off}
+	l.store.DeleteBefore([]*Deletion{&d})
+	return d.Err
 }
 
-// raiseStart makes off the log start offset, first on disk, then for readers.
-// l.syncing is held.
-func (l *Log) raiseStart(off int64) error {
-	l.starting.Store(max(off, l.starting.Load()))
-	if l.keep {
-		if err := l.store.points.writeStarts(l.store); err != nil {
+// DeleteBefore does what Log.DeleteBefore does for several logs of the store, with
+// one write of their start offsets to disk. Each deletion succeeds or fails on its
+// own.
+func (s *Store) DeleteBefore(list []*Deletion) {
+	for len(list) > 0 {
+		list = s.deleteBefore(list)
+	}
+}
+
+// deleteBefore does the first of them and those whose logs are not at work, and
+// returns the others. It waits for a log while it holds none: syncs go on, and
+// nobody has to take several logs in the same order.
+func (s *Store) deleteBefore(list []*Deletion) (busy []*Deletion) {
+	held := make([]*Deletion, 0, len(list))
+	defer func() {
+		for _, d := range held {
+			d.Log.syncing.Unlock()
+		}
+	}()
+	for _, d := range list {
+		l := d.Log
+		if len(held) == 0 {
+			l.syncing.Lock() // no truncation comes between
+		} else if !l.syncing.TryLock() {
+			busy = append(busy, d)
+			continue
+		}
+		switch f := l.failure.Load(); {
+		case f != nil:
+			d.Err = f.err
+		case d.Before > l.HighWatermark():
+			d.Err = fmt.Errorf("%w: delete before %d in %s", ErrOffsetOutOfRange, d.Before, l.name)
+		case d.Before > l.start.Load():
+			held = append(held, d)
+			continue
+		default:
+			d.Err = nil
+		}
+		l.syncing.Unlock()
+	}
+	s.raiseStarts(held)
+	return busy
+}
+
+// raiseStarts makes each Before the log start offset, first on disk, then for
+// readers. The syncing of each log is held.
+func (s *Store) raiseStarts(list []*Deletion) {
+	keep := false
+	for _, d := range list {
+		d.Log.starting.Store(max(d.Before, d.Log.starting.Load()))
+		keep = keep || d.Log.keep
+	}
+	var err error
+	if keep {
+		err = s.points.writeStarts(s)
+	}
+	for _, d := range list {
+		if l := d.Log; err != nil && l.keep {
 			l.starting.Store(l.start.Load()) // or the next checkpoint would do what was refused
-			return fmt.Errorf("%w: %w", ErrStorage, err)
+			d.Err = fmt.Errorf("%w: %w", ErrStorage, err)
+		} else {
+			d.Err = l.publishStart(d.Before)
 		}
 	}
+}
+
+// publishStart lets readers see a log start offset. l.syncing is held.
+func (l *Log) publishStart(off int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usableLocked(); err != nil {
@@ -165,8 +226,9 @@ func (l *Log) rollForRetention(now, hw int64) (rolled bool, err error) {
 func (l *Log) deleteOldest(n int) error {
 	list := *l.segs.Load()
 	if start := list[n].BaseOffset(); start > l.start.Load() {
-		if err := l.raiseStart(start); err != nil {
-			return err
+		d := Deletion{Log: l, Before: start}
+		if l.store.raiseStarts([]*Deletion{&d}); d.Err != nil {
+			return d.Err
 		}
 	}
 	gone, err := l.nameAwayOldest(list[:n])

@@ -2,8 +2,10 @@ package commitlog
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -112,4 +114,101 @@ func TestRefusedStartOffsetStaysRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// The start offsets of many logs are written to disk together; each log's deletion succeeds or fails on its own. A log that
+// is at work, or given twice, is waited for while no other is held.
+func TestDeleteBeforeOfManyLogs(t *testing.T) {
+	var writes atomic.Int32
+	f := &faults{want: func(op vfs.Op) bool {
+		if op.Kind == vfs.OpCreate && strings.HasPrefix(op.Name, "data/log-start-offset-checkpoint") {
+			writes.Add(1)
+			return true
+		}
+		return false
+	}}
+	mem := vfs.NewMem()
+	s := mustOpen(t, testOptions(vfs.NewFaulty(mem, f.hook)))
+	const many = 100
+	raise := func(before int64, more ...*Deletion) (list []*Deletion) {
+		for _, l := range s.ordered() {
+			list = append(list, &Deletion{Log: l, Before: before, Err: errors.New("not looked at")})
+		}
+		s.DeleteBefore(append(list, more...))
+		return list
+	}
+	for i := range many {
+		l := mustCreate(t, s, fmt.Sprint("t-", i))
+		for range 10 {
+			mustAppend(t, l, spec{n: 1, ts: fixedClock(), epoch: -1}.build())
+		}
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Log("t-7").DeleteBefore(8); err != nil {
+		t.Fatal(err)
+	}
+	check := func(s *Store, start int64) {
+		t.Helper()
+		for _, l := range s.ordered() {
+			want := start
+			if l.name == "t-7" {
+				want = 8
+			}
+			if got := l.StartOffset(); got != want {
+				t.Errorf("%s starts at %d, want %d", l.name, got, want)
+			}
+		}
+	}
+	writes.Store(0)
+	beyond := &Deletion{Log: s.Log("t-3"), Before: 11}
+	for _, d := range raise(5, beyond) {
+		if d.Err != nil {
+			t.Errorf("%s: %v", d.Log.name, d.Err)
+		}
+	}
+	if !errors.Is(beyond.Err, ErrOffsetOutOfRange) {
+		t.Errorf("beyond the high watermark: %v", beyond.Err)
+	}
+	if n := writes.Load(); n > 3 {
+		t.Errorf("the start offsets of %d logs are written %d times", many, n)
+	}
+	check(s, 5)
+
+	f.set(syscall.EIO)
+	for _, d := range raise(6) {
+		if d.Log.name != "t-7" && !errors.Is(d.Err, ErrStorage) {
+			t.Errorf("%s: %v", d.Log.name, d.Err)
+		}
+	}
+	f.set(nil)
+	if err := s.checkpoint(s.ordered()); err != nil { // it writes none of what was refused
+		t.Fatal(err)
+	}
+	check(s, 5)
+	killed := mustOpen(t, testOptions(mem.KillClone()))
+	check(killed, 5)
+	killed.Close(1)
+
+	// One log is at work: the others do not wait for it, and are not held while it is waited for.
+	l := s.Log("t-50")
+	l.syncing.Lock()
+	done := make(chan []*Deletion)
+	go func() { done <- raise(7) }()
+	for s.Log("t-99").StartOffset() != 7 {
+		runtime.Gosched()
+	}
+	for !s.Log("t-49").syncing.TryLock() {
+		runtime.Gosched()
+	}
+	s.Log("t-49").syncing.Unlock()
+	l.syncing.Unlock()
+	for _, d := range <-done {
+		if d.Err != nil {
+			t.Errorf("%s: %v", d.Log.name, d.Err)
+		}
+	}
+	check(s, 7)
+	s.Close(1)
 }
