@@ -9,10 +9,11 @@
 // pooled 64 KiB buffer, reads once, and gives every whole frame of that read to one Handler.Handle
 // call, in order, so that the handler can treat many small requests as one piece of work. Those that
 // it does not take yet are given again when something was answered. When the
-// buffer is empty and the socket has no more, the buffer goes back. What is left of a frame moves
-// to a buffer of its own size, and from then on the socket is read straight into it. A connection
-// whose last frame was larger than 64 KiB gets a buffer of that size for its next read, so that
-// the frame of a steady producer arrives by one read, in place.
+// buffer is empty and the socket has no more, the buffer goes back; before the handler gets a request
+// that does not lie in it, it is left to those that do. What is left of a frame moves to a buffer of
+// its own size, and from then on the socket is read straight into it. A connection whose last frame was
+// larger than 64 KiB gets a buffer of that size for its next read, so that the frame of a steady
+// producer arrives by one read, in place.
 //
 // Frames of the APIs that Options.Pooled names (Produce) lie in pooled memory and are recycled at
 // Exchange.Release; every other frame is given away, because decoded requests alias it.
@@ -39,9 +40,9 @@
 // Memory is a sum: Options.QueuedBytes of frames, maxReadBuffers × 64 KiB of read buffers,
 // maxScratches × 64 KiB of reply buffers, and for each connection at most maxPending requests and
 // about maxReplyBytes of replies that wait, and what of one read buffer the handler did not take yet
-// (setAside). No connection waits for another, for its peer, for a disk or for an answer with a read
-// buffer in its hands; with memory of frames only until others have wanted it for
-// Options.StallTimeout. What is full makes connections wait, which is back-pressure on their clients
+// (setAside). No connection waits for another, for its peer or for an answer with a read buffer in its
+// hands, nor for a disk, but for that which takes the frames in it; with memory of frames only until
+// others have wanted it for Options.StallTimeout. What is full makes connections wait, which is back-pressure on their clients
 // by TCP. A frame that stops arriving loses its place after
 // Options.StallTimeout, and so does a connection that stops taking its replies, so that a View
 // cannot hold deleted files for ever. At most maxTransfers threads are inside sendfile or pread at

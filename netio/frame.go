@@ -163,6 +163,9 @@ func (c *Conn) handle(b *[]*Exchange) error {
 			return net.ErrClosed
 		}
 	}
+	if slices.ContainsFunc(xs, func(x *Exchange) bool { return x.buf == nil }) {
+		c.setAside(nil) // the handler may have to read a disk for it
+	}
 	progress := c.enqueue(xs)
 	left := xs[c.callHandler(xs):]
 	for len(left) > 0 {

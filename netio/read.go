@@ -11,8 +11,8 @@ import (
 const (
 	// readBufferBytes is what a read takes at most, unless the last frame was larger.
 	readBufferBytes = 64 << 10
-	// maxReadBuffers bounds the read buffers in use: 64 MiB. They are held while a read is being
-	// handled, and by frames in them until those are released; never while a peer is waited for.
+	// maxReadBuffers bounds the read buffers in use: 64 MiB. They are held while frames in them are
+	// being handled, and by those until they are released; never while a peer is waited for.
 	maxReadBuffers = 1024
 	// restAfter is how long a connection waits on the stack that it has.
 	restAfter = 5 * time.Second

@@ -2,8 +2,11 @@ package netio
 
 import (
 	"bytes"
+	"encoding/binary"
+	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -69,6 +72,81 @@ func TestWriteThatWaitsHoldsNoInput(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A handler that waits for the disk holds no read buffer, unless it is for frames in it: what is given to it as a copy leaves
+// the buffer to others, with what came behind it.
+func TestHandlerThatWaitsHoldsNoInput(t *testing.T) {
+	small, large := frame(1, []byte("slow")), frame(0, make([]byte, 200))
+	for name, asked := range map[string][]byte{
+		"alone":                         small,
+		"with a byte behind":            append(bytes.Clone(small), large[0]),
+		"with the beginning of a frame": append(bytes.Clone(small), large[:100]...),
+		"with a frame in the buffer":    append(bytes.Clone(large), small...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := make(chan struct{})
+				m, s := startMemory(t, Options{Pooled: pooledZero, Handler: handlerFunc(func(c *Conn, xs []*Exchange) {
+					for _, x := range xs {
+						if string(x.Frame[2:]) == "slow" {
+							<-disk
+						}
+						echo(c, []*Exchange{x})
+					}
+				})})
+				const buffers = 4
+				s.reads.max = buffers * readBufferBytes // before anybody reads
+				var conns []*MemoryConn
+				for range buffers {
+					c := dialMemory(t, m)
+					conns = append(conns, c)
+					if _, err := c.Write(asked); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait()
+				if st := s.Stats(); st.ReadBytes > 0 {
+					t.Fatalf("%d bytes of read buffers are held", st.ReadBytes)
+				}
+				another := dialMemory(t, m)
+				undisturbed(t, another)
+				close(disk)
+				for _, c := range append(conns, another) {
+					if c != another {
+						answers(t, c, asked, large)
+					}
+					c.Close()
+				}
+				synctest.Wait()
+				if st := s.Stats(); st.Conns != 0 || st.ReadBytes != 0 || st.FrameBytes != 0 {
+					t.Errorf("something is still held: %+v", st)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// answers reads what is answered to frames, the last of which may be the beginning of more, whose rest it sends first.
+func answers(t *testing.T, c net.Conn, asked, more []byte) {
+	t.Helper()
+	for len(asked) >= 4 {
+		n := 4 + int(binary.BigEndian.Uint32(asked))
+		if n > len(asked) {
+			break
+		}
+		mustFrame(t, c, asked[4:n])
+		asked = asked[n:]
+	}
+	if len(asked) > 0 {
+		if _, err := c.Write(more[len(asked):]); err != nil {
+			t.Fatal(err)
+		}
+		mustFrame(t, c, more[4:])
 	}
 }
 
