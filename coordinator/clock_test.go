@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -51,6 +52,51 @@ func clockIsSet(t *testing.T, jump int64, when string) {
 	if e, o := ended.Load(), timedOut.Load(); e != 10_000 || o != 20_000 {
 		t.Errorf("set by %d ms, %s: a session of 10 s ended after %d ms, an answer waited %d of 20 s", jump, when, e, o)
 	}
+}
+
+// What came before a deadline counts, though the log kept the loop until after it: a heartbeat that waits keeps its session.
+func TestLoopIsKeptByTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var ended []time.Duration
+		timers := NewTimers[int](steadyClock())
+		session := func() Op[int] {
+			ended = append(ended, time.Since(began))
+			return Op[int]{Run: func() ([][]int, error) { return nil, nil }, Done: func(error) {}}
+		}
+		beat := Op[int]{Key: "G", Done: func(error) {}, Run: func() ([][]int, error) {
+			timers.Set(TimerKey{"G", "session"}, 10_000, session)
+			return nil, nil
+		}}
+		r := NewTimed(&slowLog{took: 9500 * time.Millisecond}, nopMachine{}, timers, 0, Options{})
+		defer r.Close()
+		r.Submit(beat)
+		time.Sleep(time.Second)
+		r.Submit(Op[int]{Key: "G", Done: func(error) {}, Run: func() ([][]int, error) {
+			// Two that the loop takes up at once: the second waits for the append of the first.
+			r.Submit(Op[int]{Key: "G", Done: func(error) {}, Run: func() ([][]int, error) { return [][]int{{1}}, nil }})
+			r.Submit(Op[int]{Key: "G", Done: func(error) {}, Run: func() ([][]int, error) { return nil, nil }})
+			return nil, nil
+		}})
+		time.Sleep(2 * time.Second)
+		r.Submit(beat) // its turn comes after 10.5 s
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if want := []time.Duration{20_500 * time.Millisecond}; !slices.Equal(ended, want) {
+			t.Errorf("the session ended after %v, want %v", ended, want)
+		}
+	})
+}
+
+// slowLog commits at once, after each append has taken its time.
+type slowLog struct {
+	instantLog
+	took time.Duration
+}
+
+func (l *slowLog) Append(epoch int32, timestampMs int64, batches [][]int) (int64, error) {
+	time.Sleep(l.took)
+	return l.instantLog.Append(epoch, timestampMs, batches)
 }
 
 // A deadline that is never, as some settings say it, does not come at once.

@@ -126,6 +126,8 @@ func (r *Runtime[R]) Close() {
 // loop runs until there is nothing to do.
 func (r *Runtime[R]) loop() {
 	for {
+		// Before the inbox is taken: what came before a deadline is run before it, however long the log then keeps the loop.
+		nowMs := r.timers.steadyMs()
 		r.mu.Lock()
 		ops, closed := r.mu.inbox, r.mu.closed
 		r.mu.inbox, r.mu.again = nil, false
@@ -134,7 +136,7 @@ func (r *Runtime[R]) loop() {
 			r.run(op)
 		}
 		if !closed {
-			r.runDue()
+			r.runDue(nowMs)
 		}
 		r.flush()
 		r.settle()
@@ -211,12 +213,11 @@ func (r *Runtime[R]) finish() {
 	close(r.stopped)
 }
 
-// runDue runs the operations of the timers that are due.
-func (r *Runtime[R]) runDue() {
+// runDue runs the operations of the timers that were due at that time.
+func (r *Runtime[R]) runDue(nowMs int64) {
 	if r.log.Err() != nil {
 		return
 	}
-	nowMs := r.timers.steadyMs()
 	for {
 		x, ok := r.timers.due(nowMs)
 		if !ok {
