@@ -135,10 +135,12 @@ func (g *classicGroup) add(x *classicMember, protType string, join func(*kmsg.Jo
 // remove takes a member, or an id that was given out, away. What the member waits for must have been answered.
 func (g *classicGroup) remove(id string) {
 	if x := g.members[id]; x != nil {
+		if x.join != nil || x.sync != nil {
+			panic(fmt.Sprintf("BUG: member %q of group %q is removed while it waits", id, g.groupID))
+		}
 		delete(g.members, id)
 		g.order = slices.DeleteFunc(g.order, func(o *classicMember) bool { return o == x })
 		g.count(x.protocols, -1)
-		g.await(x, nil)
 		if x.instanceID != nil && g.static[*x.instanceID] == id {
 			delete(g.static, *x.instanceID)
 		}

@@ -105,7 +105,8 @@ func (m *Machine) armSync(g *classicGroup) {
 			return
 		}
 		for _, x := range slices.Clone(g.order) {
-			if _, late := g.pendingSync[x.id]; late {
+			// Who waits in a JoinGroup is a static member's successor, whose record is not committed yet: it has joined.
+			if _, late := g.pendingSync[x.id]; late && x.join == nil {
 				m.timers.Cancel(g.heartbeatKey(x.id))
 				g.remove(x.id)
 			}

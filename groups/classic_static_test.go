@@ -178,6 +178,29 @@ func TestStaticReplacementIsOvertaken(t *testing.T) {
 	}
 }
 
+// The members' time to ask for their assignment ends before the replacement is committed: who replaces has joined the
+// rebalance that follows.
+func TestStaticReplacementMeetsTheSyncTimeout(t *testing.T) {
+	for _, err := range []error{nil, codedFailure(wire.NotEnoughReplicas)} {
+		r := newClassicRig(t)
+		l, m := r.join("g", joins{instance: "i0", rebalanceMs: 5000}), r.join("g", joins{instance: "i1", rebalanceMs: 5000})
+		r.pass(6000)
+		leader, gen := l.want("NONE").MemberID, m.want("NONE").Generation
+		r.sync("g", syncs{member: leader, instance: "i0", generation: gen}).want("NONE")
+		r.hold = true
+		w := r.join("g", joins{instance: "i1", rebalanceMs: 5000})
+		r.pass(5000)
+		w.want("waits")
+		r.commit(err)
+		r.wantState("g", "PreparingRebalance")
+		r.join("g", joins{member: leader, instance: "i0"}).want("NONE")
+		if got := w.want("NONE"); got.Generation != gen+1 || got.MemberID == m.resp.MemberID {
+			t.Fatalf("%+v", got)
+		}
+		r.check()
+	}
+}
+
 // A static member that comes back with other protocols keeps the group as it is only as long as the choice is the same.
 func TestStaticMemberWithOtherProtocols(t *testing.T) {
 	r := newClassicRig(t)
