@@ -269,6 +269,7 @@ func (j *joining) staticReplaced(x, before *classicMember, oldID, leaderBefore s
 	if m.groups[g.groupID] != group(g) || g.members[x.id] != x || g.st != classicStable || x.join == nil {
 		return // what has happened since answers, or has answered
 	}
+	m.armHeartbeat(g, x.id, x.sessionMs) // one that ended while the record was awaited was passed over
 	resp := g.joinAccepted(x.id, false)
 	isLeader := g.leader == x.id
 	switch {

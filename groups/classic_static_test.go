@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace-project/millrace/coordinator"
 	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/wire"
 )
@@ -175,6 +176,28 @@ func TestStaticReplacementIsOvertaken(t *testing.T) {
 		if got := second.want("NONE"); got.Generation != gen || r.group("g").static["i1"] != got.MemberID {
 			t.Fatalf("%+v", got)
 		}
+	}
+}
+
+// A replacement whose commit takes longer than a session begins one with its answer: it does not stay for ever.
+func TestStaticReplacementOutlastsItsSession(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{{nil, "NONE"}, {coordinator.ErrTimedOut, "COORDINATOR_NOT_AVAILABLE"}, {codedFailure(wire.NotEnoughReplicas), "COORDINATOR_NOT_AVAILABLE"}} {
+		r := newClassicRig(t)
+		r.statics("g", 1)
+		r.hold = true
+		w := r.join("g", joins{instance: "i0"})
+		r.pass(10_000)
+		w.want("waits")
+		r.commit(c.err)
+		w.want(c.want)
+		r.check()
+		r.pass(9_999)
+		r.wantState("g", "Stable")
+		r.pass(1 + 60_000)
+		r.wantState("g", "Empty")
 	}
 }
 
