@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -234,8 +233,8 @@ func TestOffsetsOfATopicDeletedWhileLoading(t *testing.T) {
 	}
 }
 
-// A transaction that was decided before a kill commits its offsets also where its marker is written while the group's
-// partition is still loading.
+// A transaction that was decided before a kill commits its offsets also where the group's partition is still loading: its
+// marker waits for that.
 func TestMarkerForAGroupThatIsLoading(t *testing.T) {
 	killed := killedBeforeTheMarker(t)
 	var loading, marked atomic.Bool
@@ -266,8 +265,15 @@ func TestMarkerForAGroupThatIsLoading(t *testing.T) {
 	n := &node{t: t, b: b}
 	t.Cleanup(n.stop)
 	t.Cleanup(open) // before the stop
-	n.eventually("the marker is written", marked.Load)
-	time.Sleep(100 * time.Millisecond) // for its sync, and the coordinator's word
+	n.eventually("the marker is tried", func() bool {
+		w := b.markers
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.mu.pauses) > 0
+	})
+	if marked.Load() {
+		t.Error("the marker is written before the partition is loaded")
+	}
 	open()
 	p := n.pipe()
 	findGroup(p, "g")

@@ -154,7 +154,8 @@ func (w *markerWriter) close() {
 }
 
 // writeMarker writes a marker to one partition. done is called once it is acknowledged, and where the partition is of
-// __consumer_offsets, once the group coordinator has taken it.
+// __consumer_offsets, once the group coordinator has taken it: where none answers nothing is written, for each try would
+// add a marker.
 func (b *Broker) writeMarker(m *txn.Marker, p txn.Partition, done func(wire.Code)) {
 	part, err := b.partitionNamed(p.Topic, p.Index)
 	if err == nil {
@@ -162,6 +163,10 @@ func (b *Broker) writeMarker(m *txn.Marker, p txn.Partition, done func(wire.Code
 	}
 	if err != nil {
 		done(codeOf(err))
+		return
+	}
+	if p.Topic == topicConsumerOffsets && !b.groups.Answers(p.Index) {
+		done(wire.NotLeaderOrFollower)
 		return
 	}
 	now := nowMs()
@@ -196,7 +201,7 @@ func (w *markerWait) Resolved(_ int, err error) {
 		return
 	}
 	w.b.groups.EndTransaction(w.p.Index, groups.Producer{ID: w.m.ProducerID, Epoch: w.m.Epoch}, w.m.Commit, func(err error) {
-		if err != nil { // it is loading, or was lost: the marker is written again then
+		if err != nil { // it was lost meanwhile: the marker is written again then
 			w.done(wire.NotLeaderOrFollower)
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/commitlog"
 	"github.com/millrace-project/millrace/groups"
+	"github.com/millrace-project/millrace/records"
 	"github.com/millrace-project/millrace/txn"
 	"github.com/millrace-project/millrace/vfs"
 	"github.com/millrace-project/millrace/wire"
@@ -345,6 +346,54 @@ func TestOffsetsOfTheNextTransaction(t *testing.T) {
 		})
 		refuse.Store(true)
 		p.patient(func() wire.Code { return p.end(true) })
+	}
+}
+
+// The end of a transaction is tried again and again while the coordinator of its group does not answer, and leaves nothing
+// in the group's partition meanwhile.
+func TestNoMarkerWithoutItsCoordinator(t *testing.T) {
+	mem := vfs.NewMem()
+	n := groupNode(t, mem)
+	findGroup(n.pipe(), "g")
+	index, _ := n.b.groups.PartitionFor("g")
+	part, err := n.b.partitionNamed(topicConsumerOffsets, index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := records.AppendKey(nil, &records.GroupMetadataKey{Group: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bl := batch.NewBuilder(batch.BuilderOptions{})
+	bl.Append(nowMs(), key, []byte{0x7f, 0xff}, nil) // of a version that nobody can read
+	data, err := bl.Build(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := commitlog.Entry{Origin: commitlog.FromCoordinator, Data: data}
+	if part.Append(nowMs(), []*commitlog.Entry{&e}); e.Err != nil {
+		t.Fatal(e.Err)
+	}
+	n.stop()
+
+	n = groupNode(t, mem)
+	if part, err = n.b.partitionNamed(topicConsumerOffsets, index); err != nil {
+		t.Fatal(err)
+	}
+	end := part.Bound(false)
+	p := n.txnProducer("x", 12)
+	p.patient(func() wire.Code { return p.addOffsets("g") })
+	m := &txn.Marker{Identity: txn.Identity{ProducerID: p.pid, Epoch: p.epoch}, CoordinatorEpoch: -1}
+	p.patient(func() wire.Code { return p.end(false) })
+	for range 3 { // beside those of the coordinator, which take their time
+		codes := make(chan wire.Code, 1)
+		n.b.writeMarker(m, txn.Partition{Topic: topicConsumerOffsets, Index: index}, func(code wire.Code) { codes <- code })
+		if code := <-codes; code != wire.NotLeaderOrFollower {
+			t.Errorf("the marker: %s", code)
+		}
+	}
+	if now := part.Bound(false); now != end {
+		t.Errorf("the partition ended at %d and ends at %d", end, now)
 	}
 }
 

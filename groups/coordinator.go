@@ -111,6 +111,12 @@ func (c *Coordinator) TopicsDeleted(names []string) {
 	}
 }
 
+// Answers says whether the partition takes requests now: it is led here and has been loaded.
+func (c *Coordinator) Answers(partition int32) bool {
+	_, err := c.shards.At(partition)
+	return err == nil
+}
+
 // EndTransaction is told that the marker which ends the producer's transaction is in the log of the partition: what the
 // producer has committed there counts from now on, or is dropped.
 func (c *Coordinator) EndTransaction(partition int32, p Producer, commit bool, done func(error)) {

@@ -180,7 +180,7 @@ var mutants = []mutant{
 	{"tombstones of a deleted topic are tried once", "groups/offsets_topics.go", "\t\t\tm.owe(slices.Collect(maps.Keys(names)))\n", "\t\t\t_ = maps.Keys(names)\n", "./groups", "TestTombstones"},
 	{"an offset without its topic's id counts for the next topic of the name", "groups/offsets_topics.go", "now.ID == c.topicID }", "(now.ID == c.topicID || c.topicID == [16]byte{}) }", "./groups", "TestOffsetsOfTopicsGone"},
 	{"a metadata snapshot is named beyond its image", "controller/snapshots.go", "End: img.Offset(), Epoch", "End: s.c.q.Committed(), Epoch", "./controller", "TestSnapshotOfOneOfSeveral"},
-	{"a marker for a group that is loading counts as written", "broker/txn_markers.go", "\t\t\tw.done(wire.NotLeaderOrFollower)\n\t\t\treturn", "\t\t\tw.done(wire.None)\n\t\t\treturn", "./broker", "TestMarkerForAGroup"},
+	{"a marker for a group that is loading counts as written", "broker/txn_markers.go", "\t\tdone(wire.NotLeaderOrFollower)\n", "\t\tdone(wire.None)\n", "./broker", "TestMarkerForAGroup"},
 	{"log of a deleted topic is taken for that of its name", "broker/partitions.go", "known && (l.TopicID() == id || l.TopicID() == commitlog.TopicID{})", "known && id == id", "./broker", "TestLogOfAnEarlierTopic"},
 	{"length in a request is believed", "wire/reader.go", "if n < 0 || n > len(r.p)-r.pos {", "if n < 0 || n > len(r.p) {", "./wire", "."},
 }
