@@ -11,7 +11,8 @@
 //  2. Racks. Of those, an assignment with the most partitions at a member in the rack of a replica.
 //  3. Stickiness. Of those, no more partitions between racks than that needs (Range: the least departure from ranges).
 //
-// What is optimal already is left as it is.
+// What is optimal already is left as it is. A rack that no replica is in counts as none. Where members are of more than
+// 1 000 kinds (rack and subscription) what Kafka would have assigned stands.
 //
 // Source: KIP-848 (uniform and range assignors), KIP-881 (racks).
 package assignor
@@ -78,11 +79,12 @@ type table struct {
 	members []*Member
 	topics  []Topic // of which there is a subscriber, ascending by ID
 	index   map[[16]byte]int32
-	first   []int32 // by topic, its first item; one more at the end
-	owner   []int32 // by item, a member; -1 = none
-	home    []int32 // by item, the member that has it so far and may keep it; -1 = none
-	size    []int32 // by member, the items it owns
-	same    bool    // all members subscribe to the same topics, and are to be treated so
+	first   []int32  // by topic, its first item; one more at the end
+	owner   []int32  // by item, a member; -1 = none
+	home    []int32  // by item, the member that has it so far and may keep it; -1 = none
+	size    []int32  // by member, the items it owns
+	racks   []string // by member, "" = none that a replica is in; nil = all have none
+	same    bool     // all members subscribe to the same topics, and are to be treated so
 }
 
 func newTable(s *Spec) (*table, error) {
@@ -128,6 +130,7 @@ func newTable(s *Spec) (*table, error) {
 			}
 		}
 	}
+	t.racks = t.memberRacks()
 	return t, nil
 }
 
@@ -171,12 +174,6 @@ func (t *table) result() map[string]Assignment {
 		}
 	}
 	return out
-}
-
-// knowsRacks says whether racks can matter: a member has one, and so have the replicas of a topic.
-func knowsRacks(members []*Member, topics []Topic) bool {
-	return slices.ContainsFunc(members, func(m *Member) bool { return m.Rack != "" }) &&
-		slices.ContainsFunc(topics, func(t Topic) bool { return t.Racks != nil })
 }
 
 // compareIDs orders topic ids as Kafka does: as two signed 64-bit halves.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -202,7 +203,7 @@ func owners(s *Spec, got map[string]Assignment) (map[part]string, error) {
 
 func racksMatter(s *Spec) bool {
 	t, _ := newTable(s)
-	return knowsRacks(t.members, t.topics)
+	return t.racks != nil
 }
 
 func count(a Assignment) (n int) {
@@ -296,6 +297,73 @@ func TestRacksKeepWhatIsLocal(t *testing.T) {
 	// 600 over 61: z gets 9 and 10 of the rest, at most one each, give one up.
 	if n := count(after["z"]); moved > n+2 || local(s, after) != 600 {
 		t.Errorf("%d partitions moved for %d of the new member; %d are local", moved, n, local(s, after))
+	}
+}
+
+// allocated is how many bytes it takes to assign.
+func allocated(t *testing.T, a Assignor, s *Spec) (got map[string]Assignment, bytes uint64) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got, err := a.Assign(s)
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, after.TotalAlloc - before.TotalAlloc
+}
+
+// Racks in which no replica is make nobody local, however many there are: they cost nothing.
+func TestRacksWithoutReplicas(t *testing.T) {
+	for _, a := range []Assignor{Uniform{}, Range{}} {
+		s := rackSpec(5000, 100, 1, 2)
+		for i := range s.Members[2:] {
+			s.Members[2+i].Rack = fmt.Sprint("nowhere-", i)
+		}
+		got, bytes := allocated(t, a, s)
+		if n := local(s, got); n != 2 {
+			t.Errorf("%s: %d partitions are local", a.Name(), n)
+		}
+		if bytes > 8<<20 {
+			t.Errorf("%s takes %d bytes", a.Name(), bytes)
+		}
+	}
+}
+
+// Where members are of very many kinds, for each subscribes to something else, racks are left alone.
+func TestMembersOfManyKinds(t *testing.T) {
+	s := rackSpec(2000, 1200, 1, 2)
+	s.Homogeneous = false
+	for i := range s.Members {
+		s.Members[i].Topics = maps.Clone(s.Members[i].Topics)
+		maps.DeleteFunc(s.Members[i].Topics, func(id [16]byte, _ struct{}) bool { return i>>id[1]&1 == 0 && id[1] < 11 })
+	}
+	got, bytes := allocated(t, Uniform{}, s)
+	if bytes > 8<<20 {
+		t.Errorf("%d bytes", bytes)
+	}
+	for id, topic := range s.Topics {
+		topic.Racks = nil
+		s.Topics[id] = topic
+	}
+	if plain, _ := (Uniform{}).Assign(s); !equal(got, plain) {
+		t.Error("racks were looked at")
+	}
+}
+
+// One search for a circle is bounded like all of them: here ways become longer by one arc a round.
+func TestSearchForACircleIsBounded(t *testing.T) {
+	const n = 60
+	x := &exchange{least: -1}
+	for i := range int32(n) {
+		worth := filled(n, -1)
+		worth[i], worth[max(i-1, 0)] = 0, 1
+		x.owner, x.home, x.class, x.worth = append(x.owner, i), append(x.home, -1), append(x.class, i), append(x.worth, worth)
+		x.node, x.size = append(x.node, i), append(x.size, 1)
+	}
+	x.steps = exchangeSteps - 3*n*n // the arcs, the pairs and a round
+	if x.run(); x.steps > exchangeSteps+n*n {
+		t.Errorf("%d steps more than there are", x.steps-exchangeSteps)
 	}
 }
 

@@ -4,6 +4,9 @@ package assignor
 // a kind of its own the best may lie beyond it; what has been reached by then is as good in all else.
 const exchangeSteps = 1 << 27
 
+// exchangeNodes bounds the memory of an exchange, which has an arc from each node to each other: 16 MB of them.
+const exchangeNodes = 1000
+
 // exchange moves items round in circles of nodes, which keeps every member's number, as long as a circle makes the whole
 // worth more, or worth the same with more items at home. When there is no such circle, there is no better distribution
 // over the nodes (it is a flow of least cost).
@@ -137,10 +140,11 @@ func (x *exchange) leave(from int32) {
 	}
 }
 
-// circle finds one that gains, nil if there is none: the longest ways are grown arc by arc until one bites its tail.
+// circle finds one that gains, nil if there is none or the steps are used up: the longest ways are grown arc by arc until
+// one bites its tail.
 func (x *exchange) circle() []int32 {
 	far, before := make([]int64, x.nodes), filled(x.nodes, -1)
-	for grown := true; grown; {
+	for grown := true; grown && x.steps < exchangeSteps; {
 		grown = false
 		for from := range x.nodes {
 			for to := range x.nodes {

@@ -5,6 +5,34 @@ import (
 	"strings"
 )
 
+// memberRacks gives table.racks. It looks at no more partitions than it takes to find a replica in each member's rack.
+func (t *table) memberRacks() []string {
+	racks, empty := make([]string, len(t.members)), map[string]struct{}{} // empty: no replica was found there so far
+	for i, m := range t.members {
+		if racks[i] = m.Rack; m.Rack != "" {
+			empty[m.Rack] = struct{}{}
+		}
+	}
+	for _, topic := range t.topics {
+		for p := int32(0); topic.Racks != nil && p < topic.Partitions && len(empty) > 0; p++ {
+			for _, r := range topic.Racks(p) {
+				delete(empty, r)
+			}
+		}
+	}
+	some := false
+	for i, r := range racks {
+		if _, is := empty[r]; is {
+			racks[i] = ""
+		}
+		some = some || racks[i] != ""
+	}
+	if !some {
+		return nil
+	}
+	return racks
+}
+
 // localize exchanges partitions between members so that more are at a member in the rack of a replica. trade says that
 // members may exchange who has the one more.
 func (t *table) localize(trade bool) {
@@ -22,10 +50,13 @@ func (t *table) localize(trade bool) {
 		if trade {
 			has, key = nil, nil
 		}
-		x.node[i] = nodes.add(m.Rack, string(key))
+		x.node[i] = nodes.add(t.racks[i], string(key))
 		if int(x.node[i]) == len(subscription) {
 			subscription = append(subscription, has)
 		}
+	}
+	if len(nodes.rack) > exchangeNodes {
+		return
 	}
 	classes := classSet{at: map[string]int32{}}
 	worth := make([]int32, len(nodes.rack))

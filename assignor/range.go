@@ -30,10 +30,9 @@ func (Range) Assign(s *Spec) (map[string]Assignment, error) {
 		}
 		return cmp.Or(compareStrings(x.InstanceID, y.InstanceID), compareStrings(x.ID, y.ID))
 	})
-	racks := knowsRacks(t.members, t.topics)
 	for _, topics := range t.copartitioned(order) {
 		owner := ranges(t.topics[topics[0].topic].Partitions, topics[0].members)
-		if racks {
+		if t.racks != nil {
 			owner = t.localRanges(topics, owner)
 		}
 		for _, x := range topics {
@@ -118,7 +117,10 @@ func (t *table) localRanges(topics []subscribed, owner []int32) []int32 {
 	}
 	nodes := nodeSet{at: map[string]int32{}}
 	for _, m := range topics[0].members {
-		x.node[m] = nodes.add(t.members[m].Rack, "")
+		x.node[m] = nodes.add(t.racks[m], "")
+	}
+	if len(nodes.rack) > exchangeNodes {
+		return owner
 	}
 	classes := classSet{at: map[string]int32{}}
 	worth := make([]int32, len(nodes.rack))

@@ -27,7 +27,7 @@ func (Uniform) Assign(s *Spec) (map[string]Assignment, error) {
 	} else {
 		newMixed(t).spread()
 	}
-	if knowsRacks(t.members, t.topics) {
+	if t.racks != nil {
 		t.localize(t.same)
 	}
 	return t.result(), nil
