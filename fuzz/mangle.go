@@ -365,7 +365,11 @@ func (m *mangler) walkedFrom(partition string) int64 {
 // they begin below. The checksum of a batch does not cover its base offset, so that batches may be in
 // any place, but where recovery walks the segment.
 func (m *mangler) plain(partition string, seg int64) (reach int64, plain bool) {
-	p := m.tree[filepath.Join(partition, fmt.Sprintf("%020d.log", seg))]
+	name := filepath.Join(partition, fmt.Sprintf("%020d.log", seg))
+	p, swapped := m.tree[name+".swap"] // which takes the place of the other
+	if !swapped {
+		p = m.tree[name]
+	}
 	walked := seg > m.walkedFrom(partition)
 	for next := seg; len(p) > 0; {
 		b, rest, err := batch.Next(p)

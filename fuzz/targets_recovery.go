@@ -382,15 +382,31 @@ func (o opened) untold(partition string, got []batch.Batch, want []written) erro
 		if served[place(w.bytes)] || w.bytes.LastOffset() < start || lo <= w.seg && w.seg < hi {
 			continue
 		}
-		hides := func(seg int64) bool {
-			reach, plain := o.plain(partition, seg)
-			return plain && (seg == w.seg || seg < w.seg && reach > w.bytes.BaseOffset())
-		}
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(o.hurt[partition])), hides) {
+		if !o.hides(partition, w) {
 			return fmt.Errorf("%s: %d of %d batches are served, that at offset %d is not, and nobody said why", partition, len(got), len(want), w.bytes.BaseOffset())
 		}
 	}
 	return nil
+}
+
+// hides reports whether a damaged segment in which nothing is wrong to be seen keeps readers from a batch:
+// its own, one before it that reaches beyond the batch, or one that begins inside the batch's own, which
+// readers come to from another that reaches there.
+func (o opened) hides(partition string, w written) bool {
+	off := w.bytes.BaseOffset()
+	reaches := map[int64]int64{}
+	for seg := range o.hurt[partition] {
+		if reach, plain := o.plain(partition, seg); plain {
+			reaches[seg] = reach
+		}
+	}
+	for seg, reach := range reaches {
+		led := w.seg < seg && seg <= off && slices.ContainsFunc(slices.Collect(maps.Values(reaches)), func(r int64) bool { return seg <= r && r <= off })
+		if seg == w.seg || seg < w.seg && reach > off || led {
+			return true
+		}
+	}
+	return false
 }
 
 // compareAgain: what the second start finds is what the first left, no less and no more, and the batch
