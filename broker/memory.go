@@ -25,7 +25,7 @@ func MemoryLimit(cfg *config.Server) int64 {
 		64 * mib, // 1 024 read buffers of 64 KiB
 		64 * mib, // reply buffers
 		int64(runtime.GOMAXPROCS(0)) * batch.DefaultMaxDecompressed, // one batch at a time is decompressed on each processor
-		int64(cfg.MaxFetchSessions) * 200 << 10,                     // fetch sessions of a thousand partitions
+		int64(cfg.MaxFetchSessions) * 64 << 10,                      // fetch sessions of a thousand partitions
 		128 * mib,                                                   // the metadata image, a hundred thousand partitions at rest
 		128 * mib,                                                   // everything small: connections, requests that wait, the runtime
 	} {
