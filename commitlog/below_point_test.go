@@ -3,6 +3,8 @@ package commitlog
 import (
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/millrace-project/millrace/segment"
@@ -77,19 +79,26 @@ func TestAbortedOfWhatIsCut(t *testing.T) {
 // TestPointAboveTheEnd: a recovery point of what was cut says nothing of the batches that come there, also when the
 // process is killed before its first checkpoint.
 func TestPointAboveTheEnd(t *testing.T) {
-	disk, end := cutBelowPoint(t, spec{n: 10, value: 10, ts: fixedClock(), epoch: -1}.build())
-	s := mustOpen(t, testOptions(disk))
-	l := s.Log("t-0")
-	if l.Err() != nil || l.EndOffset() != end {
-		t.Fatalf("%v, the log ends at %d, want %d", l.Err(), l.EndOffset(), end)
-	}
-	want := appendAborted(t, l, 7)
-	if err := l.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	s = mustOpen(t, testOptions(disk.KillClone()))
-	mustHaveAborted(t, s.Log("t-0"), want)
-	if err := s.Close(1); err != nil {
-		t.Fatal(err)
+	for _, fault := range []error{nil, syscall.ENOSPC} { // of the checkpoint files when it starts
+		disk, end := cutBelowPoint(t, spec{n: 10, value: 10, ts: fixedClock(), epoch: -1}.build())
+		f := &faults{want: func(op vfs.Op) bool {
+			return op.Kind == vfs.OpCreate && strings.Contains(op.Name, "recovery-point")
+		}}
+		f.set(fault)
+		s := mustOpen(t, testOptions(vfs.NewFaulty(disk, f.hook)))
+		f.set(nil)
+		l := s.Log("t-0")
+		if l.Err() != nil || l.EndOffset() != end {
+			t.Fatalf("%v, the log ends at %d, want %d", l.Err(), l.EndOffset(), end)
+		}
+		want := appendAborted(t, l, 7)
+		if err := l.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, testOptions(disk.KillClone()))
+		mustHaveAborted(t, s.Log("t-0"), want)
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

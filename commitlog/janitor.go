@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ const (
 	taskRetention                  // a retention pass over all logs
 	taskExpiry                     // forget idle producers of all logs
 	taskFlush                      // flush.ms of one log
+	taskResync                     // a sync of one log for which there was no descriptor
 	taskUnlink                     // remove a segment's files
 	taskRemoveDir                  // remove a deleted log's directory
 	taskDrop                       // rename a dropped log's directory, and remove it
@@ -104,7 +106,8 @@ type janitor struct {
 	mu struct {
 		sync.Mutex
 		tasks        taskHeap
-		chores       taskHeap // done while none of tasks is due
+		chores       taskHeap // done while none of tasks is due, and
+		choresMs     int64    // until then first: as long as the last checkpoint took
 		seenMs       int64    // the clock when it was last looked at
 		dirty        []*Log   // logs to checkpoint
 		checkpointMs int64    // deadline of taskCheckpoint in the heap, 0 if none
@@ -194,7 +197,11 @@ func (j *janitor) next(now int64) (t *task, waitMs int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	waitMs = longestWaitMs
-	for _, h := range []*taskHeap{&j.mu.tasks, &j.mu.chores} {
+	heaps := [...]*taskHeap{&j.mu.tasks, &j.mu.chores}
+	if now < j.mu.choresMs { // or they would not be done while one checkpoint follows the other
+		slices.Reverse(heaps[:])
+	}
+	for _, h := range heaps {
 		if len(*h) == 0 {
 			continue
 		}
@@ -222,6 +229,7 @@ func (j *janitor) shift(now int64) (back int64) {
 		if j.mu.checkpointMs != 0 {
 			j.mu.checkpointMs -= back
 		}
+		j.mu.choresMs -= back
 	}
 	j.mu.seenMs = now
 	return back
@@ -253,6 +261,10 @@ func (j *janitor) do(t *task, now int64) {
 	switch t.kind {
 	case taskCheckpoint:
 		j.checkpoint(t.atMs)
+		j.mu.Lock()
+		end := s.opts.NowMs()
+		j.mu.choresMs = end + max(end-now, 0)
+		j.mu.Unlock()
 	case taskWatermarks:
 		j.marked.Store(false)
 		if err := s.points.writeWatermarks(s); err != nil {
@@ -265,6 +277,8 @@ func (j *janitor) do(t *task, now int64) {
 		j.expire(now)
 	case taskFlush:
 		t.log.flushing.Store(false)
+		s.syncer.request(t.log)
+	case taskResync:
 		t.log.resyncing.Store(false)
 		s.syncer.request(t.log)
 	case taskUnlink:
@@ -347,7 +361,7 @@ func (j *janitor) used() {
 // syncLater asks for a sync of l in a while: there was no descriptor for one.
 func (j *janitor) syncLater(l *Log) {
 	if l.resyncing.CompareAndSwap(false, true) {
-		j.add(task{atMs: j.store.opts.NowMs() + syncRetryMs, kind: taskFlush, log: l})
+		j.add(task{atMs: j.store.opts.NowMs() + syncRetryMs, kind: taskResync, log: l})
 	}
 }
 

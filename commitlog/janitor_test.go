@@ -384,6 +384,51 @@ func TestChoresWait(t *testing.T) {
 	})
 }
 
+// TestChoresAreDone: where a checkpoint takes longer than it takes to append what asks for the next, segments go all the same.
+func TestChoresAreDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem()
+		mem.NowMs = wallClockMs
+		s := mustOpen(t, &Options{Durability: OS, CheckpointBytes: 8 << 10, FS: vfs.NewFaulty(mem, func(op vfs.Op) error {
+			if op.Kind == vfs.OpSync && strings.Contains(op.Name, "busy") {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		})})
+		cfg := testConfig()
+		cfg.RetentionMs, cfg.FileDeleteDelayMs = 200_000, 0
+		var old []*Log
+		for i := range 50 {
+			l, err := s.Create(fmt.Sprintf("old-%d", i), TopicID{1}, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, l, 6) // two segments
+			old = append(old, l)
+		}
+		busy := *testConfig()
+		busy.SegmentBytes = 8 << 20
+		l, err := s.Create("busy-0", TopicID{1}, &busy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 400 { // seconds: a pass comes after the first five minutes
+			for range 20 {
+				fill(t, l, 5)
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+		for _, l := range old {
+			if n := len(l.Segments()); n > 1 {
+				t.Fatalf("%s has %d segments", l.Name(), n)
+			}
+		}
+		if err := s.Close(1); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestPassOverIdleLogs: a pass costs next to nothing, and the number of logs does
 // not make the janitor wake more often.
 func TestPassOverIdleLogs(t *testing.T) {
@@ -499,14 +544,25 @@ func TestFlushMs(t *testing.T) {
 				t.Fatalf("synced %d, want %d", l.SyncedOffset(), 3+i)
 			}
 		}
+		longer := c
+		longer.FlushMs = 3600_000
+		l.Configure(&longer)
+		fill(t, l, 1)
+		l.Configure(&c) // a shorter time holds though a longer one runs
+		fill(t, l, 1)
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		if l.SyncedOffset() != 7 {
+			t.Fatalf("synced %d after flush.ms was made shorter", l.SyncedOffset())
+		}
 		c.FlushMessages = 2
 		l.Configure(&c)
 		fill(t, l, 1)
-		if l.SyncedOffset() != 5 {
+		if l.SyncedOffset() != 7 {
 			t.Fatalf("synced %d after one message", l.SyncedOffset())
 		}
 		fill(t, l, 1)
-		if l.SyncedOffset() != 7 {
+		if l.SyncedOffset() != 9 {
 			t.Fatalf("synced %d after flush.messages", l.SyncedOffset())
 		}
 	})

@@ -39,7 +39,12 @@ func (s *Store) Load(configure func(name string) *Config) error {
 		// Kafka wrote last, or nobody: what is here is durable up to the ends now. Or other
 		// batches come where the file says that what was there is durable.
 		err := s.points.writeRecovery(s)
-		if err != nil && !isFull(err) {
+		full := isFull(err)
+		if full {
+			err = errors.Join(err, s.points.disown(s))
+			full = !s.points.ours
+		}
+		if err != nil && !full {
 			s.unclean.Store(true)
 			return err
 		}

@@ -67,7 +67,7 @@ type Log struct {
 	// The log's place in the janitor's work.
 	dirty     atomic.Bool                 // stands in the list of logs to checkpoint
 	flushing  atomic.Bool                 // taskFlush is in the heap
-	resyncing atomic.Bool                 // taskFlush is in the heap because a sync had no descriptor
+	resyncing atomic.Bool                 // taskResync is in the heap
 	cleaning  atomic.Pointer[logCleaning] // nil unless the log is compacted
 }
 
@@ -285,6 +285,9 @@ func (l *Log) Configure(cfg *Config) {
 		cfg = DefaultConfig()
 	}
 	if old := l.cfg.Swap(cfg); *old != *cfg {
+		if cfg.FlushMs < old.FlushMs {
+			l.flushing.Store(false) // the next append has its sync by the new time
+		}
 		l.store.cleaner.changed(l)
 	}
 }

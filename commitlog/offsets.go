@@ -240,6 +240,21 @@ func (c *checkpointFiles) writeRecovery(s *Store) error {
 	return nil
 }
 
+// disown has the next start take the recovery points for Kafka's, until they are written here once more. It takes
+// no room on the disk.
+func (c *checkpointFiles) disown(s *Store) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := s.fs.Remove(s.path(ownPointsFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return err
+	}
+	c.ours, c.mu.ownSums = false, nil
+	return nil
+}
+
 // writeStarts writes the log start offsets that the first segment's base offset
 // does not say.
 func (c *checkpointFiles) writeStarts(s *Store) error {
