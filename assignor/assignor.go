@@ -6,8 +6,9 @@
 // would have assigned is then exchanged between members. The rule:
 //
 //  1. Balance. Uniform: every member keeps its number of partitions; where all subscribe to the same topics, members may
-//     trade who has the one more. Range: every member keeps its number of every topic, and topics that are co-partitioned
-//     stay so.
+//     trade who has the one more; where subscriptions overlap, and Kafka's balancing, which ended short, could now go on, it
+//     does, and the exchange after it. Range: every member keeps its number of every topic, and topics that are
+//     co-partitioned stay so.
 //  2. Racks. Of those, an assignment with the most partitions at a member in the rack of a replica.
 //  3. Stickiness. Of those, no more partitions between racks than that needs (Range: the least departure from ranges).
 //
@@ -85,6 +86,7 @@ type table struct {
 	size    []int32  // by member, the items it owns
 	racks   []string // by member, "" = none that a replica is in; nil = all have none
 	same    bool     // all members subscribe to the same topics, and are to be treated so
+	steps   int      // that localize took so far
 }
 
 func newTable(s *Spec) (*table, error) {

@@ -1,7 +1,8 @@
 package assignor
 
-// exchangeSteps bounds the work of an exchange, in arcs looked at: about a quarter of a second. Where every member is of
-// a kind of its own the best may lie beyond it; what has been reached by then is as good in all else.
+// exchangeSteps bounds the work of an exchange, and of all those that follow each other as balance goes on, in arcs looked
+// at: about a quarter of a second. Where every member is of a kind of its own the best may lie beyond it; what has been
+// reached by then is as good in all else.
 const exchangeSteps = 1 << 27
 
 // exchangeNodes bounds the memory of an exchange, which has an arc from each node to each other: 16 MB of them.

@@ -34,9 +34,10 @@ func (t *table) memberRacks() []string {
 }
 
 // localize exchanges partitions between members so that more are at a member in the rack of a replica. trade says that
-// members may exchange who has the one more.
-func (t *table) localize(trade bool) {
-	x := &exchange{owner: t.owner, home: t.home, size: t.size, node: make([]int32, len(t.members)), least: -1}
+// members may exchange who has the one more. It says whether it came to an end: not where members are of too many kinds, or
+// the steps are used up.
+func (t *table) localize(trade bool) bool {
+	x := &exchange{owner: t.owner, home: t.home, size: t.size, node: make([]int32, len(t.members)), least: -1, steps: t.steps}
 	if trade {
 		x.least = int32(len(t.owner) / len(t.members))
 	}
@@ -56,7 +57,7 @@ func (t *table) localize(trade bool) {
 		}
 	}
 	if len(nodes.rack) > exchangeNodes {
-		return
+		return false
 	}
 	classes := classSet{at: map[string]int32{}}
 	worth := make([]int32, len(nodes.rack))
@@ -74,6 +75,8 @@ func (t *table) localize(trade bool) {
 	}
 	x.worth = classes.worth
 	x.run()
+	t.steps = x.steps
+	return t.steps < exchangeSteps
 }
 
 // nodeSet numbers the kinds of members: those of one rack and one subscription.

@@ -24,11 +24,18 @@ func (Uniform) Assign(s *Spec) (map[string]Assignment, error) {
 	}
 	if t.same {
 		t.spreadEqually()
-	} else {
-		newMixed(t).spread()
+		if t.racks != nil {
+			t.localize(true)
+		}
+		return t.result(), nil
 	}
+	x := newMixed(t)
+	x.spread()
 	if t.racks != nil {
-		t.localize(t.same)
+		// Who has other partitions now may be able to balance further, and would the next time. It ends: numbers only
+		// become more equal.
+		for t.localize(false) && x.balance() {
+		}
 	}
 	return t.result(), nil
 }
@@ -169,8 +176,8 @@ func (x *mixed) spread() {
 	x.balance()
 }
 
-// balance goes round the topics until a whole round has moved nothing.
-func (x *mixed) balance() {
+// balance goes round the topics until a whole round has moved nothing. It says whether it moved any.
+func (x *mixed) balance() (moved bool) {
 	var topics []int32
 	for _, topic := range x.order {
 		if len(x.subscribers[topic]) > 1 {
@@ -181,13 +188,16 @@ func (x *mixed) balance() {
 	for range balanceRounds {
 		for i, topic := range topics {
 			if i == last {
-				return
+				return moved
 			}
-			if x.level(topic) || last < 0 {
+			some := x.level(topic)
+			if some || last < 0 {
 				last = i
 			}
+			moved = moved || some
 		}
 	}
+	return moved
 }
 
 // level moves partitions of a topic from its most to its least loaded subscribers until they differ by one at most, or
