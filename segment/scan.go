@@ -167,30 +167,44 @@ func (s *Segment) locate(f vfs.File, off, limit int64) (b found, ok bool, err er
 	if next >= 0 && off >= next {
 		return found{}, false, nil
 	}
-	e, err := s.index().offsets.Lookup(off)
-	if err != nil {
-		return found{}, false, err
-	}
-	end := s.size.Load()
-	if e.Pos > end {
-		return found{}, false, s.corrupt(e.Pos, "offset index points beyond the end of the log")
-	}
 	sc := newScanner(f)
 	defer sc.free()
-	for pos := e.Pos; pos < limit && pos < end; {
+	pos, err := s.begin(sc, off)
+	end := s.size.Load()
+	for err == nil && pos < min(limit, end) {
 		h, err := s.header(sc, pos, end)
 		if err != nil {
 			return found{}, false, err
-		}
-		if pos > 0 && pos == e.Pos && h.BaseOffset > e.Offset {
-			return found{}, false, s.corrupt(pos, "offset index and log disagree") // or records would be passed over
 		}
 		if last := h.LastOffset(); last >= off {
 			return found{h.BaseOffset, last, pos, int64(h.Size())}, true, nil
 		}
 		pos += int64(h.Size())
 	}
-	return found{}, false, nil
+	return found{}, false, err
+}
+
+// begin returns where a search for off begins, as the offset index has it. A batch
+// above that entry, or none, is an error: what lies before would be passed over.
+func (s *Segment) begin(sc *scanner, off int64) (pos int64, err error) {
+	s.mu.Lock()
+	if next := s.mu.next; next >= 0 {
+		off = min(off, next-1) // a batch has its entries before it is published
+	}
+	end := s.size.Load()
+	s.mu.Unlock()
+	e, err := s.index().offsets.Lookup(off)
+	if err != nil || e.Pos == 0 {
+		return 0, err
+	}
+	if e.Pos >= end {
+		return 0, s.corrupt(e.Pos, "offset index points beyond the end of the log")
+	}
+	h, err := s.header(sc, e.Pos, end)
+	if err == nil && h.BaseOffset > e.Offset {
+		err = s.corrupt(e.Pos, "offset index and log disagree")
+	}
+	return e.Pos, err
 }
 
 // loadEnd finds the end of an active segment: its last index entry, then the
@@ -287,12 +301,12 @@ func (s *Segment) ReadNextOffset() (int64, error) {
 	defer s.Release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	last, _, err := s.index().offsets.Last()
+	last, ok, err := s.index().offsets.Last()
 	if err != nil {
 		return 0, err
 	}
 	next, end := s.base, s.size.Load()
-	if last.Pos > end {
+	if ok && last.Pos >= end {
 		return 0, s.corrupt(last.Pos, "offset index points beyond the end of the log")
 	}
 	err = s.withLog(func(f vfs.File) error {

@@ -90,13 +90,15 @@ func (s *Segment) OffsetForTime(ts, startOff int64) (ok bool, off, recTs int64, 
 		return false, 0, 0, -1, ErrClosed
 	}
 	defer s.Release()
-	find := func(_ vfs.File, off int64) (int64, bool, error) {
+	find := func(f vfs.File, off int64) (int64, bool, error) {
 		t, err := s.index().times.Lookup(ts)
 		if err != nil {
 			return 0, false, err
 		}
-		e, err := s.index().offsets.Lookup(max(t.Offset, off))
-		return e.Pos, true, err
+		sc := newScanner(f)
+		defer sc.free()
+		pos, err := s.begin(sc, max(t.Offset, off))
+		return pos, true, err
 	}
 	hit, err := s.firstRecord(startOff, find, func(h *batch.Header) bool { return h.MaxTimestamp >= ts },
 		func(off, recTs, _ int64) bool { return recTs >= ts && off >= startOff })

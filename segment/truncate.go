@@ -130,7 +130,9 @@ func (s *Segment) reload(f vfs.File, end int64) error {
 	if err != nil {
 		return err
 	}
-	from, err := s.index().offsets.Lookup(latest.Offset)
+	sc := newScanner(f)
+	defer sc.free()
+	from, err := s.begin(sc, latest.Offset)
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func (s *Segment) reload(f vfs.File, end int64) error {
 	var t maxTimes
 	t.reset(s.base)
 	t.see(latest.Timestamp, latest.Offset)
-	err = s.scanFile(f, from.Pos, end, func(h batch.Header, pos int64) error {
+	err = s.scanFile(f, from, end, func(h batch.Header, pos int64) error {
 		next = h.LastOffset() + 1
 		t.see(h.MaxTimestamp, h.LastOffset())
 		return nil

@@ -26,9 +26,11 @@ func TestIndexThatPointsTooFar(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := 0
-	for at := 0; at+16 <= len(good); at += 8 {
+	size := binary.BigEndian.AppendUint32(make([]byte, 4), uint32(len(p.twin.bytes())))
+	pointed := append(good[:len(good):len(good)], size...)
+	for at := 0; at < len(good); at += 8 {
 		bad := append([]byte(nil), good...)
-		copy(bad[at+4:at+8], good[at+12:at+16]) // where the next entry points
+		copy(bad[at+4:at+8], pointed[at+12:]) // where the next entry points, the last one to the end
 		put(t, p.fs, dir+"/"+FileNames(p.twin.base)[1], bad)
 		seg, err := Open(p.fs, dir, p.twin.base, -1, p.cfg, true)
 		if err != nil {
@@ -43,7 +45,13 @@ func TestIndexThatPointsTooFar(t *testing.T) {
 				}
 				refused++
 			}
-			if err != nil {
+			if _, _, _, _, err2 := seg.OffsetForTime(math.MinInt64, b.last); (err == nil) != (err2 == nil) {
+				t.Errorf("offset %d: read %v, asked for by time %v", b.last, err, err2)
+			}
+			if err != nil || v == nil {
+				if err == nil {
+					t.Errorf("a read of offset %d finds nothing", b.last)
+				}
 				continue
 			}
 			head := make([]byte, 8)
@@ -59,6 +67,10 @@ func TestIndexThatPointsTooFar(t *testing.T) {
 				t.Errorf("records up to %d are said to lie below %d", last, above)
 			}
 			v.Close()
+		}
+		var c *CorruptError
+		if _, err := seg.ReadNextOffset(); errors.As(err, &c) != (at+8 == len(good)) {
+			t.Errorf("entry %d of %d points too far, and the segment ends: %v", at/8, len(good)/8, err)
 		}
 		seg.Close()
 	}
