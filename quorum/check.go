@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -136,7 +137,8 @@ func (c *checker) segment(i int) error {
 	if err != nil {
 		return fmt.Errorf("quorum: %w", err)
 	}
-	if base := c.bases[i]; base != c.next && c.bad == nil {
+	base := c.bases[i]
+	if base != c.next && c.bad == nil {
 		c.bad = &damage{file: name, hole: base > c.next, order: base < c.next, reason: fmt.Sprintf("the segment begins at offset %d, the log before it ends at %d", base, c.next)}
 	}
 	c.size = size
@@ -149,7 +151,7 @@ func (c *checker) segment(i int) error {
 	}
 	defer m.Close()
 	err = m.Read(func(p []byte) error {
-		c.walk(name, p)
+		c.walk(name, base, p)
 		return nil
 	})
 	if err != nil {
@@ -159,7 +161,7 @@ func (c *checker) segment(i int) error {
 }
 
 // walk takes in the content of one segment.
-func (c *checker) walk(name string, p []byte) {
+func (c *checker) walk(name string, base int64, p []byte) {
 	pos := 0
 	for c.bad == nil && pos < len(p) {
 		b, err := whole(p[pos:])
@@ -174,6 +176,10 @@ func (c *checker) walk(name string, p []byte) {
 			c.bad = &damage{file: name, pos: int64(pos), reason: fmt.Sprintf("a batch at offset %d, the log before it ends at %d", off, c.next)}
 			c.bad.hole = lostOffset(p, pos, c.next)
 			c.bad.order = !c.bad.hole
+			break
+		}
+		if last := b.LastOffset(); last-base > math.MaxInt32 || last == math.MaxInt64 { // recovery would cut it
+			c.bad = &damage{file: name, pos: int64(pos), order: true, reason: fmt.Sprintf("a batch from offset %d to %d in a segment that begins at %d", b.BaseOffset(), last, base)}
 			break
 		}
 		pos += b.Size()

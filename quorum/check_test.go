@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
+	"math"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -177,6 +179,25 @@ func TestFlippedBitIsRefused(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Recovery cuts a batch whose offsets index entries cannot reach, whatever its checksum says: here it is refused.
+func TestOffsetsOutOfReachAreRefused(t *testing.T) {
+	stopped, killed := checkDirs(t, 0)
+	for what, files := range map[string]*vfs.Mem{"stopped": stopped, "killed": killed} {
+		name := logFiles(t, files)[0]
+		at := int64(0)
+		bad := rewrite(t, files, name, func(p []byte) []byte {
+			all := starts(t, p)
+			at = all[len(all)-2]
+			b := batch.Batch(p[at:])
+			const lastOffsetDeltaPos, crcPos, coveredPos = 23, 17, 21
+			binary.BigEndian.PutUint32(b[lastOffsetDeltaPos:], uint32(math.MaxInt32-b.BaseOffset()+1))
+			binary.BigEndian.PutUint32(b[crcPos:], crc32.Checksum(b[coveredPos:], crc32.MakeTable(crc32.Castagnoli)))
+			return p
+		})
+		refused(t, what, bad, name, at)
 	}
 }
 

@@ -161,6 +161,9 @@ func (c *Cache) create(nowMs int64, x *Context, results []Result) int32 {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.fitsLocked(nowMs, s) {
+		return noSession
+	}
 	for len(c.mu.sessions) >= c.slots || c.mu.partitions+s.size > c.most() {
 		if !c.evictLocked(nowMs, s) {
 			return noSession
@@ -172,6 +175,22 @@ func (c *Cache) create(nowMs int64, x *Context, results []Result) int32 {
 	c.mu.sessions[s.id] = s
 	c.mu.partitions += s.size
 	return s.id
+}
+
+// fitsLocked says whether there is room for the partitions of s when all have gone that may go for it:
+// none goes in vain.
+func (c *Cache) fitsLocked(nowMs int64, s *session) bool {
+	room := c.most() - c.mu.partitions
+	for _, other := range c.mu.sessions {
+		if room >= s.size {
+			break
+		}
+		stale := nowMs-other.lastUsedMs > evictionMs
+		if stale || s.mayEvict(other) && worthier(s, other) {
+			room += other.size
+		}
+	}
+	return room >= s.size
 }
 
 // evictLocked makes room for s, a session at a time: by Kafka's rule the session that was not used for longest goes, if
@@ -188,8 +207,7 @@ func (c *Cache) evictLocked(nowMs int64, s *session) bool {
 		if stalest == nil || stalerThan(other, stalest) {
 			stalest = other
 		}
-		settled := other.lastUsedMs-other.createdMs > evictionMs
-		if (settled || s.privileged && !other.privileged) && (least == nil || lessWorthy(other, least)) {
+		if s.mayEvict(other) && (least == nil || lessWorthy(other, least)) {
 			least = other
 		}
 	}
@@ -204,6 +222,12 @@ func (c *Cache) evictLocked(nowMs int64, s *session) bool {
 	c.removeLocked(least)
 	c.mu.evicted++
 	return true
+}
+
+// mayEvict says that another session is not safe from s, if s is worthier.
+func (s *session) mayEvict(other *session) bool {
+	settled := other.lastUsedMs-other.createdMs > evictionMs
+	return settled || s.privileged && !other.privileged
 }
 
 func stalerThan(a, b *session) bool {

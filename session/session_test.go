@@ -135,6 +135,10 @@ func TestSessionsAreBoundedByTheirPartitions(t *testing.T) {
 	if id, err := fetch(1, Request{Partitions: parts(0, third)}); id != 0 || err != nil {
 		t.Errorf("one for which there is no room is session %d, %v", id, err)
 	}
+	// Nor does one go in vain, because it is stale, for one that finds no room all the same.
+	if id, err := fetch(evictionMs+1, Request{Partitions: parts(0, 3*third)}); id != 0 || err != nil {
+		t.Errorf("one for which there is not enough room is session %d, %v", id, err)
+	}
 	holds(2, 3*third)
 	// What leaves a session makes room in it and for others.
 	var gone []Key

@@ -102,6 +102,7 @@ var mutants = []mutant{
 	{"replicated batch with a wrong checksum", "commitlog/append.go", "\t\tif err == nil {\n\t\t\terr = b.VerifyCRC()\n\t\t}\n", "", "./commitlog", "TestReplica"},
 	{"index entry for the batch after", "segment/append.go", "\t_ = s.index().offsets.Append(lastOff, pos)\n", "\t_ = s.index().offsets.Append(lastOff-1, pos)\n", "./segment", "TestTwin|TestKafka"},
 	{"index entry that passes over records", "segment/scan.go", "h.BaseOffset > e.Offset", "h.BaseOffset > e.Offset+1<<40", "./segment", "TestIndex"},
+	{"metadata whose offsets are out of reach is cut", "quorum/check.go", "last-base > math.MaxInt32 ||", "last-base > math.MaxInt64-1 ||", "./quorum", "TestOffsetsOutOfReach"},
 	{"index entry that passes over all records", "segment/scan.go", "return 0, s.corrupt(e.Pos, \"offset index points", "return e.Pos, nil; _ = s.corrupt(e.Pos, \"offset index points", "./segment", "TestIndex"},
 	{"offset index entry without its time", "segment/append.go", "latest.maxOff, false) != nil {\n\t\treturn\n\t}", "latest.maxOff, false) != nil {\n\t\t_ = pos\n\t}", "./commitlog", "TestTimeIsFoundAfterAKill"},
 	{"time index forgets the largest timestamp", "segment/sync.go", "\t\tif err := s.index().times.MaybeAppend(latest.max, latest.maxOff, true); err != nil {\n\t\t\treturn err\n\t\t}\n", "", "./segment", "TestTwin|TestKafka"},
