@@ -229,6 +229,33 @@ func TestFailedSyncOfADirectoryTakesTheLogOffline(t *testing.T) {
 	}
 }
 
+// A checkpoint that is the first to sync a new segment's name, and cannot, takes the log offline: what is there is unknown
+// from then on, and a sync that is tried again and succeeds says nothing of it.
+func TestFailedSyncOfNamesAtACheckpointTakesTheLogOffline(t *testing.T) {
+	f := &faults{want: func(op vfs.Op) bool { return op.Kind == vfs.OpSyncDir && op.Name == testDir+"/t-0" }}
+	o := testOptions(vfs.NewFaulty(vfs.NewMem(), f.hook))
+	o.CheckpointIntervalMs = 3_600_000
+	s := mustOpen(t, o)
+	l := mustCreate(t, s, "t-0")
+	one := spec{n: 1, value: 1000, ts: fixedClock(), epoch: -1}
+	mustAppend(t, l, one.build())
+	if err := s.checkpoint([]*Log{l}); err != nil {
+		t.Fatal(err)
+	}
+	point := l.recovery.Load()
+	roll(t, l)
+	mustAppend(t, l, one.build())
+	f.set(syscall.EIO)
+	l.checkpoint()
+	f.set(nil)
+	if err := l.Err(); !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) || l.recovery.Load() != point {
+		t.Errorf("the log's error is %v, its recovery point %d, %d before", err, l.recovery.Load(), point)
+	}
+	if s.Close(1) == nil {
+		t.Error("closed cleanly")
+	}
+}
+
 // After a failed sync of the data directory nothing is told that needs a name in it, until the store is opened again:
 // no log is made, no start offset raised, none cut, and the stop is no clean one. What is in the logs goes on.
 func TestFailedSyncOfTheDataDirectoryIsFinal(t *testing.T) {
