@@ -14,8 +14,12 @@ import (
 
 	"github.com/millrace-project/millrace/batch"
 	"github.com/millrace-project/millrace/compaction"
+	"github.com/millrace-project/millrace/segment"
 	"github.com/millrace-project/millrace/vfs"
 )
+
+// Reaches is segment.Reaches, for who looks at the files of a log that no Store has open.
+func Reaches(base, first, last int64) bool { return segment.Reaches(base, first, last) }
 
 // Finding is one thing that an offline check has to say about a file: damage, or (Torn) what the next
 // start mends: a tail that nobody was told of, or what a pass of the log cleaner has left half done.

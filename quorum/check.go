@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -178,7 +177,7 @@ func (c *checker) walk(name string, base int64, p []byte) {
 			c.bad.order = !c.bad.hole
 			break
 		}
-		if last := b.LastOffset(); last-base > math.MaxInt32 || last == math.MaxInt64 { // recovery would cut it
+		if last := b.LastOffset(); !commitlog.Reaches(base, b.BaseOffset(), last) { // recovery would cut it
 			c.bad = &damage{file: name, pos: int64(pos), order: true, reason: fmt.Sprintf("a batch from offset %d to %d in a segment that begins at %d", b.BaseOffset(), last, base)}
 			break
 		}

@@ -297,7 +297,7 @@ func (w *walk) batch(p []byte) (batch.Batch, error) {
 	switch {
 	case h.BaseOffset < w.next:
 		return nil, errors.New("offsets do not rise")
-	case !w.s.reaches(&h):
+	case !Reaches(w.s.base, h.BaseOffset, h.LastOffset()):
 		return nil, errors.New("batch has impossible offsets")
 	case w.pos+size > maxSize:
 		return nil, errors.New("log is larger than positions reach")

@@ -68,7 +68,7 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 		return h, s.corrupt(pos, err.Error())
 	case int64(h.Size()) > end-pos:
 		return h, s.corrupt(pos, "batch runs past the end of the log")
-	case !s.reaches(&h):
+	case !Reaches(s.base, h.BaseOffset, h.LastOffset()):
 		return h, s.corrupt(pos, "batch has impossible offsets")
 	}
 	if h.Size() >= sparseBatch {
@@ -79,11 +79,11 @@ func (s *Segment) header(sc *scanner, pos, end int64) (h batch.Header, err error
 	return h, nil
 }
 
-// reaches says whether the segment's index entries, which hold offsets from its base on in 31 bits,
-// reach all offsets of a batch, and whether there is a next one.
-func (s *Segment) reaches(h *batch.Header) bool {
-	last := h.LastOffset()
-	return s.base <= h.BaseOffset && h.BaseOffset <= last && last-s.base <= math.MaxInt32 && last < math.MaxInt64
+// Reaches says whether the index entries of a segment, which hold offsets from its base on in 31 bits,
+// reach all offsets of a batch from first to last, and whether there is a next one. Recovery cuts a
+// batch of which that is not so.
+func Reaches(base, first, last int64) bool {
+	return base <= first && first <= last && last-base <= math.MaxInt32 && last < math.MaxInt64
 }
 
 func (sc *scanner) fill(pos, end int64) error {
